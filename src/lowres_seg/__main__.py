@@ -1,0 +1,5 @@
+"""``python -m lowres_seg``."""
+
+from lowres_seg.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""What is done to a label map after it is decoded.
+
+This is the home of connected-components-3d and fill-voids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cc3d
+import fill_voids
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.manifest import CleanupRule, FillHoles, LargestComponent
+
+
+def clean(labels: NDArray[np.uint8], rules: Sequence[CleanupRule]) -> NDArray[np.uint8]:
+    """Apply `rules` in their order to an (I, J, K) label map; the array given is not changed."""
+    for rule in rules:
+        if isinstance(rule, LargestComponent):
+            labels = keep_largest(labels, rule.connectivity)
+        else:
+            labels = fill_holes(labels, rule)
+    return labels
+
+
+def keep_largest(labels: NDArray[np.uint8], connectivity: int) -> NDArray[np.uint8]:
+    """Keep the largest connected component of the foreground, all labels taken together."""
+    components, count = cc3d.connected_components(labels != 0, connectivity=connectivity, return_N=True)
+    if count < 2:
+        return labels
+    sizes: Any = np.bincount(components.ravel())
+    sizes[0] = 0
+    return np.where(components == sizes.argmax(), labels, 0).astype(np.uint8, copy=False)
+
+
+def fill_holes(labels: NDArray[np.uint8], rule: FillHoles) -> NDArray[np.uint8]:
+    """Give background that `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
+    mask = labels == rule.label
+    if rule.slices_along is None:
+        filled = fill_voids.fill(np.asfortranarray(mask))
+    else:
+        filled = np.moveaxis(mask, rule.slices_along, 0).copy()
+        for index in np.flatnonzero(filled.any(axis=(1, 2))):
+            filled[index] = fill_voids.fill(np.asfortranarray(filled[index]))
+        filled = np.moveaxis(filled, 0, rule.slices_along)
+    return np.where(np.asarray(filled, dtype=bool) & (labels == 0), rule.label, labels).astype(np.uint8, copy=False)

@@ -1,0 +1,376 @@
+"""The command line: parse, one library call, format, exit code.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 a gate was not met (parity, self-test), so that a script can tell
+broken from not good enough. This is the home of typer and rich.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from lowres_seg import __version__, batch, engine, extras, host
+from lowres_seg.bundle import Bundle
+from lowres_seg.errors import InputError, LowresSegError, ParityError
+from lowres_seg.segmenter import Segmenter
+
+EXIT_ERROR, EXIT_GATE = 1, 3
+
+app = typer.Typer(
+    name="lowres-seg",
+    help="Run trained brain-MRI segmentation networks fast and small on ordinary CPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with.", show_default="what this process may use")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more of what happens.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line; every error that the package raises on purpose becomes one line."""
+    # So that an interrupted command cleans up behind itself when it is asked to end, not only on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app()
+    except LowresSegError as error:
+        if "--debug" in sys.argv:
+            raise
+        err.print(f"[bold red]error:[/] {_plain(' '.join(str(error).split()))}")
+        sys.exit(EXIT_GATE if isinstance(error, ParityError) else EXIT_ERROR)
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+    debug: Debug = False,  # noqa: ARG001 - read by main, where exceptions end
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="recipe.toml, or a TorchScript, ONNX or checkpoint file.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    *,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe.toml that goes with a single file of weights.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Scan to check parity on as well; CHANNEL=PATH, repeated, for several."),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Keep the ONNX graphs in the bundle.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a trained network into a bundle, and check that it still gives the same numbers."""
+    from lowres_seg.export import export as run
+
+    with _steps(quiet=quiet) as notify:
+        bundle = run(
+            source,
+            output,
+            recipe=recipe,
+            weights=weights,
+            volume=_scan(volume) if volume else None,
+            keep_onnx=onnx,
+            force=force,
+            notify=notify,
+        )
+    report = json.loads(bundle.file("reports/export.json").read_text(encoding="utf-8"))
+    if as_json:
+        _print_json({"bundle": str(output), "digest": bundle.digest, **report})
+    elif not quiet:
+        table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
+        for row in report["parity"]:
+            table.add_row(
+                row["network"],
+                row["input"],
+                f"{row['candidate']} with {row['reference']}",
+                f"{row['max_abs_diff']:.2e}",
+                f"{row['mean_abs_diff']:.2e}",
+                f"{row['flipped']} of {row['voxels']}",
+            )
+        out.print(table)
+        for name, network in report["networks"].items():
+            constant = network["rewrites"]["running_statistics_norms_made_constant"]
+            removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
+            out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+        out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Scans (.nii, .nii.gz); or CHANNEL=PATH for each channel of one scan."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Mask to write; a folder when there are several scans.")
+    ],
+    *,
+    volume_table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Write a table with the millilitres of each label.")
+    ] = None,
+    apply_mask: Annotated[
+        bool,
+        typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
+    ] = False,
+    threads: Threads = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment scans: any orientation and spacing in, a mask on the scan's own grid out."""
+    if volume_table is not None:
+        from lowres_seg import atomic
+
+        atomic.check_target(volume_table, force=force)
+    manifest = Bundle.open(bundle).manifest
+    jobs = batch.plan(inputs, output, manifest.channels, force=force, apply_mask=apply_mask)
+    segmenter = Segmenter.load(bundle, threads=threads, lean=len(jobs) == 1)
+    outcomes = []
+    with _bar("segmenting", len(jobs), quiet=quiet) as advance:
+        for outcome in batch.run(segmenter, jobs, force=force):
+            outcomes.append(outcome)
+            advance()
+            if outcome.error is not None:
+                err.print(f"[bold red]error:[/] {_plain(outcome.error)}")
+                continue
+            for doubt in outcome.doubts:
+                err.print(f"[yellow]note:[/] {_plain(outcome.job.name)}: {_plain(doubt)}")
+            if not as_json and not quiet:
+                volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items())
+                out.print(_plain(f"{outcome.job.output}: {volumes} ({sum(outcome.timings_s.values()):.2f} s)"))
+                if verbose:
+                    out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
+    if volume_table is not None:
+        batch.write_table(volume_table, outcomes, manifest.label_names, force=force)
+    if as_json:
+        _print_json(
+            {
+                "bundle": str(bundle),
+                "threads": segmenter.threads,
+                "peak_rss_bytes": host.peak_rss_bytes(),
+                "cases": [_case(outcome) for outcome in outcomes],
+            }
+        )
+    if any(outcome.error is not None for outcome in outcomes):
+        raise typer.Exit(EXIT_ERROR)
+
+
+@app.command()
+def verify(bundle: BundlePath, *, threads: Threads = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Check every file of a bundle, and run its reference case on this machine."""
+    with _steps(quiet=quiet) as notify:
+        notify("checking files")
+        segmenter = Segmenter.load(bundle, threads=threads)
+        notify("running the reference case")
+        result = segmenter.self_test()
+    bound = segmenter.manifest.reference
+    if as_json:
+        _print_json(
+            {
+                "bundle": str(bundle),
+                "files": len(segmenter.manifest.files),
+                "bound": bound.model_dump(),
+                **asdict(result),
+            }
+        )
+    elif not quiet or not result.passed:
+        worst = max(result.max_abs_diff.values(), default=0.0)
+        out.print(f"{bundle}: {len(segmenter.manifest.files)} files unchanged")
+        out.print(
+            f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
+            f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
+        )
+        out.print(
+            "[green]passed[/]"
+            if result.passed
+            else "[bold red]failed[/]: this machine does not give what the bundle promises"
+        )
+    if not result.passed:
+        raise typer.Exit(EXIT_GATE)
+
+
+@app.command()
+def doctor(*, as_json: AsJson = False) -> None:
+    """Say what this machine offers: cores, memory, instruction sets, versions, and what each precision gains."""
+    machine = host.inspect()
+    seconds = engine.convolution_seconds(threads=machine.threads)
+    gains = {precision: seconds["f32"] / value for precision, value in seconds.items()}
+    versions = {"lowres-seg": __version__, "openvino": engine.version()}
+    versions |= {name: importlib.metadata.version(name) for name in ("numpy", "nibabel")}
+    missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
+    if as_json:
+        _print_json(
+            {
+                **asdict(machine),
+                "threads": machine.threads,
+                "versions": versions,
+                "gain_over_f32": gains,
+                "missing": missing,
+            }
+        )
+        return
+    quota = "none" if machine.quota is None else f"{machine.quota:g} cores"
+    rows = {
+        "CPU": machine.cpu,
+        "system": f"{machine.system}, Python {machine.python}",
+        "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
+        f"{machine.affinity} granted; quota {quota}",
+        "threads": f"{machine.threads} (what lowres-seg will use)",
+        "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
+        "instruction sets": " ".join(machine.features) or "unknown on this system",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "extras": ", ".join(
+            f"{extra}: {'missing ' + ' '.join(names) if names else 'installed'}" for extra, names in missing.items()
+        ),
+    }
+    rows |= {
+        f"convolutions in {precision}": f"{gain:.1f} times f32" + _verdict(precision, gain)
+        for precision, gain in gains.items()
+        if precision != "f32"
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+@app.command()
+def demo(
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what the demo writes.")] = Path(
+        "demo-output"
+    ),
+    recipe: Annotated[Path, typer.Option(help="deepbet's recipe, as a checkout has it.")] = Path(
+        "export/deepbet/recipe.toml"
+    ),
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do the main job on a real head: export, quantize, segment, compare."""
+    from lowres_seg.demo import run
+
+    with _steps(quiet=False) as notify:
+        result = run(output, recipe, threads=threads, notify=notify)
+    if as_json:
+        _print_json(result.as_dict())
+        return
+    table = Table("", *(row.bundle for row in result.rows), title="Whole-head T1 template, 1 mm, 182×218×182")
+    table.add_row("Dice with the template's mask", *(f"{row.dice:.4f}" for row in result.rows))
+    table.add_row("HD95 with it, its inner cavities filled", *(f"{row.hd95_mm:.2f} mm" for row in result.rows))
+    table.add_row("Dice with the fp32 mask", *(f"{row.dice_with_fp32:.4f}" for row in result.rows))
+    for step in result.rows[0].timings_s:
+        table.add_row(step, *(f"{row.timings_s[step]:.3f} s" for row in result.rows))
+    table.add_row("whole command", *(f"{row.wall_s:.2f} s" for row in result.rows))
+    table.add_row("peak memory (RSS)", *(f"{row.peak_rss_bytes / 2**20:.0f} MiB" for row in result.rows))
+    table.add_row("size of the bundle", *(f"{row.bundle_bytes / 2**20:.1f} MiB" for row in result.rows))
+    out.print(table)
+    out.print("INT8 was calibrated on this very scan: a tour of the commands, not a test of accuracy.")
+    for what, path in result.files.items():
+        out.print(f"{what}: {path}")
+
+
+def _scan(words: list[str]) -> Any:
+    pairs = [word.partition("=") for word in words]
+    if len(words) == 1 and (not pairs[0][1] or Path(words[0]).exists()):
+        return words[0]
+    if not all(equals for _, equals, _ in pairs):
+        raise InputError("several scans given; name the channel of each: --volume CHANNEL=PATH")
+    return {channel: path for channel, _, path in pairs}
+
+
+def _case(outcome: batch.Outcome) -> dict[str, Any]:
+    return {
+        "scan": {channel: str(path) for channel, path in outcome.job.scan.items()},
+        "mask": None if outcome.error else str(outcome.job.output),
+        "error": outcome.error,
+        "voxels": outcome.voxels,
+        "volumes_ml": outcome.volumes_ml,
+        "timings_s": outcome.timings_s,
+        "doubts": list(outcome.doubts),
+    }
+
+
+def _verdict(precision: str, gain: float) -> str:
+    if gain < 1.1:
+        return f": this CPU gains nothing from {precision}"
+    return f": this CPU gains from {precision}"
+
+
+def _plain(text: str) -> str:
+    """Text that rich does not take for markup."""
+    return text.replace("[", r"\[")
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def _steps(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows the current step on standard error, if that is a terminal."""
+    if quiet or not err.is_terminal:
+        yield logging.getLogger("lowres_seg").info
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda step: progress.update(task, description=step)
+
+
+@contextmanager
+def _bar(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Yield a function that advances a bar on standard error, if that is a terminal."""
+    if quiet or not err.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)

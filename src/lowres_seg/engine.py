@@ -1,0 +1,222 @@
+"""A compiled network: array in, array out. This is the home of OpenVINO at run time.
+
+Threads, precision and the handling of denormals are always set, never left to a default: left alone, OpenVINO
+computes in bf16 wherever the CPU can.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.errors import EngineError
+
+# `import openvino` sends a usage event and writes to the home folder if it finds this package. A module that
+# is None in sys.modules cannot be imported, and OpenVINO then goes without.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import opset13 as opset  # noqa: E402
+
+InferencePrecision = Literal["f32", "bf16"]
+Interpolation = Literal["nearest", "linear"]
+
+
+class Engine(Protocol):
+    """What a `Segmenter` needs of a compiled network; tests may put anything with this method in its place."""
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W)."""
+        ...
+
+
+class OpenVinoEngine:
+    """A network compiled for this CPU.
+
+    Parameters
+    ----------
+    network : pathlib.Path
+        Its IR, the .xml beside the .bin.
+    threads : int
+        Threads that it computes with.
+    inference_precision : {"f32", "bf16"}
+        What the CPU computes in, apart from what is quantized.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO cannot read or compile it, or this CPU has no such precision.
+    """
+
+    def __init__(self, network: Path, *, threads: int, inference_precision: InferencePrecision) -> None:
+        if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
+            raise EngineError(
+                f"{network}: is to be computed in bf16, which this CPU has not; use a bundle for f32 or int8"
+            )
+        self._name = str(network)
+        try:
+            self._compiled = _compile(_core().read_model(network), threads, inference_precision)
+            self._request = self._compiled.create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{network}: OpenVINO cannot compile it ({_one_line(error)})") from error
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
+
+        The result is a view of memory that the next call overwrites.
+
+        Raises
+        ------
+        EngineError
+            If OpenVINO refuses the input or fails.
+        """
+        try:
+            result = self._request.infer([np.ascontiguousarray(x)], share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"{self._name}: OpenVINO cannot run it on {x.shape} ({_one_line(error)})") from error
+        return np.asarray(result[0])
+
+
+class TransientEngine:
+    """A network that is compiled for each run and let go after it: slower from the second run on, but leaner.
+
+    Parameters are those of `OpenVinoEngine`.
+    """
+
+    def __init__(self, network: Path, *, threads: int, inference_precision: InferencePrecision) -> None:
+        self._network = network
+        self._threads = threads
+        self._inference_precision: InferencePrecision = inference_precision
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
+
+        Raises
+        ------
+        EngineError
+            If OpenVINO cannot read, compile or run the network.
+        """
+        engine = OpenVinoEngine(self._network, threads=self._threads, inference_precision=self._inference_precision)
+        # The array owns a share of its memory, so it outlives the engine.
+        return engine.run(x)
+
+
+def resize(
+    x: NDArray[np.float32], shape: tuple[int, int, int], interpolation: Interpolation, *, threads: int
+) -> NDArray[np.float32]:
+    """Resample (C, I, J, K) to (C, *shape), sampling at voxel centres.
+
+    ``nearest`` is torch's ``nearest-exact``; ``linear`` is its ``trilinear`` with ``align_corners=False``. No
+    smoothing goes before.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO fails.
+    """
+    if x.shape[1:] == shape:
+        return np.ascontiguousarray(x, dtype=np.float32)
+    try:
+        request = _resizer(x.shape, shape, interpolation, threads).create_infer_request()
+        source = np.ascontiguousarray(x[None], dtype=np.float32)
+        result = request.infer([source], share_inputs=True, share_outputs=False)[0]
+    except RuntimeError as error:
+        raise EngineError(f"resampling {x.shape} to {shape} failed ({_one_line(error)})") from error
+    return np.asarray(result)[0]
+
+
+def convolution_seconds(*, threads: int, rounds: int = 5) -> dict[str, float]:
+    """Time four 3D convolutions in each precision that this CPU has, in turn, and take the fastest of each.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds by precision: ``f32``, ``bf16`` where the CPU has it, and ``int8``.
+    """
+    x = np.random.default_rng(0).random((1, 32, 48, 48, 48), dtype=np.float32)
+    precisions = ["f32", *(["bf16"] if "BF16" in cpu_capabilities() else []), "int8"]
+    requests = {}
+    for precision in precisions:
+        hint: InferencePrecision = "bf16" if precision == "bf16" else "f32"
+        model = _convolutions(quantized=precision == "int8")
+        requests[precision] = _compile(model, threads, hint).create_infer_request()
+    best = dict.fromkeys(precisions, float("inf"))
+    for turn in range(rounds + 1):
+        for precision, request in requests.items():
+            start = perf_counter()
+            request.infer([x], share_inputs=True, share_outputs=True)
+            if turn:  # the first is a warm-up
+                best[precision] = min(best[precision], perf_counter() - start)
+    return best
+
+
+def _convolutions(*, quantized: bool) -> Any:
+    rng = np.random.default_rng(1)
+    parameter = opset.parameter([1, 32, 48, 48, 48], np.float32)
+    node = parameter
+    for _ in range(4):
+        weights = opset.constant(rng.uniform(-1, 1, (32, 32, 3, 3, 3)).astype(np.float32) / 30)
+        if quantized:
+            node = opset.fake_quantize(node, *(np.float32(v) for v in (0, 4, 0, 4)), levels=256)
+            weights = opset.fake_quantize(weights, *(np.float32(v) / 30 for v in (-1, 1, -1, 1)), levels=255)
+        node = opset.relu(opset.convolution(node, weights, [1] * 3, [1] * 3, [1] * 3, [1] * 3))
+    return openvino.Model([node], [parameter], "convolutions")
+
+
+def cpu_capabilities() -> tuple[str, ...]:
+    """What OpenVINO says this CPU computes well, such as FP32, BF16 and INT8."""
+    return tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def version() -> str:
+    """Version of OpenVINO."""
+    return str(openvino.__version__)
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return openvino.Core()
+
+
+def _compile(model: Any, threads: int, inference_precision: InferencePrecision) -> Any:
+    return _core().compile_model(
+        model,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": inference_precision,
+            # Pinned, every process on a machine crowds onto the same first cores.
+            "ENABLE_CPU_PINNING": False,
+            # Scores far below 1 that the CPU handles in microcode slow background-heavy scans down.
+            "CPU_DENORMALS_OPTIMIZATION": True,
+        },
+    )
+
+
+@lru_cache(maxsize=8)
+def _resizer(source: tuple[int, ...], shape: tuple[int, int, int], interpolation: Interpolation, threads: int) -> Any:
+    parameter = opset.parameter([1, *source], np.float32)
+    node = opset.interpolate(
+        parameter,
+        np.array(shape, np.int64),
+        mode="nearest" if interpolation == "nearest" else "linear_onnx",
+        shape_calculation_mode="sizes",
+        axes=np.array([2, 3, 4], np.int64),
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil",
+    )
+    return _compile(openvino.Model([node], [parameter], "resize"), threads, "f32")
+
+
+def _one_line(error: BaseException) -> str:
+    """Last line of an OpenVINO message; those before it name source files of OpenVINO."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

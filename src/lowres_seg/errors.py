@@ -1,0 +1,60 @@
+"""Every error that `lowres_seg` raises on purpose.
+
+::
+
+    LowresSegError
+    ├── BundleError             a bundle cannot be used
+    │   ├── ManifestError       its manifest.json is not a valid manifest
+    │   └── IntegrityError      a file is missing, changed, or outside the bundle
+    ├── InputError              a scan, a path or an argument is unusable (also a ValueError)
+    ├── EngineError             OpenVINO could not compile or run a network
+    ├── ExportError             a source could not become a bundle
+    │   └── ParityError         the converted network gives other numbers than its source
+    ├── QuantizationError       a bundle could not be quantized
+    └── MissingExtraError       an optional package is not installed (also an ImportError)
+
+A message says where, what was found, what was expected and what to do, in one line. Exceptions of other
+packages are translated in the one module that imports the package, and nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class LowresSegError(Exception):
+    """Root of the tree: catch this to catch everything the package raises on purpose."""
+
+
+class BundleError(LowresSegError):
+    """A bundle cannot be used."""
+
+
+class ManifestError(BundleError):
+    """A manifest is not valid, or of a newer schema version than this code reads."""
+
+
+class IntegrityError(BundleError):
+    """A file of a bundle is missing, has changed, or lies outside the bundle."""
+
+
+class InputError(LowresSegError, ValueError):
+    """A scan, a path or an argument from the caller is unusable."""
+
+
+class EngineError(LowresSegError):
+    """OpenVINO could not compile or run a network."""
+
+
+class ExportError(LowresSegError):
+    """A source could not be turned into a bundle."""
+
+
+class ParityError(ExportError):
+    """The converted network gives other numbers than its source; no bundle was written."""
+
+
+class QuantizationError(LowresSegError):
+    """A bundle could not be quantized."""
+
+
+class MissingExtraError(LowresSegError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""

@@ -1,0 +1,301 @@
+"""From a source to a bundle: convert, compare with the source, write."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg import bundle as bundles
+from lowres_seg import host, phantom
+from lowres_seg.bundle import Bundle, file_sha256
+from lowres_seg.engine import Engine
+from lowres_seg.errors import ExportError
+from lowres_seg.export import ir, onnx_graph, torch_network
+from lowres_seg.export import recipe as recipes
+from lowres_seg.export.ir import Conversion
+from lowres_seg.export.parity import ParityReport, compare
+from lowres_seg.export.recipe import NetworkSource, Recipe
+from lowres_seg.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
+from lowres_seg.segmenter import Recorder, Scan, Segmenter, compile_networks
+
+REFERENCE_NAME = "reference.npz"
+#: Looser than conversion parity: the workstation's CPU may sum in another order than the build machine's.
+_REFERENCE_BOUND = Reference(file=REFERENCE_NAME, max_abs_diff=5e-3, max_flipped=1e-3)
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Exported:
+    """One network on its way into a bundle."""
+
+    name: str
+    weights: Path
+    source: Engine
+    source_name: str
+    onnx: Path
+    conversion: Conversion
+    running_norms: int
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    recipe: Path | None = None,
+    weights: Path | None = None,
+    volume: Scan | Mapping[str, Scan] | None = None,
+    keep_onnx: bool = False,
+    force: bool = False,
+    notify: Notify = lambda _: None,
+) -> Bundle:
+    """Turn a trained network into a bundle.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        A ``recipe.toml``; or a TorchScript file, an ONNX file or a checkpoint, with `recipe` for all that such
+        a file does not say.
+    target : pathlib.Path
+        The bundle to write.
+    recipe : pathlib.Path, optional
+        The ``recipe.toml`` that goes with a single file of weights.
+    weights : pathlib.Path, optional
+        Folder with the recipe's files of weights; its own folder if not given.
+    volume : scan, or mapping of channel to scan, optional
+        A real scan to check parity on, beside the random input. It does not enter the bundle.
+    keep_onnx : bool
+        Put the ONNX graphs into the bundle too.
+    force : bool
+        Replace `target` if it exists.
+    notify : callable
+        Called with a line of text as each step begins.
+
+    Raises
+    ------
+    ExportError
+        If the source is unusable.
+    ParityError
+        If the converted network gives other numbers than its source. No bundle is written.
+    InputError
+        If `target` or `volume` is unusable.
+    """
+    began = perf_counter()
+    path, plan = _plan(source, recipe)
+    folders = [path.parent] if weights is None else [weights]
+    found = {name: recipes.find_weights(entry, folders) for name, entry in plan.networks.items()}
+    threads = host.inspect().threads
+    with bundles.staged(target, force=force) as folder:
+        (folder / "networks").mkdir()
+        exported = []
+        for name, entry in plan.networks.items():
+            notify(f"converting {name}")
+            exported.append(
+                _convert(
+                    name,
+                    entry,
+                    found[name],
+                    path.parent,
+                    plan.input_shape(name),
+                    folder / "networks",
+                    threads,
+                )
+            )
+        lineage = _lineage(path, found)
+        draft = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
+        engines = compile_networks(draft, folder, threads=threads)
+        reports = []
+        for one in exported:
+            notify(f"comparing {one.name} with its source on random input")
+            reports += _random_parity(one, plan, engines, threads)
+        if volume is not None:
+            notify("comparing with the source on the scan")
+            reports += _scan_parity(exported, plan, draft, engines, volume, threads)
+        notify("recording the reference case")
+        _write_reference(folder, Segmenter(draft, engines, threads=threads))
+        if not keep_onnx:
+            for one in exported:
+                one.onnx.unlink()
+        (folder / "reports").mkdir()
+        report = _report(exported, reports, plan, perf_counter() - began)
+        (folder / "reports" / "export.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        final = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
+        (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")
+    return Bundle.open(target)
+
+
+def _plan(source: Path, recipe: Path | None) -> tuple[Path, Recipe]:
+    """Path of the recipe, and the recipe with `source` in it."""
+    if source.suffix == ".toml":
+        if recipe is not None:
+            raise ExportError(f"{source}: is a recipe itself; --recipe goes with a file of weights")
+        return source, recipes.load(source)
+    kind = "onnx" if source.suffix == ".onnx" else torch_network.kind_of(source)
+    if recipe is None:
+        raise ExportError(
+            f"{source}: does not say which channels, grid and intensities its network expects; "
+            "name a recipe.toml with --recipe"
+        )
+    return recipe, recipes.with_source(recipes.load(recipe), source, kind)
+
+
+def _convert(
+    name: str,
+    entry: NetworkSource,
+    weights: Path,
+    home: Path,
+    shape: tuple[int, ...],
+    folder: Path,
+    threads: int,
+) -> _Exported:
+    """Write NAME.xml, NAME.bin and NAME.onnx."""
+    onnx_path = folder / f"{name}.onnx"
+    xml = folder / f"{name}.xml"
+    try:
+        if entry.onnx is not None:
+            onnx_graph.save(onnx_graph.load(weights), onnx_path)
+            conversion = ir.convert(onnx_path, shape, xml)
+            running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
+            return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0)
+        if entry.torchscript is not None:
+            network = torch_network.load_torchscript(weights)
+        else:
+            network = torch_network.load_checkpoint(
+                weights, entry.checkpoint_key, entry.factory or "", home, entry.arguments
+            )
+        network.run(np.zeros(shape, np.float32))
+        network.to_onnx(onnx_path, shape)
+        conversion = ir.convert(network.module, shape, xml)
+    except ExportError as error:
+        raise type(error)(f"network {name}: {error}") from error
+    return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms)
+
+
+def _random_parity(
+    one: _Exported, plan: Recipe, engines: Mapping[str, Sequence[Engine]], threads: int
+) -> list[ParityReport]:
+    x = np.random.default_rng(0).standard_normal(plan.input_shape(one.name), dtype=np.float32)
+    stage = plan.stage_of(one.name)
+    candidate = engines[stage.name][stage.networks.index(one.name)].run(x)
+    return _compared(one, plan, "random", x, candidate, threads)
+
+
+def _scan_parity(
+    exported: Sequence[_Exported],
+    plan: Recipe,
+    draft: Manifest,
+    engines: Mapping[str, Sequence[Engine]],
+    volume: Scan | Mapping[str, Scan],
+    threads: int,
+) -> list[ParityReport]:
+    recorders = {stage: [Recorder(engine) for engine in group] for stage, group in engines.items()}
+    Segmenter(draft, recorders, threads=threads).predict(volume)
+    reports = []
+    for one in exported:
+        stage = plan.stage_of(one.name)
+        recorder = recorders[stage.name][stage.networks.index(one.name)]
+        if not recorder.inputs:
+            raise ExportError(
+                f"stage {stage.name} found nothing to look at in the scan, so its parity cannot be checked; "
+                "give another scan"
+            )
+        reports += _compared(one, plan, "scan", recorder.inputs.pop(), recorder.outputs.pop(), threads)
+    return reports
+
+
+def _compared(
+    one: _Exported,
+    plan: Recipe,
+    source: str,
+    x: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    threads: int,
+) -> list[ParityReport]:
+    """Compare OpenVINO, and ONNX Runtime where it is not the source itself, with the source; check both."""
+    decode = plan.stage_of(one.name).decode
+    reference = (one.source_name, one.source.run(x))
+    reports = [compare(one.name, source, decode, reference, ("openvino", candidate))]
+    if one.source_name != "onnxruntime":
+        scores = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
+        reports.append(compare(one.name, source, decode, reference, ("onnxruntime", scores)))
+    for report in reports:
+        report.check(plan.parity)
+    return reports
+
+
+def _write_reference(folder: Path, segmenter: Segmenter) -> None:
+    scan = {name: phantom.head(seed=index) for index, name in enumerate(segmenter.manifest.channels)}
+    np.savez_compressed(folder / REFERENCE_NAME, allow_pickle=False, **segmenter.record_reference(scan))
+
+
+def _lineage(recipe: Path, found: Mapping[str, Path]) -> Lineage:
+    from lowres_seg import __version__
+
+    return Lineage(
+        sources={f"{name}/{path.name}": file_sha256(path) for name, path in found.items()},
+        recipe=file_sha256(recipe),
+        tools={
+            "lowres-seg": __version__,
+            "openvino": ir.version(),
+            "torch": torch_network.version(),
+            **onnx_graph.versions(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _manifest(
+    plan: Recipe, exported: Sequence[_Exported], lineage: Lineage, folder: Path, *, keep_onnx: bool
+) -> Manifest:
+    networks = {
+        one.name: Network(
+            xml=f"networks/{one.name}.xml",
+            bin=f"networks/{one.name}.bin",
+            onnx=f"networks/{one.name}.onnx" if keep_onnx else None,
+            input_shape=plan.input_shape(one.name),
+            output_shape=one.conversion.output_shape,
+        )
+        for one in exported
+    }
+    files = bundles.digests(folder)
+    # Before it is written, the reference case needs a manifest to be made with.
+    files.setdefault(REFERENCE_NAME, "0" * 64)
+    return Manifest(
+        **plan.bundle.model_dump(),
+        channels=plan.channels,
+        labels=plan.labels,
+        stages=plan.stages,
+        networks=networks,
+        reference=_REFERENCE_BOUND,
+        lineage=lineage,
+        files=files,
+    )
+
+
+def _report(
+    exported: Sequence[_Exported], parity: Sequence[ParityReport], plan: Recipe, seconds: float
+) -> dict[str, Any]:
+    return {
+        "networks": {
+            one.name: {
+                "operators": one.conversion.operators,
+                "parameters": one.conversion.parameters,
+                "rewrites": {
+                    "running_statistics_norms_made_constant": one.running_norms,
+                    "operators_removed": one.conversion.removed,
+                },
+            }
+            for one in exported
+        },
+        "tolerance": plan.parity.model_dump(),
+        "parity": [{**asdict(report), "label_agreement": report.label_agreement} for report in parity],
+        "seconds": round(seconds, 2),
+    }

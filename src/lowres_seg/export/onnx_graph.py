@@ -1,0 +1,89 @@
+"""ONNX graphs: checked, and run by ONNX Runtime. This is the home of onnx and onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from lowres_seg.errors import ExportError
+
+Shape = tuple[int, ...]
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, weights inside or beside it, and check it.
+
+    Raises
+    ------
+    ExportError
+        If it is missing, no valid ONNX, or has more than one input or output.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: does not exist, expected an ONNX file")
+    try:
+        graph = onnx.load(str(path))
+        onnx.checker.check_model(graph)
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ExportError(f"{path}: is no valid ONNX ({' '.join(str(error).split())[:200]})") from error
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    inputs = [value.name for value in graph.graph.input if value.name not in weights]
+    outputs = [value.name for value in graph.graph.output]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ExportError(
+            f"{path}: takes {inputs} and gives {outputs}, expected one input and one output; prune other heads"
+        )
+    return graph
+
+
+def save(graph: onnx.ModelProto, path: Path) -> None:
+    """Write a graph with its weights inside."""
+    onnx.save_model(graph, str(path))
+
+
+class OrtNetwork:
+    """A graph run by ONNX Runtime on the CPU.
+
+    Raises
+    ------
+    ExportError
+        If ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._path = path
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({_last_line(error)})") from error
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (1, C, D, H, W) of one input.
+
+        Raises
+        ------
+        ExportError
+            If ONNX Runtime fails.
+        """
+        try:
+            return np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: x})[0])
+        except Exception as error:
+            raise ExportError(f"{self._path}: ONNX Runtime cannot run it on {x.shape} ({_last_line(error)})") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of onnx and onnxruntime."""
+    return {"onnx": str(onnx.__version__), "onnxruntime": str(onnxruntime.__version__)}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,229 @@
+"""Networks in torch: loaded, run, and written as ONNX. This is the home of torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import pickle
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowres_seg.errors import ExportError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchNetwork:
+    """A network in eval mode, on the CPU, in float32.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+    running_norms : int
+        How many of its instance norms use running statistics: constant affine maps, at inference.
+    """
+
+    module: Any
+    running_norms: int
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (1, C, D, H, W) of one input, computed by torch.
+
+        Raises
+        ------
+        ExportError
+            If the network fails, or gives something other than one 5D tensor.
+        """
+        with torch.inference_mode():
+            try:
+                result = self.module(torch.from_numpy(np.ascontiguousarray(x)))
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ExportError(f"torch cannot run the network on {x.shape} ({_last_line(error)})") from error
+        if not isinstance(result, torch.Tensor) or result.ndim != 5:
+            found = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
+        return np.asarray(result.numpy())
+
+    def to_onnx(self, path: Path, shape: Shape) -> None:
+        """Write as ONNX, for inputs of `shape`, weights inside.
+
+        Raises
+        ------
+        ExportError
+            If torch cannot express the network in ONNX.
+        """
+        script = isinstance(self.module, torch.jit.ScriptModule)
+        # torch.export reads Python and not TorchScript, so a TorchScript file needs the older exporter.
+        options: dict[str, Any] = (
+            {"dynamo": False, "opset_version": 18}
+            if script
+            else {"dynamo": True, "external_data": False, "verbose": False}
+        )
+        with _quiet():
+            try:
+                torch.onnx.export(
+                    self.module,
+                    (torch.zeros(shape),),
+                    str(path),
+                    input_names=["input"],
+                    output_names=["scores"],
+                    **options,
+                )
+            except Exception as error:
+                raise ExportError(f"torch cannot write the network as ONNX ({_last_line(error)})") from error
+
+
+def load_torchscript(path: Path) -> TorchNetwork:
+    """Load a TorchScript archive.
+
+    Raises
+    ------
+    ExportError
+        If it is none, or damaged.
+    """
+    with _quiet():
+        try:
+            module = torch.jit.load(str(path), map_location="cpu")
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ExportError(f"{path}: cannot be read as TorchScript ({_last_line(error)})") from error
+    module = module.eval().float()
+    return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
+
+
+def load_checkpoint(
+    path: Path, key: str | None, factory: str, folder: Path, arguments: Mapping[str, Any]
+) -> TorchNetwork:
+    """Build a network with a factory and load its state, running no code of the checkpoint.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Checkpoint; only tensors and plain containers are unpickled.
+    key : str or None
+        Where in it the state lies; None if it is the state.
+    factory : str
+        ``file.py:function``, in `folder`.
+    arguments : mapping
+        For the factory.
+
+    Raises
+    ------
+    ExportError
+        If the checkpoint is damaged, holds anything but weights, or its keys are not those of the network.
+    """
+    module = _factory(folder, factory)(**arguments)
+    if not isinstance(module, torch.nn.Module):
+        raise ExportError(f"{folder / factory}: gave {type(module).__name__}, expected a torch.nn.Module")
+    state = _state(path, key)
+    own = module.state_dict()
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or unknown:
+        raise ExportError(
+            f"{path}: does not fit the network of {factory}: {_some(missing, 'missing')}, {_some(unknown, 'unknown')}"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise ExportError(
+                f"{path}: {name} has shape {tuple(state[name].shape)}, "
+                f"the network of {factory} expects {tuple(tensor.shape)}"
+            )
+    module.load_state_dict(state)
+    module = module.eval().float()
+    return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
+
+
+def kind_of(path: Path) -> str:
+    """Tell ``torchscript`` from ``checkpoint``: an archive that holds code is TorchScript.
+
+    Raises
+    ------
+    ExportError
+        If the file is missing.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: {'is a folder' if path.is_dir() else 'does not exist'}, expected a file of weights")
+    if not zipfile.is_zipfile(path):
+        return "checkpoint"
+    with zipfile.ZipFile(path) as archive:
+        parts = [name.split("/") for name in archive.namelist()]
+    return "torchscript" if any(len(p) > 1 and p[1] in ("code", "constants.pkl") for p in parts) else "checkpoint"
+
+
+def version() -> str:
+    """Version of torch."""
+    return str(torch.__version__)
+
+
+def _is_running_norm(module: Any) -> bool:
+    name = getattr(module, "original_name", type(module).__name__)
+    return str(name).startswith("InstanceNorm") and "running_mean" in dict(module.named_buffers(recurse=False))
+
+
+def _factory(folder: Path, factory: str) -> Callable[..., Any]:
+    file, _, function = factory.partition(":")
+    path = folder / file
+    spec = importlib.util.spec_from_file_location(f"lowres_seg_recipe_{folder.name}_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ExportError(f"{path}: not found; the recipe's factory is {factory}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise ExportError(f"{path}: has no {function}; the recipe's factory is {factory}")
+    found: Callable[..., Any] = getattr(module, function)
+    return found
+
+
+def _state(path: Path, key: str | None) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ExportError(
+            f"{path}: holds more than weights, or is no checkpoint; it was not run. Save its state_dict alone "
+            f"({str(error).splitlines()[0] if str(error) else 'unreadable pickle'})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
+        raise ExportError(f"{path}: cannot be read as a checkpoint ({_last_line(error)})") from error
+    if key is not None:
+        if not isinstance(content, Mapping) or key not in content:
+            found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+            raise ExportError(f"{path}: has no {key!r}, where the recipe expects the weights; found {found[:200]}")
+        content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ExportError(f"{path}: {key or 'it'} is no mapping of names to tensors; name the right checkpoint_key")
+    return content
+
+
+def _some(names: list[str], what: str) -> str:
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} keys {what}" + (f" ({shown})" if names else "")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's notes on its own deprecations and optional packages off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
