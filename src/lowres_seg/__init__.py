@@ -18,7 +18,8 @@ from lowres_seg.errors import (
     QuantizationError,
 )
 from lowres_seg.manifest import Manifest
-from lowres_seg.segmenter import Segmentation, Segmenter, SelfTest
+from lowres_seg.reference import SelfTest
+from lowres_seg.segmenter import Segmentation, Segmenter
 from lowres_seg.volume import Grid, Volume
 
 __version__ = "0.1.0"

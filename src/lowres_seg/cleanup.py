@@ -13,7 +13,7 @@ import fill_voids
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.manifest import CleanupRule, FillHoles, LargestComponent
+from lowres_seg.stage import CleanupRule, FillHoles, LargestComponent
 
 
 def clean(labels: NDArray[np.uint8], rules: Sequence[CleanupRule]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import EngineError
-from lowres_seg.manifest import Decode, Regions
+from lowres_seg.stage import Decode, Regions
 
 Scores = NDArray[np.float32]
 

@@ -7,6 +7,7 @@ computes in bf16 wherever the CPU can.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -105,6 +106,28 @@ class TransientEngine:
         engine = OpenVinoEngine(self._network, threads=self._threads, inference_precision=self._inference_precision)
         # The array owns a share of its memory, so it outlives the engine.
         return engine.run(x)
+
+
+@dataclass(eq=False)
+class Recorder:
+    """An engine that keeps what goes through another one.
+
+    Attributes
+    ----------
+    inputs, outputs : list of (1, C, D, H, W) ndarray
+        Copies, in the order of the calls.
+    """
+
+    engine: Engine
+    inputs: list[NDArray[np.float32]] = field(default_factory=list)
+    outputs: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the other engine and keep copies of what it took and gave."""
+        self.inputs.append(x.copy())
+        result = self.engine.run(x)
+        self.outputs.append(result.copy())
+        return result
 
 
 def resize(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
-from lowres_seg.manifest import Affine, IntensityRule, PercentileScale, ZScore
+from lowres_seg.stage import Affine, IntensityRule, PercentileScale, ZScore
 
 Channel = NDArray[np.float32]
 

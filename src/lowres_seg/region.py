@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.manifest import BoxOf
 from lowres_seg.resample import Fit
+from lowres_seg.stage import BoxOf
 from lowres_seg.volume import Box
 
 

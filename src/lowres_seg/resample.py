@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.engine import Interpolation, resize
 from lowres_seg.errors import InputError
-from lowres_seg.manifest import Conform
+from lowres_seg.stage import Conform
 
 Shape = tuple[int, int, int]
 #: More voxels than any network of this field takes; a bound on what a wrong spacing can ask for.

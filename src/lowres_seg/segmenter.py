@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import host
+from lowres_seg import host, reference
 from lowres_seg.bundle import Bundle
 from lowres_seg.cleanup import clean
 from lowres_seg.decode import labels_of, select
-from lowres_seg.engine import Engine, OpenVinoEngine, TransientEngine
-from lowres_seg.errors import EngineError, InputError, IntegrityError, LowresSegError
+from lowres_seg.engine import Engine, OpenVinoEngine, Recorder, TransientEngine
+from lowres_seg.errors import EngineError, InputError
 from lowres_seg.intensity import normalise
-from lowres_seg.manifest import BoxOf, Manifest, PercentileScale, Stage
+from lowres_seg.manifest import Manifest
+from lowres_seg.reference import SelfTest
 from lowres_seg.region import box_around
 from lowres_seg.resample import Fit
+from lowres_seg.stage import BoxOf, PercentileScale, Stage
 from lowres_seg.volume import Box, Reorientation, Volume
 
 Scan = Volume | str | os.PathLike[str]
@@ -57,47 +58,6 @@ class Segmentation:
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each label in millilitres."""
         return {name: count * self.labels.grid.voxel_ml for name, count in self.voxels().items()}
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """What running a bundle's reference case gave.
-
-    Attributes
-    ----------
-    max_abs_diff : dict of str to float
-        Largest difference of a score from the expected one, by network.
-    flipped : float
-        Share of voxels with another label than expected.
-    passed : bool
-        Whether both keep the bounds of the manifest.
-    """
-
-    max_abs_diff: dict[str, float]
-    flipped: float
-    passed: bool
-
-
-@dataclass(eq=False)
-class Recorder:
-    """An engine that keeps what goes through another one.
-
-    Attributes
-    ----------
-    inputs, outputs : list of (1, C, D, H, W) ndarray
-        Copies, in the order of the calls.
-    """
-
-    engine: Engine
-    inputs: list[Array] = field(default_factory=list)
-    outputs: list[Array] = field(default_factory=list)
-
-    def run(self, x: Array) -> Array:
-        """Run the other engine and keep copies of what it took and gave."""
-        self.inputs.append(x.copy())
-        result = self.engine.run(x)
-        self.outputs.append(result.copy())
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,53 +185,32 @@ class Segmenter:
         ------
         IntegrityError
             If the reference case does not fit the bundle.
+        InputError
+            If this segmenter was not loaded from a bundle.
         """
         if self._bundle is None:
             raise InputError("only a Segmenter that was loaded from a bundle has a reference case to test itself with")
-        bound = self.manifest.reference
-        path = self._bundle.file(bound.file)
-        recorders = {name: [Recorder(e) for e in engines] for name, engines in self._engines.items()}
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                expected = {name: stored[name] for name in stored.files}
-            scan = {
-                name: Volume.from_array(expected[f"channel.{name}"].astype(np.float32), expected["affine"])
-                for name in self.manifest.channels
-            }
-            found = Segmenter(self.manifest, recorders, threads=self.threads).predict(scan)
-            diffs = {}
-            for stage, index, scores in _score_names(recorders):
-                sample = recorders[stage][index].outputs[0].reshape(-1)[expected[f"{scores}.at"]]
-                diffs[scores] = float(np.abs(sample - expected[f"{scores}.scores"]).max())
-            flipped = float((found.labels.data != expected["labels"]).mean())
-        except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, LowresSegError):
-                raise
-            raise IntegrityError(f"{path}: does not fit the bundle ({error}); export it again") from error
-        passed = max(diffs.values(), default=0.0) <= bound.max_abs_diff and flipped <= bound.max_flipped
-        return SelfTest(diffs, flipped, passed)
+        expected = reference.read(self._bundle.file(self.manifest.reference.file), self.manifest.channels)
+        found, recorders = self._recorded(expected.scan)
+        return reference.compare(expected, found.labels, recorders, self.manifest.reference)
 
-    def record_reference(self, scan: Mapping[str, Volume], *, samples: int = 4096) -> dict[str, NDArray[np.generic]]:
-        """Arrays of a reference case: the scan, a sample of each network's scores, and the labels.
+    def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
+        """Write what `self_test` needs: the scan, a sample of each network's scores, and the labels.
 
-        `self_test` reads them; `scan` must be on one grid.
+        Parameters
+        ----------
+        scan : mapping of channel to Volume
+            All on one grid.
+        path : pathlib.Path
+            The .npz to write.
         """
-        recorders = {name: [Recorder(e) for e in engines] for name, engines in self._engines.items()}
-        found = Segmenter(self.manifest, recorders, threads=self.threads).predict(scan)
-        arrays: dict[str, NDArray[np.generic]] = {
-            "labels": found.labels.data,
-            "affine": found.labels.grid.affine,
-        }
-        for name, volume in scan.items():
-            arrays[f"channel.{name}"] = volume.data
-        pick = np.random.default_rng(0)
-        for stage, index, scores in _score_names(recorders):
-            if not recorders[stage][index].outputs:
-                continue
-            output = recorders[stage][index].outputs[0].reshape(-1)
-            at = np.sort(pick.choice(output.size, min(samples, output.size), replace=False))
-            arrays[f"{scores}.at"], arrays[f"{scores}.scores"] = at, output[at]
-        return arrays
+        found, recorders = self._recorded(scan)
+        reference.write(path, scan, found.labels, recorders)
+
+    def _recorded(self, scan: Mapping[str, Volume]) -> tuple[Segmentation, dict[str, list[Recorder]]]:
+        """Predict, and keep what went through each engine."""
+        recorders = {name: [Recorder(engine) for engine in group] for name, group in self._engines.items()}
+        return Segmenter(self.manifest, recorders, threads=self.threads).predict(scan), recorders
 
     def _channels(self, scan: Scan | Mapping[str, Scan]) -> list[Volume]:
         """Volumes in the manifest's order of channels, checked."""
@@ -395,12 +334,6 @@ def _check_intensities(volume: Volume) -> None:
     lowest = volume.data.flat[0]
     if not (volume.data != lowest).any():
         raise InputError(f"{volume.name}: every voxel is {lowest:g}, expected a scan with contrast")
-
-
-def _score_names(recorders: Mapping[str, Sequence[Recorder]]) -> Iterator[tuple[str, int, str]]:
-    for stage, engines in recorders.items():
-        for index in range(len(engines)):
-            yield stage, index, f"{stage}.{index}"
 
 
 @contextmanager

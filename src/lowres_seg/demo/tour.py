@@ -18,9 +18,9 @@ from lowres_seg.cleanup import fill_holes
 from lowres_seg.demo.assets import Assets, fetch
 from lowres_seg.errors import InputError, LowresSegError
 from lowres_seg.export import export
-from lowres_seg.manifest import FillHoles
 from lowres_seg.metrics import dice, hd95_mm
 from lowres_seg.quantize import quantize
+from lowres_seg.stage import FillHoles
 from lowres_seg.volume import Volume
 
 Notify = Callable[[str], None]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lowres_seg import bundle as bundles
 from lowres_seg import host, phantom
 from lowres_seg.bundle import Bundle, file_sha256
-from lowres_seg.engine import Engine
+from lowres_seg.engine import Engine, Recorder
 from lowres_seg.errors import ExportError
 from lowres_seg.export import ir, onnx_graph, torch_network
 from lowres_seg.export import recipe as recipes
@@ -24,7 +24,7 @@ from lowres_seg.export.ir import Conversion
 from lowres_seg.export.parity import ParityReport, compare
 from lowres_seg.export.recipe import NetworkSource, Recipe
 from lowres_seg.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
-from lowres_seg.segmenter import Recorder, Scan, Segmenter, compile_networks
+from lowres_seg.segmenter import Scan, Segmenter, compile_networks
 
 REFERENCE_NAME = "reference.npz"
 #: Looser than conversion parity: the workstation's CPU may sum in another order than the build machine's.
@@ -232,7 +232,7 @@ def _compared(
 
 def _write_reference(folder: Path, segmenter: Segmenter) -> None:
     scan = {name: phantom.head(seed=index) for index, name in enumerate(segmenter.manifest.channels)}
-    np.savez_compressed(folder / REFERENCE_NAME, allow_pickle=False, **segmenter.record_reference(scan))
+    segmenter.record_reference(scan, folder / REFERENCE_NAME)
 
 
 def _lineage(recipe: Path, found: Mapping[str, Path]) -> Lineage:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lowres_seg.decode import labels_of, select
 from lowres_seg.errors import ParityError
 from lowres_seg.export.recipe import Parity
-from lowres_seg.manifest import Decode
+from lowres_seg.stage import Decode
 
 Scores = NDArray[np.float32]
 

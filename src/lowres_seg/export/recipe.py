@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lowres_seg.bundle import file_sha256
 from lowres_seg.errors import ExportError
-from lowres_seg.manifest import Label, Name, Sha256, Stage, check_stages, first_problem
+from lowres_seg.manifest import Label, Sha256, check_stages, first_problem
+from lowres_seg.stage import Name, Stage
 
 if sys.version_info >= (3, 11):
     import tomllib

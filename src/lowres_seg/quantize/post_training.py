@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import bundle as bundles
-from lowres_seg import host
+from lowres_seg import host, reference
 from lowres_seg.bundle import Bundle
+from lowres_seg.engine import Recorder
 from lowres_seg.errors import InputError, QuantizationError
 from lowres_seg.manifest import MANIFEST_NAME, Manifest
-from lowres_seg.segmenter import Recorder, Scan, Segmenter, compile_networks
-from lowres_seg.volume import Volume
+from lowres_seg.segmenter import Scan, Segmenter, compile_networks
 
 # After lowres_seg.engine, which keeps OpenVINO's and NNCF's usage events out.
 import nncf  # isort: skip
@@ -88,8 +88,8 @@ def quantize(
         manifest = _manifest(bundle, folder)
         notify("recording the reference case")
         engines = compile_networks(manifest, folder, threads=host.inspect().threads)
-        arrays = Segmenter(manifest, engines).record_reference(_reference_scan(bundle))
-        np.savez_compressed(folder / manifest.reference.file, allow_pickle=False, **arrays)
+        case = reference.read(bundle.file(manifest.reference.file), manifest.channels)
+        Segmenter(manifest, engines).record_reference(case.scan, folder / manifest.reference.file)
         (folder / "reports").mkdir()
         shutil.copyfile(bundle.file("reports/export.json"), folder / "reports" / "export.json")
         report = {
@@ -161,13 +161,6 @@ def _manifest(bundle: Bundle, folder: Path) -> Manifest:
     content["reference"] |= {"max_abs_diff": _MAX_ABS_DIFF, "max_flipped": _MAX_FLIPPED}
     content["lineage"] |= {"parent": bundle.digest, "tools": old.lineage.tools | {"nncf": nncf.__version__}}
     return Manifest.model_validate(content)
-
-
-def _reference_scan(bundle: Bundle) -> dict[str, Volume]:
-    with np.load(bundle.file(bundle.manifest.reference.file), allow_pickle=False) as stored:
-        return {
-            name: Volume.from_array(stored[f"channel.{name}"], stored["affine"]) for name in bundle.manifest.channels
-        }
 
 
 @contextmanager

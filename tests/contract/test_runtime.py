@@ -1,0 +1,87 @@
+"""What the runtime must not do on a workstation."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lowres_seg import Volume
+
+#: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
+BUILD_TIME = (
+    "torch",
+    "nncf",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino_telemetry",
+    "scipy.ndimage",
+    "scipy.special",
+    "scipy.linalg",
+    "scipy.sparse",
+    "scipy.spatial",
+    "scipy.interpolate",
+)
+
+#: Runs the command line in this process under an audit hook that writes down every attempt to reach a network.
+WATCHED = """
+import sys
+reached = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
+        reached.append((event, str(arguments)[:200]))
+sys.addaudithook(watch)
+sys.argv = ["lowres-seg", *sys.argv[1:]]
+from lowres_seg.cli import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+import time; time.sleep(0.5)
+print(code or 0, reached, sorted(m for m in {names!r} if sys.modules.get(m) is not None), file=sys.stderr)
+"""
+
+
+def watched(home: Path, *words: object) -> str:
+    code = WATCHED.replace("{names!r}", repr(BUILD_TIME))
+    environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def scan(tmp_path: Path, lopsided: Callable[..., Volume]) -> Path:
+    lopsided().save(tmp_path / "head.nii.gz")
+    return tmp_path / "head.nii.gz"
+
+
+def test_predict_imports_nothing_of_build_time_and_tells_nobody(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert watched(home, "predict", tiny, scan, "-o", tmp_path / "m.nii") == "0 [] []"
+    assert list(home.iterdir()) == []
+
+
+def test_verify_and_doctor_do_neither(tiny: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert watched(home, "verify", tiny) == "0 [] []"
+    assert watched(home, "doctor") == "0 [] []"
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino_telemetry") is None, reason="the package is not installed here")
+def test_left_to_itself_openvino_does_load_its_telemetry(tmp_path: Path) -> None:
+    """Shows that the two tests above can fail."""
+    code = "import sys, openvino; print(sys.modules.get('openvino_telemetry') is not None)"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "True"

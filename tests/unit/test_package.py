@@ -1,0 +1,75 @@
+"""What the package promises about itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+import lowres_seg
+from lowres_seg import errors, extras
+
+#: The one module that imports each third-party package; a package with two homes, at run and at build time, has two.
+HOMES = {
+    "cc3d": {"cleanup"},
+    "edt": {"metrics"},
+    "fill_voids": {"cleanup"},
+    "google": {"export.onnx_graph"},
+    "nibabel": {"volume"},
+    "nncf": {"quantize.post_training"},
+    "onnx": {"export.onnx_graph"},
+    "onnxruntime": {"export.onnx_graph"},
+    "openvino": {"engine", "export.ir", "quantize.post_training"},
+    "psutil": {"host"},
+    "rich": {"cli"},
+    "torch": {"export.torch_network", "export.ir"},
+    "typer": {"cli"},
+}
+
+
+def test_all_is_exact() -> None:
+    public = {n for n in vars(lowres_seg) if not n.startswith("_") and isinstance(getattr(lowres_seg, n), type)}
+    assert public | {"__version__"} == set(lowres_seg.__all__)
+
+
+def test_every_error_is_public_and_in_the_drawn_tree() -> None:
+    named = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, Exception)}
+    assert named <= set(lowres_seg.__all__)
+    assert set(re.findall(r"\w+Error", errors.__doc__ or "")) - {"ValueError", "ImportError"} == named
+    for name in named:
+        assert issubclass(getattr(errors, name), errors.LowresSegError)
+
+
+def test_every_package_is_imported_only_at_home(checkout: Path) -> None:
+    source = checkout / "src" / "lowres_seg"
+    found: dict[str, set[str]] = {}
+    for path in source.rglob("*.py"):
+        module = ".".join(path.relative_to(source).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(module)
+    assert {package: modules for package, modules in found.items() if package in HOMES} == HOMES
+
+
+@pytest.mark.parametrize("extra", extras.EXTRAS)
+def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
+    required = importlib.metadata.requires("lowres-seg") or []
+    named = {
+        re.split(r"[ ;<>=!~\[]", line)[0].lower()
+        for line in required
+        if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
+    }
+    assert named == set(extras.EXTRAS[extra])
+
+
+def test_modules_are_small(checkout: Path) -> None:
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (checkout / "src" / "lowres_seg").rglob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
