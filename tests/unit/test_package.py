@@ -25,7 +25,7 @@ HOMES = {
     "openvino": {"engine", "export.ir", "quantize.post_training"},
     "psutil": {"host"},
     "rich": {"cli"},
-    "torch": {"export.torch_network", "export.ir"},
+    "torch": {"export.torch_network"},
     "typer": {"cli"},
 }
 

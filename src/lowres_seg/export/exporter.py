@@ -170,9 +170,9 @@ def _convert(
             network = torch_network.load_checkpoint(
                 weights, entry.checkpoint_key, entry.factory or "", home, entry.arguments
             )
-        network.run(np.zeros(shape, np.float32))
+        conversion = ir.convert(network.script(shape), shape, xml)
         network.to_onnx(onnx_path, shape)
-        conversion = ir.convert(network.module, shape, xml)
+        onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
     except ExportError as error:
         raise type(error)(f"network {name}: {error}") from error
     return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms)

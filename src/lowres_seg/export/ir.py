@@ -40,7 +40,7 @@ class Conversion:
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
-    """Write a torch module, or an ONNX file, as IR in true fp32.
+    """Write TorchScript, or an ONNX file, as IR in true fp32.
 
     Two exact rewrites come first: everything that depends on weights alone, such as the scale and shift of a
     norm with running statistics, is computed now; and a constant scale and shift after a convolution is folded
@@ -48,8 +48,8 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
 
     Parameters
     ----------
-    source : torch.nn.Module or pathlib.Path
-        Module in eval mode, or path of an ONNX file.
+    source : torch.jit.ScriptModule or pathlib.Path
+        TorchScript in eval mode, or path of an ONNX file.
     shape : tuple of int
         (1, C, D, H, W) of the input.
     target : pathlib.Path
@@ -65,9 +65,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
             model = openvino.convert_model(source)
             model.reshape(list(shape))
         else:
-            import torch
-
-            model = openvino.convert_model(source, example_input=torch.zeros(shape), input=[list(shape)])
+            model = openvino.convert_model(source, input=[list(shape)])
     except Exception as error:
         raise ExportError(f"OpenVINO cannot convert the network ({_reason(error)})") from error
     if len(model.outputs) != 1 or model.outputs[0].partial_shape.rank.get_length() != 5:

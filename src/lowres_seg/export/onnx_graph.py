@@ -42,7 +42,18 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
-    """Write a graph with its weights inside."""
+    """Write a graph with its weights inside, and without the notes of its exporter.
+
+    Those hold paths of the machine that wrote it, and nothing that runs needs them.
+    """
+    for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for function in graph.functions:
+        del function.metadata_props[:]
+        for node in function.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
     onnx.save_model(graph, str(path))
 
 

@@ -55,6 +55,23 @@ class TorchNetwork:
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
         return np.asarray(result.numpy())
 
+    def script(self, shape: Shape) -> Any:
+        """TorchScript of the network for inputs of `shape`; traced, unless it is TorchScript already.
+
+        Raises
+        ------
+        ExportError
+            If the network cannot be traced.
+        """
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return self.module
+        with _quiet(), torch.no_grad():
+            try:
+                # Parity compares with the module itself, so torch need not trace it again to check.
+                return torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ExportError(f"torch cannot trace the network ({_last_line(error)})") from error
+
     def to_onnx(self, path: Path, shape: Shape) -> None:
         """Write as ONNX, for inputs of `shape`, weights inside.
 
@@ -187,14 +204,16 @@ def _factory(folder: Path, factory: str) -> Callable[..., Any]:
 
 def _state(path: Path, key: str | None) -> Mapping[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _quiet():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ExportError(
-            f"{path}: holds more than weights, or is no checkpoint; it was not run. Save its state_dict alone "
-            f"({str(error).splitlines()[0] if str(error) else 'unreadable pickle'})"
+            f"{path}: holds more than weights, or is no checkpoint; nothing of it was run. Save its state_dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise ExportError(f"{path}: cannot be read as a checkpoint ({_last_line(error)})") from error
+    except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ExportError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__} {_last_line(error)})"
+        ) from error
     if key is not None:
         if not isinstance(content, Mapping) or key not in content:
             found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__

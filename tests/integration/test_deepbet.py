@@ -1,0 +1,127 @@
+"""The main job on real heads, with deepbet's own package as the oracle."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from lowres_seg import Segmenter
+from lowres_seg.demo import Assets
+from lowres_seg.metrics import dice
+
+from .conftest import Demo, run
+
+
+@pytest.fixture(scope="session")
+def oracle(assets: Assets, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], np.ndarray]:
+    """deepbet's own mask of a head."""
+    folder = tmp_path_factory.mktemp("deepbet")
+    with zipfile.ZipFile(assets.deepbet_wheel) as wheel:
+        wheel.extractall(folder)
+    sys.path.insert(0, str(folder))
+    try:
+        from deepbet.bet import BrainExtraction
+    finally:
+        sys.path.remove(str(folder))
+    package: Any = BrainExtraction(no_gpu=True)
+    return lambda path: package.run(nib.load(path))[1].get_fdata() > 0
+
+
+@pytest.fixture(scope="session")
+def segmenter(demo: Demo) -> Segmenter:
+    return Segmenter.load(demo.fp32)
+
+
+def test_the_demo_finds_the_templates_brain(demo: Demo) -> None:
+    fp32, int8 = demo.result["rows"]
+    assert fp32["dice"] >= 0.97
+    assert int8["dice"] >= 0.97
+    assert int8["dice_with_fp32"] >= 0.998
+    assert fp32["hd95_mm"] < 5
+    assert int8["bundle_bytes"] < 0.5 * fp32["bundle_bytes"]
+    assert all(row["timings_s"]["brain.network"] > 0 and row["peak_rss_bytes"] > 1e8 for row in (fp32, int8))
+
+
+def test_the_demos_bundles_verify_and_know_their_parent(demo: Demo) -> None:
+    from lowres_seg import Bundle
+
+    assert run("verify", demo.fp32).returncode == 0
+    assert run("verify", demo.int8).returncode == 0
+    fp32, int8 = Bundle.open(demo.fp32), Bundle.open(demo.int8)
+    assert int8.manifest.lineage.parent == fp32.digest
+    assert {network.precision for network in int8.manifest.networks.values()} == {"int8"}
+    assert int8.manifest.stages == fp32.manifest.stages
+
+
+def test_it_gives_deepbets_own_mask_on_the_template(
+    segmenter: Segmenter, assets: Assets, oracle: Callable[[Path], np.ndarray]
+) -> None:
+    assert dice(segmenter.predict(assets.head).labels.data > 0, oracle(assets.head)) >= 0.9995
+
+
+@pytest.mark.parametrize("name", ["rordenlab_T1_0.8mm", "TCGA-FG-6692_t1"])
+def test_it_gives_deepbets_own_mask_on_other_heads(
+    segmenter: Segmenter, realdata: Path, oracle: Callable[[Path], np.ndarray], name: str
+) -> None:
+    head = realdata / "heads" / f"{name}.nii.gz"
+    assert dice(segmenter.predict(head).labels.data > 0, oracle(head)) >= 0.9995
+
+
+def _flipped(image: Any) -> Any:
+    """Stored the other way round along its first axis; the same head in space."""
+    affine = image.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (image.shape[0] - 1)
+    affine[:3, 0] *= -1
+    return nib.Nifti1Image(np.asanyarray(image.dataobj)[::-1], affine)
+
+
+def _rotated(image: Any) -> Any:
+    """Turned by 90° about its third axis in storage; the same head in space."""
+    data = np.rot90(np.asanyarray(image.dataobj), axes=(0, 1))
+    # rot90 sends (i, j) to (n_j - 1 - j, i), so the new first axis is the old second one, backwards.
+    back = np.array([[0, 1, 0, 0], [-1, 0, 0, image.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return nib.Nifti1Image(data, image.affine @ back)
+
+
+def _lia(path: Path, target: Path) -> None:
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LIA"), str(target))
+
+
+@pytest.mark.parametrize("copy", ["flipped", "rotated", "lia"])
+@pytest.mark.parametrize("head", ["template", "TCGA-FG-6692_t1"])
+def test_copies_in_other_orientations_give_the_same_mask(
+    request: pytest.FixtureRequest, demo: Demo, assets: Assets, tmp_path: Path, head: str, copy: str
+) -> None:
+    path = assets.head if head == "template" else request.getfixturevalue("realdata") / "heads" / f"{head}.nii.gz"
+    image = nib.load(path)
+    other = tmp_path / f"{copy}.nii.gz"
+    if copy == "lia":
+        _lia(path, other)
+        assert "".join(nib.aff2axcodes(nib.load(other).affine)) == "LIA"
+    else:
+        (_flipped if copy == "flipped" else _rotated)(image).to_filename(other)
+    for name, scan in (("a", path), ("b", other)):
+        done = run("predict", demo.fp32, scan, "-o", tmp_path / f"{name}.nii.gz")
+        assert done.returncode == 0, done.stderr
+    masks = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}.nii.gz")) for name in ("a", "b")]
+    assert np.allclose(masks[0].affine, masks[1].affine, atol=1e-3)
+    assert dice(*(np.asanyarray(mask.dataobj) > 0 for mask in masks)) >= 0.999
+    stored = nib.load(tmp_path / "b.nii.gz")
+    assert stored.shape == nib.load(other).shape
+    assert np.array_equal(stored.affine, nib.load(other).affine)
+
+
+def test_simpleitk_sees_mask_and_scan_in_one_place(demo: Demo, assets: Assets) -> None:
+    scan = sitk.ReadImage(str(assets.head))
+    mask = sitk.ReadImage(str(demo.folder / "deepbet-1.0.2-fp32_mask.nii.gz"))
+    assert mask.GetSize() == scan.GetSize()
+    for read in ("GetOrigin", "GetDirection", "GetSpacing"):
+        assert getattr(mask, read)() == pytest.approx(getattr(scan, read)())
