@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lowres_seg import Segmenter
+from lowres_seg import Segmenter, phantom
 from lowres_seg.demo import Assets
 from lowres_seg.metrics import dice
 
@@ -73,6 +73,11 @@ def test_it_gives_deepbets_own_mask_on_other_heads(
 ) -> None:
     head = realdata / "heads" / f"{name}.nii.gz"
     assert dice(segmenter.predict(head).labels.data > 0, oracle(head)) >= 0.9995
+
+
+def test_the_phantom_of_the_reference_case_is_taken_for_a_head(segmenter: Segmenter) -> None:
+    head = phantom.head()
+    assert dice(segmenter.predict(head).labels.data > 0, phantom.brain(head)) >= 0.95
 
 
 def _flipped(image: Any) -> Any:

@@ -137,8 +137,7 @@ def _saved(folder: Path, content: object) -> Path:
 
 def _state(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     state = dict(seeded(factory(RECIPES / "tiny" / "recipe.toml")()).state_dict())
-    for name, value in changes.items():
-        name = name.replace("__", ".")
+    for name, value in {key.replace("__", "."): tensor for key, tensor in changes.items()}.items():
         if value is None:
             del state[name]
         else:
