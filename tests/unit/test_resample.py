@@ -76,6 +76,14 @@ def test_padding_is_centred_with_the_minimum_and_undone() -> None:
     assert np.array_equal(back[:, :, 0], x[:, :, 1])  # cropped away, so its neighbour's
 
 
+@pytest.mark.parametrize(("n", "m", "first"), [(4, 7, 1), (7, 4, -2), (5, 8, 1), (8, 5, -2)])
+def test_an_odd_voxel_of_padding_goes_to_the_end_and_of_cropping_to_the_start(n: int, m: int, first: int) -> None:
+    x = np.arange(1, n + 1, dtype=np.float32).reshape(1, n, 1, 1)
+    y = Fit((n, 1, 1), (n, 1, 1), (m, 1, 1)).conform(x, "nearest", threads=1).ravel()
+    expected = [x.ravel()[i - first] if 0 <= i - first < n else 1.0 for i in range(m)]
+    assert y.tolist() == expected
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 def test_there_and_back_is_no_shift(interpolation: str) -> None:
     """A ramp survives the way to a finer grid and back: half a voxel of shift would show."""

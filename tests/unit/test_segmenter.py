@@ -264,13 +264,28 @@ def test_the_self_test_passes_and_a_changed_network_fails_it(tiny: Path) -> None
     assert failed.max_abs_diff["only.0"] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_reference_case_that_does_not_fit_is_refused(tiny: Path) -> None:
+def test_labels_that_flip_fail_the_self_test_by_themselves(tiny: Path) -> None:
+    """Scores as expected, labels not: as when another clean-up library is installed."""
+    with np.load(tiny / "reference.npz") as stored:
+        arrays = dict(stored)
+    arrays["labels"][0, 0, :8] ^= 1
+    _replace_reference(tiny, arrays)
+    found = Segmenter.load(tiny, threads=1).self_test()
+    assert found.max_abs_diff == {"only.0": 0.0}
+    assert not found.passed
+
+
+def _replace_reference(bundle: Path, arrays: dict[str, np.ndarray]) -> None:
     from lowres_seg.bundle import file_sha256
 
-    np.savez(tiny / "reference.npz", labels=np.zeros((2, 2, 2)))
-    manifest = json.loads((tiny / "manifest.json").read_text())
-    manifest["files"]["reference.npz"] = file_sha256(tiny / "reference.npz")
-    (tiny / "manifest.json").write_text(json.dumps(manifest))
+    np.savez(bundle / "reference.npz", **arrays)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["reference.npz"] = file_sha256(bundle / "reference.npz")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_reference_case_that_does_not_fit_is_refused(tiny: Path) -> None:
+    _replace_reference(tiny, {"labels": np.zeros((2, 2, 2))})
     with pytest.raises(IntegrityError, match="does not fit the bundle"):
         Segmenter.load(tiny, threads=1).self_test()
 
