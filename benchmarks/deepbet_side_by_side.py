@@ -57,12 +57,13 @@ def main() -> None:
 
 def prepare(folder: Path) -> None:
     """Write both bundles, and unpack deepbet."""
+    from lowres_seg.cases import Case
     from lowres_seg.export import export
     from lowres_seg.quantize import quantize
 
     assets = fetch()
     export(RECIPE, folder / "fp32", weights=assets.weights)
-    quantize(folder / "fp32", folder / "int8", [assets.head])
+    quantize(folder / "fp32", folder / "int8", [Case("template", {"t1": assets.head})], None)
     with zipfile.ZipFile(assets.deepbet_wheel) as wheel:
         wheel.extractall(folder / "deepbet")
 

@@ -6,6 +6,7 @@ is build-time and needs an extra of the same name.
 
 from lowres_seg.bundle import Bundle
 from lowres_seg.errors import (
+    AccuracyDropError,
     BundleError,
     EngineError,
     ExportError,
@@ -25,6 +26,7 @@ from lowres_seg.volume import Grid, Volume
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccuracyDropError",
     "Bundle",
     "BundleError",
     "EngineError",

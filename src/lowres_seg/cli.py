@@ -31,7 +31,7 @@ from rich.table import Table
 
 from lowres_seg import __version__, batch, engine, extras, host
 from lowres_seg.bundle import Bundle
-from lowres_seg.errors import InputError, LowresSegError, ParityError
+from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError
 from lowres_seg.segmenter import Segmenter
 
 EXIT_ERROR, EXIT_GATE = 1, 3
@@ -67,8 +67,11 @@ def main() -> None:
     except LowresSegError as error:
         if "--debug" in sys.argv:
             raise
-        err.print(f"[bold red]error:[/] {_plain(' '.join(str(error).split()))}")
-        sys.exit(EXIT_GATE if isinstance(error, ParityError) else EXIT_ERROR)
+        first, *table = str(error).split("\n")
+        err.print(f"[bold red]error:[/] {_plain(' '.join(first.split()))}")
+        for line in table:  # only a gate that was not met has one
+            err.print(_plain(line))
+        sys.exit(EXIT_GATE if isinstance(error, (ParityError, AccuracyDropError)) else EXIT_ERROR)
 
 
 @app.callback()
@@ -138,6 +141,71 @@ def export(
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
             out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
         out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
+
+
+@app.command()
+def quantize(
+    bundle: BundlePath,
+    calibrate: Annotated[Path, typer.Option(metavar="CASES", help="Table of the cases to calibrate on.")],
+    validate: Annotated[Path, typer.Option(metavar="CASES", help="Table of the cases to judge on; other ones.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    *,
+    max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any label.")] = 0.005,
+    max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    worst_case_drop: Annotated[
+        float | None, typer.Option(min=0, help="Allowed drop of Dice in any case.", show_default="no bound")
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin no attempt after this: 90s, 30m, 2h.", show_default="no bound"),
+    ] = None,
+    max_ram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Bound on calibration: 8GB, 800MB.", show_default="80% of what is free to use"
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="performance (symmetric) or mixed (asymmetric activations).")
+    ] = "performance",
+    precision: Annotated[str, typer.Option(help="int8 or bf16.")] = "int8",
+    seed: Annotated[int, typer.Option(help="Chooses among many calibration cases.")] = 0,
+    only_if_faster: Annotated[
+        bool, typer.Option("--only-if-faster", help="Write no bundle that is not faster.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a bundle faster, as far as Dice and HD95 allow."""
+    from lowres_seg.cases import Cases
+    from lowres_seg.quantize import Limits, Settings
+    from lowres_seg.quantize import quantize as run
+
+    settings = Settings(
+        limits=Limits(max_drop, max_hd95_rise, worst_case_drop),
+        precision=_one_of("--precision", precision, ("int8", "bf16")),
+        preset=_one_of("--preset", preset, ("performance", "mixed")),
+        time_budget_s=_amount("--time-budget", time_budget, {"s": 1, "m": 60, "h": 3600}),
+        max_ram_bytes=None if max_ram is None else int(_amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9})),
+        seed=seed,
+        only_if_faster=only_if_faster,
+    )
+    channels = Bundle.open(bundle).manifest.channels
+    tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
+    with _steps(quiet=quiet) as notify:
+        result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)
+    if as_json:
+        report = json.loads(result.bundle.file("reports/quantize.json").read_text(encoding="utf-8"))
+        volatile = json.loads(result.bundle.file("reports/run.json").read_text(encoding="utf-8"))
+        _print_json({"bundle": str(output), "digest": result.bundle.digest, **report, **volatile})
+    elif not quiet:
+        out.print(_plain(result.bundle.file("reports/quantize.txt").read_text(encoding="utf-8")), end="")
+        for gain in result.gains:
+            for line in gain.lines():
+                out.print(_plain(line))
+        out.print(f"{output}: written, sha256 {result.bundle.digest[:12]}…")
 
 
 @app.command()
@@ -314,6 +382,23 @@ def demo(
     out.print("INT8 was calibrated on this very scan: a tour of the commands, not a test of accuracy.")
     for what, path in result.files.items():
         out.print(f"{what}: {path}")
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise typer.BadParameter(f"{value!r}, expected {' or '.join(choices)}", param_hint=option)
+    return value
+
+
+def _amount(option: str, text: str | None, units: dict[str, int]) -> Any:
+    """A number with a unit."""
+    if text is None:
+        return None
+    for unit, factor in units.items():
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return float(number) * factor
+    raise typer.BadParameter(f"{text!r}, expected a number and one of {', '.join(units)}", param_hint=option)
 
 
 def _scan(words: list[str]) -> Any:

@@ -6,6 +6,7 @@ computes in bf16 wherever the CPU can.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,12 +61,40 @@ class OpenVinoEngine:
             raise EngineError(
                 f"{network}: is to be computed in bf16, which this CPU has not; use a bundle for f32 or int8"
             )
-        self._name = str(network)
         try:
-            self._compiled = _compile(_core().read_model(network), threads, inference_precision)
-            self._request = self._compiled.create_infer_request()
+            model = _core().read_model(network)
         except RuntimeError as error:
             raise EngineError(f"{network}: OpenVINO cannot compile it ({_one_line(error)})") from error
+        self._start(model, str(network), threads, inference_precision)
+
+    @classmethod
+    def of_model(
+        cls, model: Any, *, threads: int, inference_precision: InferencePrecision = "f32", counters: bool = False
+    ) -> OpenVinoEngine:
+        """Compile an openvino.Model that lies in memory; with `counters`, `run` counts what each layer takes."""
+        engine = cls.__new__(cls)
+        engine._start(  # noqa: SLF001 - its own class
+            model, model.get_friendly_name(), threads, inference_precision, counters=counters
+        )
+        return engine
+
+    def _start(
+        self, model: Any, name: str, threads: int, inference_precision: InferencePrecision, *, counters: bool = False
+    ) -> None:
+        self._name = name
+        try:
+            self._compiled = _compile(model, threads, inference_precision, counters=counters)
+            self._request = self._compiled.create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{name}: OpenVINO cannot compile it ({_one_line(error)})") from error
+
+    def counters(self) -> list[tuple[str, str, float]]:
+        """Type, kernel and milliseconds of each node that the last run executed."""
+        return [
+            (node.node_type, node.exec_type, node.real_time.total_seconds() * 1000)
+            for node in self._request.get_profiling_info()
+            if node.status == openvino.ProfilingInfo.Status.EXECUTED
+        ]
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
@@ -192,9 +221,29 @@ def _convolutions(*, quantized: bool) -> Any:
     return openvino.Model([node], [parameter], "convolutions")
 
 
+def write_ir(model: Any, xml: Path) -> None:
+    """Write an openvino.Model as IR, weights as they are: OpenVINO itself would round fp32 to fp16 by default.
+
+    OpenVINO numbers unnamed nodes in the order in which a process makes them. They are numbered anew here, in the
+    order of the graph, so that the same network gives the same file in every process.
+    """
+    for index, node in enumerate(model.get_ordered_ops()):
+        kind, _, number = node.get_friendly_name().rpartition("_")
+        if number.isdigit() and kind == node.get_type_name():
+            node.set_friendly_name(f"{kind}_{index}")
+    openvino.save_model(model, xml, compress_to_fp16=False)
+
+
 def cpu_capabilities() -> tuple[str, ...]:
-    """What OpenVINO says this CPU computes well, such as FP32, BF16 and INT8."""
-    return tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    """What OpenVINO says this CPU computes well, such as FP32, BF16 and INT8.
+
+    OpenVINO looks at the CPU alone; its kernels also heed ONEDNN_MAX_CPU_ISA, below which there is no BF16.
+    """
+    found = tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
+        return tuple(name for name in found if name != "BF16")
+    return found
 
 
 def version() -> str:
@@ -207,7 +256,7 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _compile(model: Any, threads: int, inference_precision: InferencePrecision) -> Any:
+def _compile(model: Any, threads: int, inference_precision: InferencePrecision, *, counters: bool = False) -> Any:
     return _core().compile_model(
         model,
         "CPU",
@@ -220,6 +269,7 @@ def _compile(model: Any, threads: int, inference_precision: InferencePrecision) 
             "ENABLE_CPU_PINNING": False,
             # Scores far below 1 that the CPU handles in microcode slow background-heavy scans down.
             "CPU_DENORMALS_OPTIMIZATION": True,
+            "PERF_COUNT": counters,
         },
     )
 

@@ -11,6 +11,7 @@
     ├── ExportError             a source could not become a bundle
     │   └── ParityError         the converted network gives other numbers than its source
     ├── QuantizationError       a bundle could not be quantized
+    │   └── AccuracyDropError   no attempt kept the limits on Dice and HD95
     └── MissingExtraError       an optional package is not installed (also an ImportError)
 
 A message says where, what was found, what was expected and what to do, in one line. Exceptions of other
@@ -54,6 +55,10 @@ class ParityError(ExportError):
 
 class QuantizationError(LowresSegError):
     """A bundle could not be quantized."""
+
+
+class AccuracyDropError(QuantizationError):
+    """No attempt kept the limits on Dice and HD95; no bundle was written."""
 
 
 class MissingExtraError(LowresSegError, ImportError):

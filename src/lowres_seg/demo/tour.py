@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.cases import Case
 from lowres_seg.cleanup import fill_holes
 from lowres_seg.demo.assets import Assets, fetch
 from lowres_seg.errors import InputError, LowresSegError
@@ -87,7 +88,8 @@ def run(output: Path, recipe: Path, *, threads: int | None = None, notify: Notif
         force=True,
         notify=lambda s: notify(f"export: {s}"),
     )
-    quantize(fp32, int8, [assets.head], force=True, notify=lambda s: notify(f"quantize: {s}"))
+    case = Case("template", {"t1": assets.head})
+    quantize(fp32, int8, [case], None, force=True, notify=lambda s: notify(f"quantize: {s}"))
     rows: list[Row] = []
     files = {"scan": str(assets.head), "its brain mask": str(assets.mask)}
     reference = None

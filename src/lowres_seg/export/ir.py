@@ -76,7 +76,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
-    openvino.save_model(model, target, compress_to_fp16=False)
+    engine.write_ir(model, target)
     weights = sum(
         int(np.prod(tuple(node.output(0).shape)))
         for node in model.get_ops()

@@ -1,0 +1,57 @@
+"""What it costs and saves to let norms read INT8: deepbet's second network on the template head.
+
+    .venv-dev/bin/python benchmarks/norms.py
+
+Latencies take turns in one process; agreement is with fp32 on the network's own grid. Needs lowres-seg[all].
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from lowres_seg import Volume
+from lowres_seg.decode import labels_of, select
+from lowres_seg.demo import fetch
+from lowres_seg.engine import OpenVinoEngine
+from lowres_seg.export import export
+from lowres_seg.metrics import dice
+from lowres_seg.quantize import int8
+from lowres_seg.quantize.candidate import prepared_inputs
+
+RECIPE = Path(__file__).parents[1] / "export" / "deepbet" / "recipe.toml"
+
+
+def main() -> None:
+    """Quantize both ways, time, compare."""
+    assets = fetch()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = export(RECIPE, folder / "fp32", weights=assets.weights)
+        x = prepared_inputs(bundle, [{"t1": Volume.load(assets.head)}])["brain"][0]
+        xml = bundle.file(bundle.network("brain").xml)
+        engines = {"fp32": OpenVinoEngine(xml, threads=2, inference_precision="f32")}
+        kept = int8.NORMS
+        for label, norms in (("norms in f32", kept), ("norms read INT8", ())):
+            int8.NORMS = norms
+            model = int8.quantize_network(xml, [x], preset="performance", reverted=[], max_ram_bytes=8 << 30)
+            int8.save(model, folder / f"{label}.xml")
+            engines[label] = OpenVinoEngine(folder / f"{label}.xml", threads=2, inference_precision="f32")
+        seconds: dict[str, list[float]] = {label: [] for label in engines}
+        masks = {}
+        decode = bundle.manifest.stages[1].decode
+        for turn in range(8):
+            for label, engine in engines.items():
+                start = perf_counter()
+                scores = engine.run(x)
+                if turn:
+                    seconds[label].append(perf_counter() - start)
+                masks[label] = labels_of(select(scores[0], decode), decode) > 0
+        for label, values in seconds.items():
+            print(f"{label:16} {1000 * median(values):4.0f} ms  Dice with fp32 {dice(masks[label], masks['fp32']):.5f}")
+
+
+if __name__ == "__main__":
+    main()

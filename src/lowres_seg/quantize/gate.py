@@ -1,0 +1,179 @@
+"""The gate: what quantization may cost, in Dice and in HD95, and whether a candidate stays within it.
+
+Both bundles segment every validation case from end to end with the code that the clinic runs. A case is judged
+against its label map; one without is judged against the mask of the fp32 bundle, which then has Dice 1 and HD95 0.
+A case that cannot be judged is an error: none ever leaves a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.metrics import dice, hd95_mm
+
+LabelMap = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may lose against fp32.
+
+    Attributes
+    ----------
+    max_drop : float
+        Of the mean Dice of any label.
+    max_hd95_rise_mm : float
+        Of the mean HD95 of any label.
+    worst_case_drop : float or None
+        Of the Dice of any label in any case; None for no bound.
+    """
+
+    max_drop: float = 0.005
+    max_hd95_rise_mm: float = 1.0
+    worst_case_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One label of one case, in fp32 and in the candidate."""
+
+    case: str
+    label: str
+    against: str
+    dice_fp32: float
+    dice: float
+    hd95_mm_fp32: float
+    hd95_mm: float
+
+    @property
+    def drop(self) -> float:
+        """Dice lost."""
+        return self.dice_fp32 - self.dice
+
+    @property
+    def rise_mm(self) -> float:
+        """HD95 gained, in mm."""
+        return self.hd95_mm - self.hd95_mm_fp32
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Every judged case of a candidate, and what the limits say."""
+
+    rows: tuple[Judged, ...]
+    limits: Limits
+
+    def labels(self) -> dict[str, dict[str, float]]:
+        """Mean and worst of each label."""
+        summary = {}
+        for label in dict.fromkeys(row.label for row in self.rows):
+            rows = [row for row in self.rows if row.label == label]
+            summary[label] = {
+                "cases": float(len(rows)),
+                "mean_drop": float(np.mean([row.drop for row in rows])),
+                "worst_drop": max(row.drop for row in rows),
+                "mean_hd95_rise_mm": float(np.mean([row.rise_mm for row in rows])),
+                "worst_hd95_rise_mm": max(row.rise_mm for row in rows),
+            }
+        return summary
+
+    def breaches(self) -> list[str]:
+        """What goes beyond the limits, in words; nothing if the gate is met."""
+        found = []
+        for label, s in self.labels().items():
+            # Each is written so that NaN is a breach.
+            if not s["mean_drop"] <= self.limits.max_drop:
+                found.append(f"{label}: mean Dice drops by {s['mean_drop']:.4f}, allowed {self.limits.max_drop:g}")
+            if not s["mean_hd95_rise_mm"] <= self.limits.max_hd95_rise_mm:
+                found.append(
+                    f"{label}: mean HD95 rises by {s['mean_hd95_rise_mm']:.3f} mm, "
+                    f"allowed {self.limits.max_hd95_rise_mm:g}"
+                )
+            worst = self.limits.worst_case_drop
+            if worst is not None and not s["worst_drop"] <= worst:
+                found.append(f"{label}: worst Dice drops by {s['worst_drop']:.4f}, allowed {worst:g}")
+        return found
+
+    def overshoot(self) -> float:
+        """Largest loss in units of what is allowed; at most 1 if the gate is met."""
+        ratios = []
+        for s in self.labels().values():
+            pairs = [
+                (s["mean_drop"], self.limits.max_drop),
+                (s["mean_hd95_rise_mm"], self.limits.max_hd95_rise_mm),
+                (s["worst_drop"], self.limits.worst_case_drop),
+            ]
+            ratios += [found / max(allowed, 1e-6) for found, allowed in pairs if allowed is not None]
+        return max(ratios, default=0.0)
+
+    def lost(self, remaining: Sequence[Mapping[str, Sequence[float]]]) -> bool:
+        """Whether the gate cannot be met any more, whatever the remaining cases give.
+
+        Parameters
+        ----------
+        remaining : sequence of dict of str to (Dice, HD95)
+            What fp32 gives for the cases that are not judged yet: a candidate gains 1 minus that Dice at best.
+        """
+        total = len({row.case for row in self.rows}) + len(remaining)
+        for label in {row.label for row in self.rows}:
+            drops = [row.drop for row in self.rows if row.label == label]
+            at_best = sum(drops) - sum(1 - scores[label][0] for scores in remaining)
+            if at_best > self.limits.max_drop * total:
+                return True
+            if self.limits.worst_case_drop is not None and max(drops) > self.limits.worst_case_drop:
+                return True
+        return False
+
+    @property
+    def met(self) -> bool:
+        """Whether the candidate stays within every limit."""
+        return not self.breaches()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for reports."""
+        return {"labels": self.labels(), "breaches": self.breaches(), "cases": [asdict(row) for row in self.rows]}
+
+
+def score(
+    found: LabelMap, truth: LabelMap, names: Mapping[int, str], spacing_mm: tuple[float, float, float]
+) -> dict[str, tuple[float, float]]:
+    """Dice and HD95 of each label of a mask, by the name of the label."""
+    return {
+        name: (dice(found == value, truth == value), hd95_mm(found == value, truth == value, spacing_mm))
+        for value, name in names.items()
+    }
+
+
+def table(verdict: Verdict) -> list[str]:
+    """Lines that a person can read: every case, fp32 against the candidate."""
+    head = (
+        f"{'case':24}{'label':12}{'against':10}{'Dice fp32':>10}{'Dice':>10}{'drop':>10}"
+        f"{'HD95 fp32':>11}{'HD95':>9}{'rise':>9}"
+    )
+    lines = [head]
+    lines += [
+        f"{row.case[:23]:24}{row.label[:11]:12}{row.against:10}{row.dice_fp32:10.5f}{row.dice:10.5f}{row.drop:10.5f}"
+        f"{row.hd95_mm_fp32:11.3f}{row.hd95_mm:9.3f}{row.rise_mm:9.3f}"
+        for row in verdict.rows
+    ]
+    for label, s in verdict.labels().items():
+        lines.append(
+            f"{label}: mean Dice drop {s['mean_drop']:.5f}, worst {s['worst_drop']:.5f}; "
+            f"mean HD95 rise {s['mean_hd95_rise_mm']:.3f} mm, worst {s['worst_hd95_rise_mm']:.3f} mm"
+        )
+    return lines
+
+
+def rows(
+    case: str, against: str, fp32: Mapping[str, Sequence[float]], candidate: Mapping[str, Sequence[float]]
+) -> list[Judged]:
+    """Put the scores of one case side by side."""
+    return [
+        Judged(case, label, against, fp32[label][0], candidate[label][0], fp32[label][1], candidate[label][1])
+        for label in fp32
+    ]

@@ -1,0 +1,88 @@
+"""What a long run has found so far, on disk, so that a killed run can go on.
+
+Every result that took time is written down, under the name of what it is, before it is used. A run that is
+resumed asks the same questions in the same order and finds the answers there, so it ends as the first would have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lowres_seg.errors import InputError
+
+
+class Journal:
+    """Remembered results of one run.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it lies; made if missing.
+    parameters : dict
+        Of the run, as plain values: results of other parameters are of no use.
+    resume : bool
+        Go on with what is there; otherwise what is there is dropped.
+
+    Raises
+    ------
+    InputError
+        If what is there is of a run with other parameters, or cannot be read.
+    """
+
+    def __init__(self, folder: Path, parameters: dict[str, Any], *, resume: bool) -> None:
+        self.folder = folder
+        self._file = folder / "journal.jsonl"
+        if folder.exists() and not resume:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._entries: dict[str, Any] = {}
+        for entry in self._lines():
+            self._entries[entry["key"]] = entry["value"]
+        before = self._entries.get("parameters")
+        if before is not None and before != parameters:
+            other = sorted(k for k in {*before, *parameters} if before.get(k) != parameters.get(k))
+            raise InputError(
+                f"{folder}: cannot be resumed, the earlier run differs in: {', '.join(other)}; leave out --resume"
+            )
+        if before is None:
+            self._write("parameters", parameters)
+
+    def remember(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Value under `key`: from the journal, or computed, written down, and read back as the journal gives it."""
+        if key not in self._entries:
+            self._write(key, compute())
+        return self._entries[key]
+
+    def knows(self, key: str) -> bool:
+        """Whether there is a value under `key`."""
+        return key in self._entries
+
+    def close(self) -> None:
+        """Delete the journal: the run has ended."""
+        shutil.rmtree(self.folder)
+
+    def _write(self, key: str, value: Any) -> None:
+        line = json.dumps({"key": key, "value": value}, sort_keys=True)
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._entries[key] = json.loads(line)["value"]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self._file.is_file():
+            return []
+        text = self._file.read_text(encoding="utf-8")
+        whole, newline, _ = text.rpartition("\n")
+        # A run that was killed while it wrote leaves half a line; what follows must not be glued to it.
+        if text and not text.endswith("\n"):
+            self._file.write_text(whole + newline, encoding="utf-8")
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self._file}: is damaged ({error}); leave out --resume") from error

@@ -1,0 +1,91 @@
+"""What each layer costs: agreement with fp32 on windows of the calibration scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.decode import labels_of, select
+from lowres_seg.engine import OpenVinoEngine
+from lowres_seg.quantize import int8
+from lowres_seg.quantize.search import Ranked
+from lowres_seg.stage import Decode
+
+Array = NDArray[np.float32]
+#: Edge of a window. Networks halve their input a few times; this is a multiple of every such factor.
+WINDOW = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One network on one window, in fp32 and INT8.
+
+    Attributes
+    ----------
+    name : str
+        Of the network.
+    quantized : openvino.Model
+        For the window's shape.
+    x : (1, C, D, H, W) ndarray
+    scores : (1, C, D, H, W) ndarray
+        What fp32 gives.
+    decode : Decode
+    threads : int
+    """
+
+    name: str
+    quantized: Any
+    x: Array
+    scores: Array
+    decode: Decode
+    threads: int
+
+    @classmethod
+    def build(cls, name: str, fp32: Any, quantized: Any, x: Array, decode: Decode, threads: int) -> Probe:
+        """Cut a window out of one of the network's inputs, around what fp32 takes for foreground."""
+        full = OpenVinoEngine.of_model(fp32, threads=threads).run(x).copy()
+        box = _window(labels_of(select(full[0], decode), decode))
+        cut = np.ascontiguousarray(x[(slice(None), slice(None), *box)])
+        small, small_quantized = int8.reshaped(fp32, cut.shape), int8.reshaped(quantized, cut.shape)
+        if cut.shape == x.shape or small is None or small_quantized is None:
+            return cls(name, quantized, x, full, decode, threads)
+        scores = OpenVinoEngine.of_model(small, threads=threads).run(cut).copy()
+        return cls(name, small_quantized, cut, scores, decode, threads)
+
+    def loss(self, reverted: Sequence[str]) -> tuple[float, float]:
+        """Share of the foreground whose label differs from fp32's, and mean difference of the scores."""
+        model = int8.without(self.quantized, reverted) if reverted else self.quantized
+        found = OpenVinoEngine.of_model(model, threads=self.threads).run(self.x)
+        mine, theirs = (labels_of(select(s[0], self.decode), self.decode) for s in (found, self.scores))
+        foreground = max(1, int(np.count_nonzero(theirs)))
+        flipped = int(np.count_nonzero(mine != theirs))
+        return flipped / foreground, float(np.abs(found - self.scores).mean(dtype=np.float64))
+
+
+def rank(probes: Sequence[Probe]) -> list[Ranked]:
+    """Revert each layer of each network by itself, and see what comes back."""
+    ranked = []
+    for probe in probes:
+        flips, off = probe.loss(())
+        for layer in int8.layers(probe.quantized):
+            less_flips, less_off = probe.loss([layer.name])
+            # Where no label flips, the scores tell layers apart, at a weight that never outranks a flip.
+            harm = max(0.0, flips - less_flips) + 1e-6 * max(0.0, off - less_off) / max(off, 1e-12)
+            ranked.append(Ranked(f"{probe.name}/{layer.name}", harm, layer.saved_ms))
+    return ranked
+
+
+def _window(labels: NDArray[np.uint8]) -> tuple[slice, ...]:
+    """Window of at most WINDOW voxels an axis about the middle of the foreground."""
+    places = np.argwhere(labels != 0)
+    middle = places.mean(axis=0) if len(places) else (np.array(labels.shape) - 1) / 2
+    box = []
+    for n, centre in zip(labels.shape, middle, strict=True):
+        size = min(n, WINDOW)
+        start = int(np.clip(round(float(centre)) - size // 2, 0, n - size))
+        box.append(slice(start, start + size))
+    return tuple(box)
