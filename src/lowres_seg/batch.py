@@ -143,6 +143,22 @@ def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, st
                 writer.writerow([outcome.job.name, outcome.job.output, *row])
 
 
+def one_scan(words: Sequence[str]) -> Path | dict[str, Path]:
+    """One scan from a path, or from ``CHANNEL=PATH`` for each channel.
+
+    Raises
+    ------
+    InputError
+        If several paths come without channels.
+    """
+    pairs = [_channel_word(word) for word in words]
+    if len(pairs) == 1 and pairs[0][0] is None:
+        return pairs[0][1]
+    if any(channel is None for channel, _ in pairs):
+        raise InputError("several scans given; name the channel of each: CHANNEL=PATH")
+    return {channel: path for channel, path in pairs if channel is not None}
+
+
 def stem(path: Path) -> str:
     """Name of a NIfTI file without its suffixes."""
     for suffix in NIFTI_SUFFIXES:

@@ -8,30 +8,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
-from lowres_seg import __version__, batch, engine, extras, host
+from lowres_seg import __version__, batch, engine, extras, host, screen
 from lowres_seg.bundle import Bundle
-from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError
+from lowres_seg.errors import AccuracyDropError, LowresSegError, ParityError
+from lowres_seg.screen import bar, err, out, plain, print_json, steps
 from lowres_seg.segmenter import Segmenter
 
 EXIT_ERROR, EXIT_GATE = 1, 3
@@ -44,8 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 Threads = Annotated[
@@ -68,9 +55,9 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         first, *table = str(error).split("\n")
-        err.print(f"[bold red]error:[/] {_plain(' '.join(first.split()))}")
+        err.print(f"[bold red]error:[/] {plain(' '.join(first.split()))}")
         for line in table:  # only a gate that was not met has one
-            err.print(_plain(line))
+            err.print(plain(line))
         sys.exit(EXIT_GATE if isinstance(error, (ParityError, AccuracyDropError)) else EXIT_ERROR)
 
 
@@ -110,20 +97,20 @@ def export(
     """Turn a trained network into a bundle, and check that it still gives the same numbers."""
     from lowres_seg.export import export as run
 
-    with _steps(quiet=quiet) as notify:
+    with steps(quiet=quiet) as notify:
         bundle = run(
             source,
             output,
             recipe=recipe,
             weights=weights,
-            volume=_scan(volume) if volume else None,
+            volume=batch.one_scan(volume) if volume else None,
             keep_onnx=onnx,
             force=force,
             notify=notify,
         )
     report = json.loads(bundle.file("reports/export.json").read_text(encoding="utf-8"))
     if as_json:
-        _print_json({"bundle": str(output), "digest": bundle.digest, **report})
+        print_json({"bundle": str(output), "digest": bundle.digest, **report})
     elif not quiet:
         table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
         for row in report["parity"]:
@@ -194,17 +181,17 @@ def quantize(
     )
     channels = Bundle.open(bundle).manifest.channels
     tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
-    with _steps(quiet=quiet) as notify:
+    with steps(quiet=quiet) as notify:
         result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)
     if as_json:
         report = json.loads(result.bundle.file("reports/quantize.json").read_text(encoding="utf-8"))
         volatile = json.loads(result.bundle.file("reports/run.json").read_text(encoding="utf-8"))
-        _print_json({"bundle": str(output), "digest": result.bundle.digest, **report, **volatile})
+        print_json({"bundle": str(output), "digest": result.bundle.digest, **report, **volatile})
     elif not quiet:
-        out.print(_plain(result.bundle.file("reports/quantize.txt").read_text(encoding="utf-8")), end="")
+        out.print(plain(result.bundle.file("reports/quantize.txt").read_text(encoding="utf-8")), end="")
         for gain in result.gains:
             for line in gain.lines():
-                out.print(_plain(line))
+                out.print(plain(line))
         out.print(f"{output}: written, sha256 {result.bundle.digest[:12]}…")
 
 
@@ -241,24 +228,24 @@ def predict(
     jobs = batch.plan(inputs, output, manifest.channels, force=force, apply_mask=apply_mask)
     segmenter = Segmenter.load(bundle, threads=threads, lean=len(jobs) == 1)
     outcomes = []
-    with _bar("segmenting", len(jobs), quiet=quiet) as advance:
+    with bar("segmenting", len(jobs), quiet=quiet) as advance:
         for outcome in batch.run(segmenter, jobs, force=force):
             outcomes.append(outcome)
             advance()
             if outcome.error is not None:
-                err.print(f"[bold red]error:[/] {_plain(outcome.error)}")
+                err.print(f"[bold red]error:[/] {plain(outcome.error)}")
                 continue
             for doubt in outcome.doubts:
-                err.print(f"[yellow]note:[/] {_plain(outcome.job.name)}: {_plain(doubt)}")
+                err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
             if not as_json and not quiet:
                 volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items())
-                out.print(_plain(f"{outcome.job.output}: {volumes} ({sum(outcome.timings_s.values()):.2f} s)"))
+                out.print(plain(f"{outcome.job.output}: {volumes} ({sum(outcome.timings_s.values()):.2f} s)"))
                 if verbose:
                     out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
     if volume_table is not None:
         batch.write_table(volume_table, outcomes, manifest.label_names, force=force)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "bundle": str(bundle),
                 "threads": segmenter.threads,
@@ -273,14 +260,14 @@ def predict(
 @app.command()
 def verify(bundle: BundlePath, *, threads: Threads = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
-    with _steps(quiet=quiet) as notify:
+    with steps(quiet=quiet) as notify:
         notify("checking files")
         segmenter = Segmenter.load(bundle, threads=threads)
         notify("running the reference case")
         result = segmenter.self_test()
     bound = segmenter.manifest.reference
     if as_json:
-        _print_json(
+        print_json(
             {
                 "bundle": str(bundle),
                 "files": len(segmenter.manifest.files),
@@ -314,7 +301,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     versions |= {name: importlib.metadata.version(name) for name in ("numpy", "nibabel")}
     missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
     if as_json:
-        _print_json(
+        print_json(
             {
                 **asdict(machine),
                 "threads": machine.threads,
@@ -364,21 +351,12 @@ def demo(
     """Do the main job on a real head: export, quantize, segment, compare."""
     from lowres_seg.demo import run
 
-    with _steps(quiet=False) as notify:
+    with steps(quiet=False) as notify:
         result = run(output, recipe, threads=threads, notify=notify)
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
         return
-    table = Table("", *(row.bundle for row in result.rows), title="Whole-head T1 template, 1 mm, 182×218×182")
-    table.add_row("Dice with the template's mask", *(f"{row.dice:.4f}" for row in result.rows))
-    table.add_row("HD95 with it, its inner cavities filled", *(f"{row.hd95_mm:.2f} mm" for row in result.rows))
-    table.add_row("Dice with the fp32 mask", *(f"{row.dice_with_fp32:.4f}" for row in result.rows))
-    for step in result.rows[0].timings_s:
-        table.add_row(step, *(f"{row.timings_s[step]:.3f} s" for row in result.rows))
-    table.add_row("whole command", *(f"{row.wall_s:.2f} s" for row in result.rows))
-    table.add_row("peak memory (RSS)", *(f"{row.peak_rss_bytes / 2**20:.0f} MiB" for row in result.rows))
-    table.add_row("size of the bundle", *(f"{row.bundle_bytes / 2**20:.1f} MiB" for row in result.rows))
-    out.print(table)
+    out.print(screen.comparison(result.rows))
     out.print("INT8 was calibrated on this very scan: a tour of the commands, not a test of accuracy.")
     for what, path in result.files.items():
         out.print(f"{what}: {path}")
@@ -401,15 +379,6 @@ def _amount(option: str, text: str | None, units: dict[str, int]) -> Any:
     raise typer.BadParameter(f"{text!r}, expected a number and one of {', '.join(units)}", param_hint=option)
 
 
-def _scan(words: list[str]) -> Any:
-    pairs = [word.partition("=") for word in words]
-    if len(words) == 1 and (not pairs[0][1] or Path(words[0]).exists()):
-        return words[0]
-    if not all(equals for _, equals, _ in pairs):
-        raise InputError("several scans given; name the channel of each: --volume CHANNEL=PATH")
-    return {channel: path for channel, _, path in pairs}
-
-
 def _case(outcome: batch.Outcome) -> dict[str, Any]:
     return {
         "scan": {channel: str(path) for channel, path in outcome.job.scan.items()},
@@ -426,36 +395,3 @@ def _verdict(precision: str, gain: float) -> str:
     if gain < 1.1:
         return f": this CPU gains nothing from {precision}"
     return f": this CPU gains from {precision}"
-
-
-def _plain(text: str) -> str:
-    """Text that rich does not take for markup."""
-    return text.replace("[", r"\[")
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
-
-
-@contextmanager
-def _steps(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows the current step on standard error, if that is a terminal."""
-    if quiet or not err.is_terminal:
-        yield logging.getLogger("lowres_seg").info
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("")
-        yield lambda step: progress.update(task, description=step)
-
-
-@contextmanager
-def _bar(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances a bar on standard error, if that is a terminal."""
-    if quiet or not err.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)

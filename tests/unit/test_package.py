@@ -24,7 +24,7 @@ HOMES = {
     "onnxruntime": {"export.onnx_graph"},
     "openvino": {"engine", "export.ir", "quantize.int8"},
     "psutil": {"host"},
-    "rich": {"cli"},
+    "rich": {"cli", "screen"},
     "torch": {"export.torch_network"},
     "typer": {"cli"},
 }
