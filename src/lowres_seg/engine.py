@@ -26,6 +26,10 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino import opset13 as opset  # noqa: E402
 
+# The first request that OpenVINO's Python binding serves fills a table of dtypes, in a way that two threads that race
+# for it never get out of (2026.4). So it is filled here, where there is one thread.
+openvino.Type.f32.to_dtype()
+
 InferencePrecision = Literal["f32", "bf16"]
 Interpolation = Literal["nearest", "linear"]
 
@@ -183,20 +187,26 @@ def resize(
     return np.asarray(result)[0]
 
 
-def convolution_seconds(*, threads: int, rounds: int = 5) -> dict[str, float]:
+def convolution_seconds(*, threads: int, rounds: int = 5, channels: int = 32, size: int = 48) -> dict[str, float]:
     """Time four 3D convolutions in each precision that this CPU has, in turn, and take the fastest of each.
+
+    Parameters
+    ----------
+    threads, rounds : int
+    channels, size : int
+        The convolutions are 3×3×3, from `channels` to as many, on a cube of `size`: `convolution_macs` of work.
 
     Returns
     -------
     dict of str to float
         Seconds by precision: ``f32``, ``bf16`` where the CPU has it, and ``int8``.
     """
-    x = np.random.default_rng(0).random((1, 32, 48, 48, 48), dtype=np.float32)
+    x = np.random.default_rng(0).random((1, channels, size, size, size), dtype=np.float32)
     precisions = ["f32", *(["bf16"] if "BF16" in cpu_capabilities() else []), "int8"]
     requests = {}
     for precision in precisions:
         hint: InferencePrecision = "bf16" if precision == "bf16" else "f32"
-        model = _convolutions(quantized=precision == "int8")
+        model = _convolutions(channels, size, quantized=precision == "int8")
         requests[precision] = _compile(model, threads, hint).create_infer_request()
     best = dict.fromkeys(precisions, float("inf"))
     for turn in range(rounds + 1):
@@ -208,17 +218,47 @@ def convolution_seconds(*, threads: int, rounds: int = 5) -> dict[str, float]:
     return best
 
 
-def _convolutions(*, quantized: bool) -> Any:
+def convolution_macs(channels: int = 32, size: int = 48) -> int:
+    """Multiply-accumulates of what `convolution_seconds` times, borders not taken off."""
+    return 4 * channels**2 * 27 * size**3
+
+
+def reference_engine(*, threads: int) -> tuple[OpenVinoEngine, NDArray[np.float32]]:
+    """A fixed piece of work in f32 and its input: what other timings are compared with on a machine that drifts."""
+    engine = OpenVinoEngine.of_model(_convolutions(32, 48, quantized=False), threads=threads)
+    return engine, np.random.default_rng(0).random((1, 32, 48, 48, 48), dtype=np.float32)
+
+
+def _convolutions(channels: int, size: int, *, quantized: bool) -> Any:
     rng = np.random.default_rng(1)
-    parameter = opset.parameter([1, 32, 48, 48, 48], np.float32)
+    parameter = opset.parameter([1, channels, size, size, size], np.float32)
     node = parameter
     for _ in range(4):
-        weights = opset.constant(rng.uniform(-1, 1, (32, 32, 3, 3, 3)).astype(np.float32) / 30)
+        weights = opset.constant(rng.uniform(-1, 1, (channels, channels, 3, 3, 3)).astype(np.float32) / 30)
         if quantized:
             node = opset.fake_quantize(node, *(np.float32(v) for v in (0, 4, 0, 4)), levels=256)
             weights = opset.fake_quantize(weights, *(np.float32(v) / 30 for v in (-1, 1, -1, 1)), levels=255)
         node = opset.relu(opset.convolution(node, weights, [1] * 3, [1] * 3, [1] * 3, [1] * 3))
     return openvino.Model([node], [parameter], "convolutions")
+
+
+def macs(xml: Path) -> int:
+    """Multiply-accumulates of a network's convolutions and matrix products, borders not taken off."""
+    return sum(node_macs(node) for node in _core().read_model(xml).get_ordered_ops())
+
+
+def node_macs(node: Any) -> int:
+    """Multiply-accumulates of one node; 0 for one that multiplies nothing with weights."""
+    kind = node.get_type_name()
+    if "Convolution" in kind:
+        weights = tuple(node.input_value(1).shape)
+        shared = int(weights[0]) * (int(weights[1]) if kind.startswith("Group") else 1)
+        side = node.input_value(0).shape if "Backprop" in kind else node.output(0).shape
+        return int(np.prod(side)) * int(np.prod(weights)) // shared
+    if kind == "MatMul":
+        inner = node.input_value(0).shape[-2 if node.get_attributes()["transpose_a"] else -1]
+        return int(np.prod(node.output(0).shape)) * int(inner)
+    return 0
 
 
 def write_ir(model: Any, xml: Path) -> None:

@@ -12,6 +12,8 @@
     │   └── ParityError         the converted network gives other numbers than its source
     ├── QuantizationError       a bundle could not be quantized
     │   └── AccuracyDropError   no attempt kept the limits on Dice and HD95
+    ├── BenchmarkError          something could not be measured or compared
+    │   └── RegressionError     a suite is slower, fatter or worse than its base
     └── MissingExtraError       an optional package is not installed (also an ImportError)
 
 A message says where, what was found, what was expected and what to do, in one line. Exceptions of other
@@ -59,6 +61,14 @@ class QuantizationError(LowresSegError):
 
 class AccuracyDropError(QuantizationError):
     """No attempt kept the limits on Dice and HD95; no bundle was written."""
+
+
+class BenchmarkError(LowresSegError):
+    """Something could not be measured, or suites cannot be compared."""
+
+
+class RegressionError(BenchmarkError):
+    """A suite is slower, fatter or less accurate than its base, beyond the limits."""
 
 
 class MissingExtraError(LowresSegError, ImportError):

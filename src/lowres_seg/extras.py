@@ -10,6 +10,7 @@ from lowres_seg.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "quantize": ("nncf",),
+    "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
 }
 
 

@@ -10,7 +10,9 @@ import math
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -99,6 +101,84 @@ def peak_rss_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def processors() -> list[int]:
+    """Processors this process may run on, one for each core first, then their hyper-threads.
+
+    Empty where the system does not let a process choose.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    first: list[int] = []
+    second: list[int] = []
+    seen: set[str] = set()
+    for number in sorted(os.sched_getaffinity(0)):
+        siblings = _words(Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"))
+        core = siblings[0] if siblings else str(number)
+        (second if core in seen else first).append(number)
+        seen.add(core)
+    return first + second
+
+
+def governor() -> str | None:
+    """How the first processor's frequency is governed, None where the system does not tell."""
+    words = _words(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
+    return words[0] if words else None
+
+
+def load_average() -> float:
+    """Processes that ran or wanted to, on average over the last minute."""
+    return float(psutil.getloadavg()[0])
+
+
+def busy_s() -> float:
+    """Processor seconds that the machine has spent on anything so far, stolen time included."""
+    t = psutil.cpu_times()
+    return float(sum(getattr(t, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
+
+
+def own_s() -> float:
+    """Processor seconds of this process, its children that live and those that have ended."""
+    spent = 0.0
+    for process in _tree(os.getpid()):
+        with suppress(psutil.Error):
+            t = process.cpu_times()
+            spent += t.user + t.system + getattr(t, "children_user", 0.0) + getattr(t, "children_system", 0.0)
+    return spent
+
+
+def throttled_periods() -> int:
+    """Periods in which the cgroup of this process was out of its CPU quota, so far."""
+    found = [0]
+    for folder in _cgroup_folders():
+        words = _words(folder / "cpu.stat")
+        found += [int(value) for key, value in pairwise(words) if key == "nr_throttled"]
+    return max(found)
+
+
+def tree_rss_bytes(pid: int) -> int:
+    """Resident memory of a process and all that it started, now; pages that they share count for each."""
+    total = 0
+    for process in _tree(pid):
+        with suppress(psutil.Error):
+            total += int(process.memory_info().rss)
+    return total
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all that it started."""
+    for process in _tree(pid):
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _affinity(logical: int) -> int:

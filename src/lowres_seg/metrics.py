@@ -1,26 +1,49 @@
 """How well two masks agree.
 
-**Dice** is 2·|A∩B| / (|A| + |B|). **HD95** is the larger of the two directed 95th percentiles of the distance
-from each surface voxel of one mask to the nearest surface voxel of the other, in millimetres. A surface voxel
-is a voxel of the mask with at least one of its six face neighbours outside of it; what lies beyond the image
-is outside. Percentiles interpolate linearly.
+**Dice** is 2·|A∩B| / (|A| + |B|). **HD95** is a 95th percentile of the distances from the surface of each mask to the
+surface of the other, in millimetres. Papers and packages mean different things by it; each has a name here:
 
-Empty masks: both empty give Dice 1 and 0 mm; one empty gives Dice 0 and the diagonal of the image.
+=====================  ===============================================================================================
+``max-directed``       the larger of the two directed 95th percentiles, over surface voxels: the default. MONAI's too.
+``monai``              the same
+``medpy``              the 95th percentile of both directions pooled, over surface voxels
+``surface-distance``   the larger of the two directed 95th percentiles, weighted by area, over corners of voxels
+``brats``              ``surface-distance``, with the challenge's number for an empty mask (by case, not by lesion)
+=====================  ===============================================================================================
+
+A surface voxel is a voxel of the mask with at least one of its six face neighbours outside of it; what lies beyond the
+image is outside. Percentiles interpolate linearly, but for ``surface-distance``, which takes the first distance at
+which 95% of the area is reached.
+
+Empty masks: both empty give Dice 1 and 0 mm; one empty gives Dice 0 and the diagonal of the image, or, for ``brats``,
+374 mm. MedPy raises an error there, and MONAI and surface-distance give NaN or infinity, which falls out of a mean.
 
 This is the home of edt.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import edt
 import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
+from lowres_seg.surfels import areas_mm2, codes
 
 Spacing = tuple[float, float, float]
+Definition = Literal["max-directed", "monai", "medpy", "surface-distance", "brats"]
+DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
+#: What BraTS 2023 counts for a region that is there in one mask alone (github.com/rachitsaluja/BraTS-2023-Metrics).
+BRATS_EMPTY_MM = 374.0
+
+
+def empty_policy(definition: Definition) -> str:
+    """What empty masks count for, in words: it is written beside every result."""
+    other = f"{BRATS_EMPTY_MM:g} mm" if definition == "brats" else "the diagonal of the image"
+    return f"both empty: Dice 1 and 0 mm; one empty: Dice 0 and {other}"
 
 
 def dice(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -35,44 +58,90 @@ def dice(a: NDArray[Any], b: NDArray[Any]) -> float:
     InputError
         If the shapes differ.
     """
-    _check(a, b)
-    a, b = a.astype(bool, copy=False), b.astype(bool, copy=False)
+    a, b = _checked(a, b)
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return 1.0 if total == 0 else 2.0 * np.count_nonzero(a & b) / total
 
 
-def hd95_mm(a: NDArray[Any], b: NDArray[Any], spacing_mm: Spacing) -> float:
-    """95th percentile Hausdorff distance of two masks, as the module defines it.
+def hd95_mm(
+    a: NDArray[Any], b: NDArray[Any], spacing_mm: Spacing, definition: Definition = "max-directed", *, threads: int = 1
+) -> float:
+    """95th percentile Hausdorff distance of two masks.
 
     Parameters
     ----------
     a, b : (I, J, K) ndarray of bool
     spacing_mm : tuple of 3 float
         Distance between neighbouring voxels along each axis.
+    definition : str
+        One of `DEFINITIONS`; see the module.
+    threads : int
+        For the distance transform.
 
     Raises
     ------
     InputError
-        If the shapes differ.
+        If the shapes differ, or there is no such definition.
     """
-    _check(a, b)
-    a, b = a.astype(bool, copy=False), b.astype(bool, copy=False)
-    if not a.any() and not b.any():
-        return 0.0
+    return hd95s_mm(a, b, spacing_mm, (definition,), threads=threads)[definition]
+
+
+def hd95s_mm(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    spacing_mm: Spacing,
+    definitions: tuple[Definition, ...] = DEFINITIONS,
+    *,
+    threads: int = 1,
+) -> dict[Definition, float]:
+    """HD95 of two masks under several definitions, which share their distance transforms.
+
+    Parameters and errors are those of `hd95_mm`.
+    """
+    unknown = [name for name in definitions if name not in DEFINITIONS]
+    if unknown:
+        raise InputError(f"HD95 {unknown[0]!r}: expected one of {', '.join(DEFINITIONS)}")
+    a, b = _checked(a, b)
     if not a.any() or not b.any():
-        return float(np.sqrt(sum((n * s) ** 2 for n, s in zip(a.shape, spacing_mm, strict=True))))
+        one = a.any() or b.any()
+        diagonal = float(np.sqrt(sum((n * s) ** 2 for n, s in zip(a.shape, spacing_mm, strict=True))))
+        return {d: (BRATS_EMPTY_MM if d == "brats" else diagonal) if one else 0.0 for d in definitions}
     # Both surfaces lie in the joint box, so distances between them need nothing beyond it.
     box = _box(a | b)
-    surface_a, surface_b = _surface(a[box]), _surface(b[box])
-    return max(
-        float(np.percentile(_distances(surface_b, spacing_mm)[surface_a], 95)),
-        float(np.percentile(_distances(surface_a, spacing_mm)[surface_b], 95)),
-    )
+    a, b = a[box], b[box]
+    found: dict[Definition, float] = {}
+    if {"max-directed", "monai", "medpy"} & set(definitions):
+        there, back = _directed(_surface(a), _surface(b), spacing_mm, threads)
+        larger = max(float(np.percentile(there, 95)), float(np.percentile(back, 95)))
+        found |= {"max-directed": larger, "monai": larger}
+        if "medpy" in definitions:
+            found["medpy"] = float(np.percentile(np.concatenate([there, back]), 95))
+    if {"surface-distance", "brats"} & set(definitions):
+        larger = _by_area(codes(a), codes(b), spacing_mm, threads)
+        found |= {"surface-distance": larger, "brats": larger}
+    return {definition: found[definition] for definition in definitions}
 
 
-def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
+def score(
+    found: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    names: Mapping[int, str],
+    spacing_mm: Spacing,
+    definition: Definition = "max-directed",
+    *,
+    threads: int = 1,
+) -> dict[str, tuple[float, float]]:
+    """Dice and HD95 of each label of a label map, by the name of the label."""
+    pairs = {name: (found == value, truth == value) for value, name in names.items()}
+    return {
+        name: (dice(a, b), hd95_mm(a, b, spacing_mm, definition, threads=threads)) for name, (a, b) in pairs.items()
+    }
+
+
+def _checked(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     if a.shape != b.shape or a.ndim != 3:
         raise InputError(f"masks of shape {a.shape} and {b.shape}: expected two 3D masks of one shape")
+    return a.astype(bool, copy=False), b.astype(bool, copy=False)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
@@ -94,6 +163,29 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~inside
 
 
-def _distances(surface: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.float32]:
-    """Distance of every voxel to the nearest one of `surface`, in millimetres."""
-    return np.asarray(edt.edt(~surface, anisotropy=spacing_mm, black_border=False, parallel=1))
+def _directed(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: Spacing, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distance of each point of `a` to the nearest of `b`, and the other way round, in mm."""
+    return _distances(b, spacing_mm, threads)[a], _distances(a, spacing_mm, threads)[b]
+
+
+def _distances(points: NDArray[np.bool_], spacing_mm: Spacing, threads: int) -> NDArray[np.float32]:
+    """Distance of every voxel to the nearest one of `points`, in mm."""
+    return np.asarray(edt.edt(~points, anisotropy=spacing_mm, black_border=False, parallel=threads))
+
+
+def _by_area(a: NDArray[np.uint8], b: NDArray[np.uint8], spacing_mm: Spacing, threads: int) -> float:
+    """HD95 over the corners where two masks have their surface, weighted by its area."""
+    on_a, on_b = ((corners != 0) & (corners != 255) for corners in (a, b))
+    there, back = _directed(on_a, on_b, spacing_mm, threads)
+    areas = areas_mm2((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])))
+    return max(_reached(there, areas[a[on_a]]), _reached(back, areas[b[on_b]]))
+
+
+def _reached(distances: NDArray[Any], areas: NDArray[np.float64]) -> float:
+    """Smallest of the distances within which 95% of the area lies."""
+    order = np.lexsort((areas, distances))
+    share = np.cumsum(areas[order])
+    at = int(np.searchsorted(share / share[-1], 0.95))
+    return float(distances[order[min(at, len(order) - 1)]])

@@ -274,8 +274,8 @@ class Segmenter:
         with _timed(timings, f"{stage.name}.network"):
             scores = self._scores(stage, x[None])
         del x
-        with _timed(timings, f"{stage.name}.decode"):
-            labels = self._decode(stage, scores, fit)
+        labels = self._decode(stage, scores, fit, timings)
+        del scores
         with _timed(timings, f"{stage.name}.cleanup"):
             labels = clean(labels, stage.cleanup)
         return _Result(labels, fit, box, oriented)
@@ -293,16 +293,23 @@ class Segmenter:
             raise EngineError(f"stage {stage.name}: its network gave {scores.shape} for an input of {x.shape}")
         return np.asarray(scores[0])
 
-    def _decode(self, stage: Stage, scores: Array, fit: Fit) -> NDArray[np.uint8]:
-        selected = select(scores, stage.decode)
-        restore = stage.restore
-        if restore.what == "nothing":
+    def _decode(self, stage: Stage, scores: Array, fit: Fit, timings: dict[str, float]) -> NDArray[np.uint8]:
+        decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
+        rule = stage.restore
+        with _timed(timings, decode):
+            selected = select(scores, stage.decode)
+            if rule.what != "scores":
+                labels = labels_of(selected, stage.decode)
+        if rule.what == "nothing":
+            return labels
+        if rule.what == "labels":
+            with _timed(timings, restore):
+                restored = fit.restore(labels[None].astype(np.float32), rule.interpolation, threads=self.threads)
+                return np.asarray(restored[0], dtype=np.uint8)
+        with _timed(timings, restore):
+            selected = fit.restore(selected, rule.interpolation, threads=self.threads)
+        with _timed(timings, decode):
             return labels_of(selected, stage.decode)
-        if restore.what == "labels":
-            labels = labels_of(selected, stage.decode)[None].astype(np.float32)
-            restored = fit.restore(labels, restore.interpolation, threads=self.threads)
-            return np.asarray(restored[0], dtype=np.uint8)
-        return labels_of(fit.restore(selected, restore.interpolation, threads=self.threads), stage.decode)
 
 
 def compile_networks(manifest: Manifest, folder: Path, *, threads: int, lean: bool = False) -> dict[str, list[Engine]]:

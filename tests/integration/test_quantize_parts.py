@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lowres_seg import InputError
-from lowres_seg.quantize.gate import Judged, Limits, Verdict, score
+from lowres_seg.metrics import score
+from lowres_seg.quantize.gate import Judged, Limits, Verdict
 from lowres_seg.quantize.journal import Journal
 from lowres_seg.quantize.search import Clock, Found, Ranked, search
 

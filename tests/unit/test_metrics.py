@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowres_seg import InputError
-from lowres_seg.metrics import dice, hd95_mm
+from lowres_seg.metrics import dice, empty_policy, hd95_mm, hd95s_mm
+from lowres_seg.surfels import areas_mm2, codes
 
 
 def box(shape: tuple[int, int, int], *ends: tuple[int, int]) -> np.ndarray:
@@ -72,3 +73,48 @@ def test_equals_all_pairs(seed: int, share: float, spacing: tuple[float, float, 
     a, b = (rng.random((6, 7, 5)) < share for _ in range(2))
     if a.any() and b.any():
         assert hd95_mm(a, b, spacing) == pytest.approx(by_hand(a, b, spacing), rel=1e-5)
+
+
+def test_definitions_differ_where_they_should() -> None:
+    """One far voxel: in one direction it is everything, pooled with the other mask's surface it is nothing."""
+    a, b = box((40, 12, 12), (0, 8), (0, 8), (0, 8)), box((40, 12, 12), (0, 8), (0, 8), (0, 8))
+    b[30, 0, 0] = True
+    found = hd95s_mm(a, b, (1, 1, 1))
+    assert found["medpy"] == found["max-directed"] == 0
+    a[:] = False
+    a[0, 0, 0] = True
+    found = hd95s_mm(a, b, (1, 1, 1))
+    assert found["monai"] == found["max-directed"] > 10
+    assert len(set(found.values())) >= 2
+
+
+def test_an_empty_mask_counts_as_the_definition_says() -> None:
+    none, some = np.zeros((3, 4, 12), bool), box((3, 4, 12), (0, 1), (0, 1), (0, 1))
+    assert hd95s_mm(none, some, (1, 1, 1)) == {
+        "max-directed": 13,
+        "monai": 13,
+        "medpy": 13,
+        "surface-distance": 13,
+        "brats": 374,
+    }
+    assert set(hd95s_mm(none, none, (1, 1, 1)).values()) == {0}
+    assert "374 mm" in empty_policy("brats")
+    assert "diagonal" in empty_policy("medpy")
+
+
+def test_an_unknown_definition_is_refused() -> None:
+    with pytest.raises(InputError, match="'hausdorff': expected one of max-directed"):
+        hd95_mm(np.ones((3, 3, 3), bool), np.ones((3, 3, 3), bool), (1, 1, 1), "hausdorff")  # type: ignore[arg-type]
+
+
+def test_the_surface_of_a_voxel_is_eight_cut_corners() -> None:
+    corners = codes(box((3, 3, 3), (1, 2), (1, 2), (1, 2)))
+    assert corners.shape == (4, 4, 4)
+    assert np.count_nonzero(corners) == 8
+    assert areas_mm2((1.0, 1.0, 1.0))[corners].sum() == pytest.approx(8 * 3**0.5 / 8)
+
+
+def test_a_plane_between_voxels_has_the_area_of_the_plane() -> None:
+    corners = codes(box((6, 5, 4), (0, 3), (0, 5), (0, 4)))
+    inner = areas_mm2((9.0, 2.0, 3.0))[corners[3, 1:-1, 1:-1]]
+    assert inner == pytest.approx(np.full(inner.shape, 2.0 * 3.0))

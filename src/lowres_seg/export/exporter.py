@@ -164,12 +164,7 @@ def _convert(
             conversion = ir.convert(onnx_path, shape, xml)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
             return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0)
-        if entry.torchscript is not None:
-            network = torch_network.load_torchscript(weights)
-        else:
-            network = torch_network.load_checkpoint(
-                weights, entry.checkpoint_key, entry.factory or "", home, entry.arguments
-            )
+        network = torch_network.load(entry, weights, home)
         conversion = ir.convert(network.script(shape), shape, xml)
         network.to_onnx(onnx_path, shape)
         onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)

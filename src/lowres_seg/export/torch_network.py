@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError
+from lowres_seg.export.recipe import NetworkSource
 
 Shape = tuple[int, ...]
 
@@ -54,6 +55,10 @@ class TorchNetwork:
             found = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
         return np.asarray(result.numpy())
+
+    def compiled(self) -> TorchNetwork:
+        """Network that ``torch.compile`` speeds up; the first run compiles it."""
+        return TorchNetwork(torch.compile(self.module), self.running_norms)
 
     def script(self, shape: Shape) -> Any:
         """TorchScript of the network for inputs of `shape`; traced, unless it is TorchScript already.
@@ -99,6 +104,26 @@ class TorchNetwork:
                 )
             except Exception as error:
                 raise ExportError(f"torch cannot write the network as ONNX ({_last_line(error)})") from error
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute with this many threads in this process."""
+    torch.set_num_threads(threads)
+
+
+def load(source: NetworkSource, weights: Path, folder: Path) -> TorchNetwork:
+    """Load what a recipe in `folder` says, from its file of weights.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be loaded, or the recipe's source is an ONNX file, which torch does not run.
+    """
+    if source.torchscript is not None:
+        return load_torchscript(weights)
+    if source.checkpoint is None:
+        raise ExportError(f"{weights}: is an ONNX file, which torch does not run")
+    return load_checkpoint(weights, source.checkpoint_key, source.factory or "", folder, source.arguments)
 
 
 def load_torchscript(path: Path) -> TorchNetwork:

@@ -12,11 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from lowres_seg.metrics import dice, hd95_mm
-
-LabelMap = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -137,16 +132,6 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for reports."""
         return {"labels": self.labels(), "breaches": self.breaches(), "cases": [asdict(row) for row in self.rows]}
-
-
-def score(
-    found: LabelMap, truth: LabelMap, names: Mapping[int, str], spacing_mm: tuple[float, float, float]
-) -> dict[str, tuple[float, float]]:
-    """Dice and HD95 of each label of a mask, by the name of the label."""
-    return {
-        name: (dice(found == value, truth == value), hd95_mm(found == value, truth == value, spacing_mm))
-        for value, name in names.items()
-    }
 
 
 def table(verdict: Verdict) -> list[str]:

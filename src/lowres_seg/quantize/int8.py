@@ -205,12 +205,8 @@ _MACS_F32, _MACS_INT8, _BYTES = 30e9, 120e9, 5e9
 
 def _saved_ms(node: Any) -> float:
     """Roofline: work at the speed of each precision, plus its input read in one byte a value and not four."""
-    out = int(np.prod(node.output(0).shape))
     read = int(np.prod(node.input_value(0).shape))
-    macs = 0
-    if "Convolution" in node.get_type_name():
-        weights = tuple(node.input_value(1).shape)
-        macs = (read if "Backprop" in node.get_type_name() else out) * int(np.prod(weights)) // int(weights[0])
+    macs = engine.node_macs(node) if "Convolution" in node.get_type_name() else 0
     return 1000 * (macs * (1 / _MACS_F32 - 1 / _MACS_INT8) + 3 * read / _BYTES)
 
 

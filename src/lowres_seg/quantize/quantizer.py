@@ -20,6 +20,7 @@ from lowres_seg.bundle import Bundle
 from lowres_seg.cases import Case, Cases, fingerprint
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
 from lowres_seg.manifest import MANIFEST_NAME, Manifest
+from lowres_seg.metrics import score
 from lowres_seg.quantize import candidate, gain, gate, int8, report, sensitivity
 from lowres_seg.quantize.candidate import Int8
 from lowres_seg.quantize.gain import Gain
@@ -262,9 +263,7 @@ class _Run:
         path.parent.mkdir(exist_ok=True)
         np.savez_compressed(path, labels=found)
         truth = case.load_label(list(self.bundle.manifest.label_names), volume)
-        return gate.score(
-            found, found if truth is None else truth, self.bundle.manifest.label_names, volume.grid.spacing_mm
-        )
+        return score(found, found if truth is None else truth, self.bundle.manifest.label_names, volume.grid.spacing_mm)
 
     def _scores(self, case: Case, ready: Sequence[Segmenter]) -> Any:
         scan = case.load()
@@ -274,7 +273,7 @@ class _Run:
         if truth is None:
             with np.load(self._mask_path(case)) as stored:
                 truth = stored["labels"]
-        return gate.score(found, truth, self.bundle.manifest.label_names, volume.grid.spacing_mm)
+        return score(found, truth, self.bundle.manifest.label_names, volume.grid.spacing_mm)
 
     def write(self, folder: Path, reverted: Names) -> Manifest:
         """Networks of a candidate below `folder`."""

@@ -1,0 +1,220 @@
+"""What was measured: a suite of benchmarks, each of several runs. One JSON object in one file.
+
+A **run** is one process's life: its start, its warm-up, its values. A **benchmark** is the runs of one combination of
+bundle, backend, precision, cores and instruction set. A **suite** is what one command measured on one host.
+
+The JSON Schema of this module is published as ``docs/suite.schema.json``; a test compares the two.
+
+Schema versions
+---------------
+1   the first.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lowres_seg import atomic
+from lowres_seg.bench.plan import Backend, Isa, What
+from lowres_seg.errors import BenchmarkError
+from lowres_seg.manifest import Sha256, first_problem
+from lowres_seg.metrics import Definition
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Latency(_Part):
+    """Seconds; `ci95` is a bootstrap interval of the median, over runs and then over their values."""
+
+    p50: float
+    p90: float
+    p99: float
+    min: float
+    ci95: tuple[float, float]
+
+
+class Run(_Part):
+    """One process.
+
+    `reference_s` are the seconds that a fixed piece of work took in the same rounds as `values_s`, in a process of its
+    own with as many cores. `peak_rss_bytes` is that of the process and all that it started.
+    """
+
+    cold_start_s: float = Field(description="from the start of the process to its first result")
+    warm_up_s: tuple[float, ...]
+    values_s: tuple[float, ...]
+    reference_s: tuple[float, ...]
+    stages_s: dict[str, tuple[float, ...]] = Field(description="of each value, by step of the bundle's stages")
+    peak_rss_bytes: int
+
+
+class Accuracy(_Part):
+    """One region of one case against its label map."""
+
+    case: str
+    region: str
+    dice: float
+    hd95_mm: float
+
+
+class Benchmark(_Part):
+    """The runs of one combination.
+
+    A benchmark that could not be measured says so in `status` and why in `reason`: ``unserved`` when there is no such
+    combination (no ONNX graph in the bundle), ``failed`` when a process ended before its time.
+    """
+
+    bundle: str
+    digest: Sha256
+    backend: Backend
+    precision: Literal["fp32", "int8"]
+    inference_precision: str
+    isa: Isa
+    cores: int
+    what: What
+    status: Literal["measured", "unserved", "failed"]
+    reason: str = ""
+    latency_s: Latency | None = Field(default=None, description="for throughput: seconds for each volume")
+    throughput_per_s: float | None = None
+    stages_s: dict[str, float] = Field(default={}, description="medians")
+    peak_rss_bytes: int | None = None
+    cold_start_s: float | None = None
+    runs: tuple[Run, ...] = ()
+    macs: int | None = Field(default=None, description="multiply-accumulates of the networks, once each")
+    peak_share: float | None = Field(default=None, description="of the peak of convolutions in its precision")
+    accuracy: tuple[Accuracy, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes it the same benchmark in two suites."""
+        return (self.bundle, self.backend, self.isa, self.cores, self.what)
+
+    @property
+    def title(self) -> str:
+        """Name of the combination, for people."""
+        limited = "" if self.isa == "native" else f", limited to {self.isa}"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        return f"{self.bundle}, {self.backend} {self.shown_precision}, {cores}{limited}, {self.what}"
+
+    @property
+    def values_s(self) -> tuple[float, ...]:
+        """Values of all runs."""
+        return tuple(value for run in self.runs for value in run.values_s)
+
+    @property
+    def shown_precision(self) -> str:
+        """``int8``, or what the CPU computes in."""
+        return "int8" if self.precision == "int8" else self.inference_precision
+
+
+class Peak(_Part):
+    """Fastest convolutions of this host: multiply-accumulates a second, by precision."""
+
+    cores: int
+    isa: Isa
+    macs_per_s: dict[str, float]
+
+
+class Picture(_Part):
+    """Slice of a scan with the outline of a mask (orange) and of the label map (blue), as PNG in base64."""
+
+    bundle: str
+    case: str
+    plane: Literal["axial", "coronal", "sagittal"]
+    png: str
+
+
+class HostFacts(_Part):
+    """The machine. `cpu`, `features` and `cores` are what makes it the same host in two suites."""
+
+    cpu: str
+    features: tuple[str, ...]
+    cores: int = Field(description="that the process may use")
+    physical_cores: int
+    logical_cores: int
+    quota: float | None
+    memory_bytes: int
+    memory_limit_bytes: int
+    governor: str | None
+    system: str
+    versions: dict[str, str]
+    thread_settings: dict[str, str]
+    load_average: float
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What must agree for two suites to be compared."""
+        return (self.cpu, self.features, self.cores)
+
+
+class Suite(_Part):
+    """What one command measured."""
+
+    schema_version: Literal[1] = 1
+    lowres_seg: str
+    began: str = Field(description="date and time, UTC")
+    partial: bool = Field(description="whether something of the plan is missing")
+    host: HostFacts
+    hd95: Definition
+    empty_masks: str
+    timed: str = Field(description="what was segmented while the clock ran")
+    passes: int
+    rounds: int
+    seed: int
+    benchmarks: tuple[Benchmark, ...]
+    peaks: tuple[Peak, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Suite:
+        """Read a suite.
+
+        Raises
+        ------
+        BenchmarkError
+            If it cannot be read, or is of another schema version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BenchmarkError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, UnicodeDecodeError) as error:
+            raise BenchmarkError(f"{path}: is not JSON ({error})") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BenchmarkError(
+                f"{path}: has schema version {version!r}, this lowres-seg reads {SCHEMA_VERSION}; measure again with it"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise BenchmarkError(f"{path}: {first_problem(error)}") from error
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write it as JSON.
+
+        Raises
+        ------
+        InputError
+            If the file exists and not `force`, or cannot be written.
+        """
+        with atomic.file(path, force=force) as staged:
+            staged.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of `Suite`, as published under docs/."""
+    schema = Suite.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = f"lowres-seg suite of benchmarks, schema version {SCHEMA_VERSION}"
+    return schema

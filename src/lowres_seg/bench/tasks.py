@@ -1,0 +1,79 @@
+"""What a child process does beside measuring: prepare inputs, judge a case, find the peak of this CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowres_seg import engine, metrics
+from lowres_seg.bench import backends
+from lowres_seg.bench.spec import Spec
+from lowres_seg.bundle import Bundle
+from lowres_seg.cases import Case
+from lowres_seg.engine import Recorder
+from lowres_seg.segmenter import Segmenter, compile_networks
+from lowres_seg.volume import Volume
+
+
+def prepare(spec: Spec) -> dict[str, Any]:
+    """Segment the scan once, and write what each network took; and the scan, where it is the reference case."""
+    bundle = Bundle.open(spec.bundle)
+    folder = Path(spec.folder)
+    scan = {channel: Volume.load(path) for channel, path in spec.scan.items()}
+    paths = dict(spec.scan)
+    if not scan:
+        scan = reference_scan(bundle)
+        for channel, volume in scan.items():
+            paths[channel] = str(folder / f"{channel}.nii.gz")
+            volume.save(Path(paths[channel]))
+    engines = compile_networks(bundle.manifest, bundle.path, threads=spec.threads)
+    recorders = {name: [Recorder(one) for one in group] for name, group in engines.items()}
+    Segmenter(bundle.manifest, recorders, threads=spec.threads).predict(scan)
+    feeds: list[dict[str, str]] = []
+    for stage in bundle.manifest.stages:
+        for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
+            for x in recorder.inputs:
+                file = folder / f"{len(feeds)}.npy"
+                np.save(file, x)
+                feeds.append({"step": f"{stage.name}.network", "network": name, "file": str(file)})
+    work = {name: engine.macs(bundle.file(entry.xml)) for name, entry in bundle.manifest.networks.items()}
+    return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds)}
+
+
+def reference_scan(bundle: Bundle) -> dict[str, Volume]:
+    """Scan of a bundle's reference case."""
+    from lowres_seg import reference
+
+    file = bundle.file(bundle.manifest.reference.file)
+    return dict(reference.read(file, bundle.manifest.channels).scan)
+
+
+def judge(spec: Spec) -> dict[str, Any]:
+    """Dice and HD95 of each label of one case, and pictures of it."""
+    bundle = Bundle.open(spec.bundle)
+    case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, Path(spec.case["label"]))
+    scan = case.load()
+    first = next(iter(scan.values()))
+    names = bundle.manifest.label_names
+    truth = case.load_label(list(names), first)
+    assert truth is not None  # noqa: S101 - the parent has checked that every case has a label
+    found = backends.segmenter(spec).predict(scan).labels.data
+    scores = metrics.score(found, truth, names, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads)
+    drawn: dict[str, str] = {}
+    if spec.case["pictures"]:
+        from lowres_seg.bench.pictures import three_planes
+
+        drawn = three_planes(first, found, truth)
+    return {"scores": {name: list(pair) for name, pair in scores.items()}, "pictures": drawn}
+
+
+def peak(spec: Spec) -> dict[str, Any]:
+    """Multiply-accumulates a second of the fastest of some convolutions, by precision."""
+    best: dict[str, float] = {}
+    for channels, size in ((32, 48), (64, 32), (128, 16)):
+        work = engine.convolution_macs(channels, size)
+        for name, seconds in engine.convolution_seconds(threads=spec.threads, channels=channels, size=size).items():
+            best[name] = max(best.get(name, 0.0), work / seconds)
+    return {"macs_per_s": best}
