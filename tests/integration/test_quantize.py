@@ -20,6 +20,7 @@ import torch
 from lowres_seg import Bundle, Segmenter, Volume, phantom
 from lowres_seg.demo import Assets
 from lowres_seg.metrics import dice
+from lowres_seg.quantize import int8
 from lowres_seg.volume import Reorientation
 
 from .conftest import RECIPES, Demo, Tiny, factory, run
@@ -290,3 +291,35 @@ def test_deepbet_keeps_the_papers_limits_on_heads_it_was_not_calibrated_on(
         assert done.returncode == 0, done.stderr
     masks = [Volume.load(tmp_path / f"{name}.nii.gz").data > 0 for name in ("native", "avx2")]
     assert dice(*masks) > 0.999
+
+
+def test_the_mixed_preset_shifts_what_is_not_symmetric(outlier: Outlier, tmp_path: Path) -> None:
+    """NNCF's: activations that lean to one side of zero get a zero point; the performance preset never gives one."""
+    ranges = {}
+    for preset in ("performance", "mixed"):
+        x = np.random.default_rng(0).uniform(-0.2, 1.0, Bundle.open(outlier.bundle).network("net").input_shape)
+        model = int8.quantize_network(
+            outlier.bundle / "networks" / "net.xml",
+            [x.astype(np.float32)],
+            preset=preset,  # type: ignore[arg-type]
+            reverted=(),
+            max_ram_bytes=4 << 30,
+        )
+        (entry,) = [
+            node
+            for node in model.get_ordered_ops()
+            if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() == "Parameter"
+        ]
+        ranges[preset] = [float(entry.input_value(i).get_node().data.ravel()[0]) for i in (1, 2)]
+    assert ranges["performance"][0] == pytest.approx(-ranges["performance"][1], rel=0.02)
+    assert ranges["mixed"][0] == pytest.approx(-0.2, abs=0.02)
+
+
+def test_a_mixed_bundle_says_so(outlier: Outlier, tmp_path: Path) -> None:
+    target = tmp_path / "mixed"
+    done = run(*words(outlier, target, "--preset", "mixed"))
+    assert done.returncode == 0, done.stderr
+    found = report(target)
+    assert found["preset"] == "mixed"
+    assert found["result"]["labels"]["brain"]["mean_drop"] <= 0.005
+    assert run("verify", target).returncode == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,33 @@ def test_precisions_are_timed() -> None:
     seconds = convolution_seconds(threads=1, rounds=1)
     assert {"f32", "int8"} <= set(seconds) <= {"f32", "bf16", "int8"}
     assert all(0 < value < 60 for value in seconds.values())
+
+
+BOTH_AT_ONCE = """
+import sys, threading
+import numpy as np
+from lowres_seg.engine import reference_engine
+
+sys.setswitchinterval(1e-6)
+both = threading.Barrier(2)
+
+
+def first_run(engine, x):
+    both.wait()
+    engine.run(x)
+
+
+threads = [threading.Thread(target=first_run, args=reference_engine(threads=1)) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("_attempt", range(3))
+def test_two_threads_may_run_their_first_network_at_once(_attempt: int) -> None:
+    """OpenVINO's binding fills a table at the first run, and two threads that race for it hang: see engine.py."""
+    done = subprocess.run([sys.executable, "-c", BOTH_AT_ONCE], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "done\n"

@@ -90,6 +90,7 @@ class _Bench:
         self.cases = self._read_cases()
         serving.check_recipes(plan, self.bundles)
         self.partial = False
+        self.children: list[Child] = []
         self.doubts: list[str] = [] if self.processors else ["this system does not let processes choose their cores"]
 
     def run(self) -> Suite:
@@ -104,7 +105,8 @@ class _Bench:
             for number in range(self.plan.passes):
                 self._pass(number, [m for m in measurements if not m.failure])
             elapsed = statistics.now() - clock
-            others = (host.busy_s() - busy - (host.own_s() - own)) / elapsed
+            mine = host.own_s() - own + sum(child.lost_s for child in self.children)
+            others = (host.busy_s() - busy - mine) / elapsed
             self.doubts += statistics.busy(others, host.throttled_periods() - throttled)
             peaks = self._peaks()
             judged = self._judge([m for m in measurements if not m.failure])
@@ -192,13 +194,10 @@ class _Bench:
         return measurements, unserved
 
     def _child(self, spec: Spec, cores: int, isa: Isa) -> Child:
-        return Child(
-            spec,
-            processors=self.processors[:cores],
-            isa=isa,
-            folder=self.folder,
-            timeout_s=self.plan.timeout_s,
-        )
+        pinned = self.processors[:cores]
+        child = Child(spec, processors=pinned, isa=isa, folder=self.folder, timeout_s=self.plan.timeout_s)
+        self.children.append(child)
+        return child
 
     def _pass(self, number: int, measurements: Sequence[_Measurement]) -> None:
         where = f"pass {number + 1} of {self.plan.passes}"

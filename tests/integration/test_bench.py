@@ -1,0 +1,237 @@
+"""The harness with every backend, and its page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from lowres_seg import Volume, phantom
+from lowres_seg.bench import Plan, Suite, bench, compare
+from lowres_seg.bench.pictures import LABEL_RGB, MASK_RGB, three_planes
+
+from .conftest import Tiny, run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_network: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "tiny-fp32"
+    done = run("export", tiny_network.recipe, "--weights", tiny_network.weights, "--onnx", "-o", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def suite(bundle: Path, tiny_network: Tiny) -> Path:
+    """Every backend, kind of measurement and axis in one file, with two labelled cases."""
+    folder = bundle.parent
+    int8 = folder / "tiny-int8"
+    for number in range(3):
+        head = phantom.head((40, 44, 36), 5.0, seed=number)
+        head.save(folder / f"head-{number}.nii.gz")
+        brain = Volume((head.data > head.data.mean()).astype(np.uint8), head.grid)
+        brain.save(folder / f"label-{number}.nii.gz")
+    channel = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["channels"][0]
+    (folder / "calibrate.csv").write_text(f"{channel}\nhead-2.nii.gz\n", encoding="utf-8")
+    rows = [f"case-{n},head-{n}.nii.gz,label-{n}.nii.gz" for n in range(2)]
+    (folder / "cases.csv").write_text("\n".join([f"id,{channel},label", *rows]) + "\n", encoding="utf-8")
+    options = ["--max-drop", "1", "--max-hd95-rise", "1000"]
+    cases = ["--calibrate", folder / "calibrate.csv", "--validate", folder / "cases.csv"]
+    done = run("quantize", bundle, *cases, *options, "-o", int8)
+    assert done.returncode == 0, done.stderr
+    target = folder / "suite.json"
+    done = run(
+        "bench", bundle, int8, "--cases", folder / "cases.csv", "--cores", "1,2", "--isa", "native,avx2",
+        "--backend", "openvino,onnxruntime,torch", "--what", "network,end-to-end,throughput", "--passes", 1,
+        "--rounds", 3, "--recipe", tiny_network.recipe, "--weights", tiny_network.weights, "-o", target,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
+    found = Suite.read(suite)
+    assert len(found.benchmarks) == 3 * 2 * 2 * 2 * 3
+    assert not found.partial
+    served = {(b.bundle, b.backend, b.isa) for b in found.benchmarks if b.status == "measured"}
+    assert served == {
+        ("tiny-fp32", "openvino", "native"),
+        ("tiny-fp32", "openvino", "avx2"),
+        ("tiny-int8", "openvino", "native"),
+        ("tiny-int8", "openvino", "avx2"),
+        ("tiny-fp32", "onnxruntime", "native"),
+        ("tiny-fp32", "torch", "native"),
+        ("tiny-fp32", "torch", "avx2"),
+    }
+    assert all(b.reason for b in found.benchmarks if b.status == "unserved")
+    whole = [b for b in found.benchmarks if b.what == "end-to-end" and b.status == "measured"]
+    assert all(b.stages_s["load"] > 0 and b.stages_s["save"] > 0 for b in whole)
+
+
+def test_every_backend_segments_alike(suite: Path) -> None:
+    rows = {(b.bundle, b.backend): b.accuracy for b in Suite.read(suite).benchmarks if b.accuracy and b.isa == "native"}
+    fp32 = rows["tiny-fp32", "openvino"]
+    assert [row.case for row in fp32] == ["case-0", "case-1"]
+    for backend in ("onnxruntime", "torch"):
+        for mine, theirs in zip(fp32, rows["tiny-fp32", backend], strict=True):
+            assert mine.dice == pytest.approx(theirs.dice, abs=1e-3)
+
+
+def test_torch_compile_runs(bundle: Path, tiny_network: Tiny) -> None:
+    content: dict[str, Any] = {
+        "bundles": [{"path": bundle, "recipe": tiny_network.recipe, "weights": tiny_network.weights}],
+        "backends": ["torch", "torch-compile"],
+        "what": ["network"],
+        "cores": [1],
+        "passes": 1,
+        "rounds": 3,
+    }
+    found = bench(Plan.build("test", content))
+    assert [b.status for b in found.benchmarks] == ["measured", "measured"]
+    assert found.benchmarks[0].peak_rss_bytes > 150e6  # type: ignore[operator]
+
+
+def test_other_weights_are_refused(bundle: Path, tiny_network: Tiny, tmp_path: Path) -> None:
+    shutil.copy(tiny_network.torchscript, tmp_path / "tiny.pt")
+    done = run(
+        "bench", bundle, "--backend", "torch", "--recipe", tiny_network.recipe, "--weights", tmp_path,
+        "-o", tmp_path / "s.json",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "holds other weights than" in done.stderr
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_a_suite_compares_with_itself(suite: Path) -> None:
+    found = Suite.read(suite)
+    assert compare(found, found).met
+    done = run("compare", suite, suite, "--format", "github")
+    assert done.returncode == 0
+    assert "| benchmark | what |" in done.stdout
+
+
+def test_pictures_show_both_outlines() -> None:
+    head = phantom.head((40, 44, 36), 5.0)
+    label = (head.data > head.data.mean()).astype(np.uint8)
+    drawn = three_planes(head, np.roll(label, 3, axis=0), label)
+    assert set(drawn) == {"axial", "coronal", "sagittal"}
+    import base64
+    import io
+
+    from PIL import Image
+
+    for png in drawn.values():
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).reshape(-1, 3).astype(int)
+        for colour in (LABEL_RGB, MASK_RGB):
+            assert (np.abs(pixels - colour).max(axis=1) < 24).sum() > 50
+
+
+def test_a_picture_has_the_patients_right_on_the_left() -> None:
+    data = np.zeros((30, 30, 30), np.float32)
+    data[5:25, 5:25, 5:25] = 1
+    label = np.zeros((30, 30, 30), np.uint8)
+    label[20:25, 20:25, 20:25] = 1  # right, anterior, head, on a grid whose first axis goes to the right
+    drawn = three_planes(Volume.from_array(data, np.diag([1.0, 1, 1, 1])), label, label)
+    import base64
+    import io
+
+    from PIL import Image
+
+    for plane in ("axial", "coronal"):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn[plane]))).convert("RGB")).astype(int)
+        rows, columns = np.nonzero(np.abs(picture - MASK_RGB).max(axis=2) < 24)
+        assert columns.mean() < picture.shape[1] / 2, plane
+        assert rows.mean() < picture.shape[0] / 2, plane
+
+
+@pytest.fixture(scope="session")
+def page_file(suite: Path) -> Path:
+    target = suite.with_suffix(".html")
+    done = run("report", suite, "-o", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def visit(page_file: Path, width: int) -> tuple[Any, ...]:
+    """Open the page; what it asked for, what went wrong, and how large everything that is drawn came out."""
+    assert CHROMIUM is not None, "no Chromium: apt-get install chromium"
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page: Page = browser.new_page(viewport={"width": width, "height": 900})
+        requests: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_file.as_uri())
+        figures = page.evaluate(
+            """() => [...document.querySelectorAll('figure')].map(f => ({
+                id: f.dataset.figure,
+                marks: [...f.querySelectorAll('.mark, svg .drawn, img.drawn')].map(m => {
+                    const box = m.getBoundingClientRect();
+                    const seen = m.tagName !== 'IMG' || (m.complete && m.naturalWidth > 0);
+                    return seen ? Math.min(box.width, box.height) > 0 || m.tagName === 'polyline' && box.width > 0 : false;
+                })}))"""
+        )
+        facts = page.evaluate(
+            """() => ({wide: document.documentElement.scrollWidth - innerWidth,
+                lang: document.documentElement.lang,
+                headings: [...document.querySelectorAll('h1, h2')].map(h => h.tagName + h.textContent),
+                unnamed: [...document.querySelectorAll('img:not([alt]), svg:not([aria-label])')].length,
+                rows: [...document.querySelectorAll('.chart tr')].every(r => r.querySelector('th[scope=row]')),
+                scrollers: [...document.querySelectorAll('.scroll')].every(s => s.tabIndex === 0 && s.ariaLabel)})"""
+        )
+        page.emulate_media(media="print")
+        printed = page.evaluate("() => getComputedStyle(document.body).maxWidth")
+        browser.close()
+    return requests, errors, figures, facts, printed
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_page_draws_every_figure_and_asks_for_nothing(page_file: Path, width: int) -> None:
+    requests, errors, figures, facts, printed = visit(page_file, width)
+    assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
+    assert errors == []
+    ids = [figure["id"] for figure in figures]
+    assert {
+        "speed-network", "speed-end-to-end", "speed-throughput", "isa-network", "memory-network", "cold-network",
+        "roofline", "cores-network", "stages", "dice", "hd95", "pictures-tiny-fp32", "pictures-tiny-int8",
+    } <= set(ids)  # fmt: skip
+    for figure in figures:
+        assert figure["marks"], figure["id"]
+        assert all(figure["marks"]), figure["id"]
+    assert facts["wide"] <= 0, "the page scrolls sideways"
+    assert facts["lang"] == "en"
+    assert facts["headings"][0].startswith("H1tiny-fp32")
+    assert facts["unnamed"] == 0
+    assert facts["rows"]
+    assert facts["scrollers"]
+    assert printed == "none"
+
+
+def test_a_request_would_be_seen(page_file: Path, tmp_path: Path) -> None:
+    """The check above must be able to fail: a page with a picture from elsewhere, and without its policy."""
+    text = page_file.read_text(encoding="utf-8")
+    text = re.sub(r"<meta http-equiv=.*?>", "", text).replace("<main>", '<main><img src="http://127.0.0.1:9/x.png">')
+    other = tmp_path / "leaky.html"
+    other.write_text(text, encoding="utf-8")
+    requests, _, _, _, _ = visit(other, 800)
+    assert "http://127.0.0.1:9/x.png" in requests
+
+
+def test_the_page_holds_the_suites_figures(page_file: Path, suite: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    for b in Suite.read(suite).benchmarks:
+        if b.status == "measured":
+            assert b.latency_s is not None
+            assert f"{1000 * b.latency_s.p99:.1f} ms" in text
+        else:
+            assert b.reason.split("'")[0] in text
