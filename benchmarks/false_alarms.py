@@ -81,8 +81,8 @@ def main() -> None:
             raw = [100 * (c.changes[0].new / c.changes[0].base - 1) for c in all_of]
             detectable = statistics.median(c.changes[0].detectable or 0 for c in all_of)
             print(
-                f"{what}: change {statistics.mean(changes):+.1f}% ± {statistics.stdev(changes):.1f}; without the "
-                f"reference workload {statistics.mean(raw):+.1f}% ± {statistics.stdev(raw):.1f}; "
+                f"{what}: change {statistics.mean(changes):+.1f}% ± {statistics.stdev(changes):.1f}; of plain medians "
+                f"{statistics.mean(raw):+.1f}% ± {statistics.stdev(raw):.1f}; "
                 f"median smallest detectable {100 * detectable:.1f}%"
             )
 
@@ -109,7 +109,7 @@ def bundle(folder: Path, layers: int) -> Path:
 
 def measure(folder: Path, name: str, path: Path) -> Suite:
     """One suite; every bundle is called alike, as base and new of one bundle are."""
-    content = {"bundles": [{"path": path, "name": "net"}], "what": ["network"], "passes": 3, "rounds": 8}
+    content = {"bundles": [{"path": path, "name": "net"}], "what": ["network"], "passes": 4, "rounds": 12}
     suite = bench(Plan.build(name, content))
     suite.write(folder / f"{name}.json", force=True)
     return suite

@@ -160,8 +160,7 @@ def ratios(suite: Suite) -> list[str]:
             seen.add((b.bundle, b.backend))
             scores = ", ".join(f"{r.case} {r.region} Dice {r.dice:.5f}, HD95 {r.hd95_mm:.3f} mm" for r in b.accuracy)
             lines += ["", f"{b.bundle}: {scores} ({suite.hd95})."]
-    not_measured = [b for b in suite.benchmarks if b.status != "measured"]
-    lines += [f"\n{b.title}: {b.status}, {b.reason}." for b in not_measured]
+    lines += [f"\n{gap}." for gap in suite.gaps()]
     return lines
 
 

@@ -210,10 +210,6 @@ def _remarks(suite: Any) -> list[str]:
                 f"{b.bundle}, {b.backend}{'' if b.isa == 'native' else f', {b.isa}'}, {region}: "
                 f"mean Dice {dice:.4f}, mean HD95 {hd95:.2f} mm ({suite.hd95}), {len(rows)} cases"
             )
-    lines += [f"{b.status}: {b.title}: {b.reason}" for b in suite.benchmarks if b.status != "measured"]
-    lines += [f"doubt: {doubt}" for doubt in suite.doubts]
-    for doubt in dict.fromkeys(doubt for b in suite.benchmarks for doubt in b.doubts):
-        named = [b.title for b in suite.benchmarks if doubt in b.doubts]
-        who = named[0] if len(named) == 1 else f"{len(named)} of {len(suite.benchmarks)} benchmarks"
-        lines.append(f"doubt: {who}: {doubt}")
+    lines += suite.gaps()
+    lines += [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.doubted())]
     return lines

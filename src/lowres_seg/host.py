@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,29 +133,43 @@ def load_average() -> float:
     return float(psutil.getloadavg()[0])
 
 
-def busy_s() -> float:
-    """Processor seconds that the machine has spent on anything so far, stolen time included."""
-    t = psutil.cpu_times()
-    return float(sum(getattr(t, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
+@dataclass(frozen=True)
+class Load:
+    """What the machine has done so far, beside this process and what it started.
+
+    Attributes
+    ----------
+    others : dict of int to (str, float)
+        Name and processor seconds of every process that can be seen and is not of this one's tree.
+    stolen_s : float
+        Processor seconds that a hypervisor gave to somebody else.
+    throttled : int
+        Periods in which the cgroup of this process was out of its CPU quota.
+    at_s : float
+        When, on a clock that only goes forward.
+    """
+
+    others: dict[int, tuple[str, float]]
+    stolen_s: float
+    throttled: int
+    at_s: float
 
 
-def own_s() -> float:
-    """Processor seconds of this process, its children that live and those that have ended."""
-    spent = 0.0
-    for process in _tree(os.getpid()):
+def load() -> Load:
+    """Look at what else goes on."""
+    own = {process.pid for process in _tree(os.getpid())}
+    others = {}
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            t = process.cpu_times()
-            spent += t.user + t.system + getattr(t, "children_user", 0.0) + getattr(t, "children_system", 0.0)
-    return spent
-
-
-def throttled_periods() -> int:
-    """Periods in which the cgroup of this process was out of its CPU quota, so far."""
-    found = [0]
+            if process.pid not in own:
+                t = process.cpu_times()
+                others[process.pid] = (process.name(), float(t.user + t.system))
+    throttled = [0]
     for folder in _cgroup_folders():
         words = _words(folder / "cpu.stat")
-        found += [int(value) for key, value in pairwise(words) if key == "nr_throttled"]
-    return max(found)
+        throttled += [int(value) for key, value in pairwise(words) if key == "nr_throttled"]
+    stolen = float(getattr(psutil.cpu_times(), "steal", 0.0))
+    return Load(others, stolen, max(throttled), time.monotonic())
 
 
 def tree_rss_bytes(pid: int) -> int:
@@ -166,19 +181,11 @@ def tree_rss_bytes(pid: int) -> int:
     return total
 
 
-def kill_tree(pid: int) -> float:
-    """End a process and all that it started; gives the processor seconds of those that it started itself.
-
-    Whoever waits for the process is told its own seconds, and not theirs.
-    """
-    spent = 0.0
+def kill_tree(pid: int) -> None:
+    """End a process and all that it started."""
     for process in _tree(pid):
         with suppress(psutil.Error):
-            if process.pid != pid:
-                t = process.cpu_times()
-                spent += t.user + t.system
             process.kill()
-    return spent
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,17 @@ import pytest
 from lowres_seg import BenchmarkError
 from lowres_seg.bench import Suite, Tolerances, compare, statistics
 from lowres_seg.bench.suite import Run
+from lowres_seg.host import Load, load
 
 
 def content(
-    *, factor: float = 1.0, drift: float = 1.0, seed: int = 0, passes: int = 3, **changes: Any
+    *, factor: float = 1.0, drift: float = 1.0, seed: int = 0, passes: int = 4, **changes: Any
 ) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     runs = []
     for _ in range(passes):
-        machine = drift * rng.normal(1, 0.03)
-        level = machine * rng.normal(1, 0.004)
+        machine = drift * rng.normal(1, 0.01)
+        level = machine * rng.normal(1, 0.015)
         runs.append(
             {
                 "cold_start_s": 1.0,
@@ -241,6 +246,20 @@ def test_doubts(runs: list[Run], doubt: str | None) -> None:
 
 
 def test_a_busy_host_is_said() -> None:
-    assert statistics.busy(0.02, 0) == []
-    assert "other work took 0.5 processors" in statistics.busy(0.5, 0)[0]
-    assert "quota ran out in 3 periods" in statistics.busy(0.0, 3)[0]
+    quiet = Load({1: ("init", 5.0), 2: ("backup", 10.0)}, 1.0, 0, 100.0)
+    assert statistics.busy(quiet, replace(quiet, at_s=110.0)) == []
+    later = replace(quiet, others={2: ("backup", 15.0), 3: ("indexer", 1.0)}, at_s=110.0)
+    assert "most of it backup (0.5 processors)" in statistics.busy(quiet, later)[0]
+    assert "hypervisor" in statistics.busy(quiet, replace(quiet, stolen_s=5.0, at_s=110.0))[0]
+    assert "quota ran out in 3 periods" in statistics.busy(quiet, replace(quiet, throttled=3, at_s=110.0))[0]
+
+
+def test_what_it_started_itself_is_no_other_work() -> None:
+    before = load()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) as own:
+        time.sleep(0.5)
+        after = load()
+        own.kill()
+    assert own.pid not in after.others
+    assert all(name for name, _ in after.others.values())
+    assert after.at_s > before.at_s

@@ -1,9 +1,10 @@
 """Is a suite slower, fatter or worse than its base? A verdict that allows for noise.
 
-Each value is divided by what the fixed piece of work took in the same round, so that a machine that has become slower
-since does not look like a regression. What counts is the median of each run. Their spread from run to run says how
-sure the change is (Welch's interval): a **regression** is a change beyond the limit that is also surely no noise.
-The **smallest detectable** change is the one that this comparison would have caught nine times out of ten.
+What counts is the lower quartile of each run's values: what disturbs a machine only ever makes it slower. Their spread
+from run to run says how sure a change is (Welch's interval): a **regression** is a change beyond the limit that is also
+surely no noise. Where the fixed piece of work, which ran in the same rounds, shows that the machine itself has changed
+since, values are first divided by it. They are not otherwise, as it has noise of its own. The **smallest detectable**
+change is the one that this comparison would have caught nine times out of ten.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowres_seg.bench.statistics import t95
 from lowres_seg.bench.suite import Benchmark, Suite
@@ -214,33 +216,46 @@ def _latency(one: Benchmark, other: Benchmark, limit: float) -> Change:
     assert one.latency_s is not None  # noqa: S101 - both are measured
     assert other.latency_s is not None  # noqa: S101
     pair = (one.latency_s.p50, other.latency_s.p50)
-    a, b = _medians(one), _medians(other)
-    change = float(np.mean(b) - np.mean(a))
-    if min(len(a), len(b)) < 2:
-        share = math.expm1(change)
-        return Change(one.title, quantity, *pair, share, limit, _verdict(share, limit))
-    variances = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
-    error = math.sqrt(sum(variances))
-    freedom = sum(variances) ** 2 / max(sum(v**2 / (len(x) - 1) for v, x in zip(variances, (a, b), strict=True)), 1e-30)
-    half = t95(freedom) * error
-    interval = (math.expm1(change - half), math.expm1(change + half))
+    a, b = _levels(one), _levels(other)
+    work, work_now = _reference_levels(one), _reference_levels(other)
+    if _surely_other(_welch(work, work_now)):
+        a, b = a - work, b - work_now
+    change, error, half = _welch(a, b)
     share = math.expm1(change)
     verdict = _verdict(share, limit)
-    if verdict == "regression" and interval[0] <= 0:
+    if math.isnan(error):
+        return Change(one.title, quantity, *pair, share, limit, verdict)
+    if not _surely_other((change, error, half)):
         verdict = "same"
-    if verdict == "better" and interval[1] >= 0:
-        verdict = "same"
+    interval = (math.expm1(change - half), math.expm1(change + half))
     detectable = math.expm1(max(math.log1p(limit), half) + _Z90 * error)
     return Change(one.title, quantity, *pair, share, limit, verdict, interval, detectable)
 
 
-def _medians(benchmark: Benchmark) -> list[float]:
-    """Logarithm of the median of each run, in units of the fixed piece of work of the same rounds."""
-    found = []
-    for run in benchmark.runs:
-        reference = np.log(run.reference_s[: len(run.values_s)])
-        found.append(float(np.median(np.log(run.values_s) - reference)))
-    return found
+def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Change of the mean, its standard error, and half of its 95% interval; NaN where one run alone is there."""
+    change = float(np.mean(b) - np.mean(a))
+    if min(len(a), len(b)) < 2:
+        return change, math.nan, math.nan
+    variances = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
+    error = math.sqrt(sum(variances))
+    spread = sum(v**2 / (len(x) - 1) for v, x in zip(variances, (a, b), strict=True))
+    return change, error, t95(sum(variances) ** 2 / max(spread, 1e-30)) * error
+
+
+def _surely_other(found: tuple[float, float, float]) -> bool:
+    change, _, half = found
+    return abs(change) > half
+
+
+def _levels(benchmark: Benchmark) -> NDArray[np.float64]:
+    """Logarithm of the lower quartile of each run."""
+    return np.array([math.log(np.percentile(run.values_s, 25)) for run in benchmark.runs])
+
+
+def _reference_levels(benchmark: Benchmark) -> NDArray[np.float64]:
+    """The same of the fixed piece of work."""
+    return np.array([math.log(np.percentile(run.reference_s, 25)) for run in benchmark.runs])
 
 
 def _verdict(worse: float, limit: float) -> Literal["same", "better", "regression"]:

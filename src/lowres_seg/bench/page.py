@@ -97,10 +97,6 @@ def render(suite: Suite) -> str:
     return environment.get_template("page.html.j2").render(
         suite=suite,
         measured=measured,
-        doubted=[
-            (d, [b for b in measured if d in b.doubts]) for d in dict.fromkeys(d for b in measured for d in b.doubts)
-        ],
-        missing=[b for b in suite.benchmarks if b.status != "measured"],
         charts=[*_speed(measured), *_by_isa(measured), *_memory(measured), *_cold(measured), *_roofline(measured)],
         lines=_cores(measured),
         stacks=_stages(measured),

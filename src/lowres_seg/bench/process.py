@@ -46,8 +46,6 @@ class Child:
         self._log = Path(name).with_suffix(".log")
         self._buffer = b""
         self.peak_rss_bytes = 0
-        #: Processor seconds of what it started itself, which nobody is told when it is killed.
-        self.lost_s = 0.0
         self.started = 0.0
         with self._log.open("wb") as log, _on(processors):
             self.started = time.monotonic()
@@ -116,7 +114,7 @@ class Child:
     def kill(self) -> None:
         """End it, and what it started."""
         if self._process.poll() is None:
-            self.lost_s += host.kill_tree(self.pid)
+            host.kill_tree(self.pid)
             self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:

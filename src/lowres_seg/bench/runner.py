@@ -90,24 +90,19 @@ class _Bench:
         self.cases = self._read_cases()
         serving.check_recipes(plan, self.bundles)
         self.partial = False
-        self.children: list[Child] = []
         self.doubts: list[str] = [] if self.processors else ["this system does not let processes choose their cores"]
 
     def run(self) -> Suite:
         began = datetime.now(timezone.utc)
         facts = serving.host_facts(self.plan, self.machine)
         measurements, unserved = self._prepare()
-        busy, own, throttled = host.busy_s(), host.own_s(), host.throttled_periods()
-        clock = statistics.now()
+        before = host.load()
         peaks: list[Peak] = []
         judged: dict[tuple[str, str, Isa], Judged | str] = {}
         try:
             for number in range(self.plan.passes):
                 self._pass(number, [m for m in measurements if not m.failure])
-            elapsed = statistics.now() - clock
-            mine = host.own_s() - own + sum(child.lost_s for child in self.children)
-            others = (host.busy_s() - busy - mine) / elapsed
-            self.doubts += statistics.busy(others, host.throttled_periods() - throttled)
+            self.doubts += statistics.busy(before, host.load())
             peaks = self._peaks()
             judged = self._judge([m for m in measurements if not m.failure])
         except KeyboardInterrupt:
@@ -195,9 +190,7 @@ class _Bench:
 
     def _child(self, spec: Spec, cores: int, isa: Isa) -> Child:
         pinned = self.processors[:cores]
-        child = Child(spec, processors=pinned, isa=isa, folder=self.folder, timeout_s=self.plan.timeout_s)
-        self.children.append(child)
-        return child
+        return Child(spec, processors=pinned, isa=isa, folder=self.folder, timeout_s=self.plan.timeout_s)
 
     def _pass(self, number: int, measurements: Sequence[_Measurement]) -> None:
         where = f"pass {number + 1} of {self.plan.passes}"

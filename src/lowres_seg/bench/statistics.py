@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from lowres_seg.bench.suite import Latency, Run
+from lowres_seg.host import Load
 
 Values = Sequence[float]
 #: Resamples of a bootstrap.
@@ -35,11 +35,6 @@ def latency(runs: Sequence[Values], seed: int) -> Latency:
 def median(values: Values) -> float:
     """Middle value."""
     return float(np.median(values))
-
-
-def now() -> float:
-    """Seconds of a clock that only goes forward."""
-    return time.monotonic()
 
 
 def t95(freedom: float) -> float:
@@ -71,11 +66,20 @@ def doubts(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def busy(others: float, throttled: int) -> list[str]:
-    """Doubts about the host: `others`, processors' worth of other work, and periods out of the CPU quota."""
+def busy(before: Load, after: Load) -> list[str]:
+    """Doubts about the host: what else it did between two looks."""
+    seconds = after.at_s - before.at_s
     found = []
-    if others > BUSY:
-        found.append(f"busy host: other work took {others:.1f} processors; stop it and measure again")
+    spent = {
+        pid: (name, (total - before.others.get(pid, ("", 0.0))[1]) / seconds)
+        for pid, (name, total) in after.others.items()
+    }
+    if sum(share for _, share in spent.values()) > BUSY:
+        name, share = max(spent.values(), key=lambda one: one[1])
+        found.append(f"busy host: other work, most of it {name} ({share:.1f} processors); stop it and measure again")
+    if (after.stolen_s - before.stolen_s) / seconds > BUSY:
+        found.append("busy host: the hypervisor gave processors to others; measure when it is idle")
+    throttled = after.throttled - before.throttled
     if throttled:
         found.append(f"the CPU quota ran out in {throttled} periods: measure with fewer cores, or raise the quota")
     return found

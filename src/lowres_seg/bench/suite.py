@@ -175,6 +175,26 @@ class Suite(_Part):
     pictures: tuple[Picture, ...] = ()
     doubts: tuple[str, ...] = ()
 
+    def gaps(self) -> list[str]:
+        """What was not measured, and why, in words; alike ones together."""
+        missing = [b for b in self.benchmarks if b.status != "measured"]
+        alike = dict.fromkeys((b.bundle, b.backend, b.status, b.reason) for b in missing)
+        lines = []
+        for key in alike:
+            ones = [b for b in missing if (b.bundle, b.backend, b.status, b.reason) == key]
+            who = ones[0].title if len(ones) == 1 else f"{key[0]}, {key[1]} ({len(ones)} benchmarks)"
+            lines.append(f"{who}: {key[2]}, {key[3]}")
+        return lines
+
+    def doubted(self) -> list[str]:
+        """Doubts about single benchmarks, in words; alike ones together."""
+        lines = []
+        for doubt in dict.fromkeys(doubt for b in self.benchmarks for doubt in b.doubts):
+            ones = [b for b in self.benchmarks if doubt in b.doubts]
+            who = ones[0].title if len(ones) == 1 else f"{len(ones)} of {len(self.benchmarks)} benchmarks"
+            lines.append(f"{who}: {doubt}")
+        return lines
+
     @classmethod
     def read(cls, path: Path) -> Suite:
         """Read a suite.
