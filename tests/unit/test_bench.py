@@ -23,7 +23,7 @@ from lowres_seg.bench.suite import json_schema
 from lowres_seg.bundle import Bundle
 from lowres_seg.cli import app
 
-QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "pictures": False}
+QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "turn_s": 0, "pictures": False}
 
 
 def plan(*bundles: Path, **changes: Any) -> Plan:
@@ -103,6 +103,14 @@ def test_all_take_turns(tiny: Path, make_bundle: Callable[..., Path], monkeypatc
     assert len(rounds) == 6
     assert all(set(turn) == set(rounds[0]) for turn in rounds)
     assert len({tuple(turn) for turn in rounds}) > 1
+
+
+def test_short_values_fill_their_turn(tiny: Path) -> None:
+    (only,) = bench(plan(tiny, what=("network",), passes=1, rounds=2, turn_s=0.1)).benchmarks
+    assert len(only.values_s) > 10
+    assert 0.15 < sum(only.values_s) < 0.5
+    assert len(only.runs[0].stages_s["only.network"]) == len(only.values_s)
+    assert sum(only.runs[0].reference_s) >= 0.15
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not let processes choose cores")

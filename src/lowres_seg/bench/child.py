@@ -56,11 +56,23 @@ def _measure(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        seconds, stages = _timed(once)
-        say({"value_s": seconds, "stages_s": stages})
+        say(_turn(once, spec.turn_s))
     from lowres_seg.host import peak_rss_bytes
 
     say({"peak_rss_bytes": peak_rss_bytes()})
+
+
+def _turn(once: Once, turn_s: float) -> dict[str, Any]:
+    """Values of one turn: one, or as many as it takes for `turn_s`."""
+    values: list[float] = []
+    stages: dict[str, list[float]] = {}
+    end = time.perf_counter() + turn_s
+    while not values or time.perf_counter() < end:
+        seconds, steps = _timed(once)
+        values.append(seconds)
+        for step, taken in steps.items():
+            stages.setdefault(step, []).append(taken)
+    return {"values_s": values, "stages_s": stages}
 
 
 def _timed(once: Once) -> tuple[float, dict[str, float]]:

@@ -54,8 +54,8 @@ class Contestant(BaseModel):
 class Plan(BaseModel):
     """What to measure, and how often.
 
-    In each of `passes`, every measurement gets a process of its own, which starts, warms up, and then takes one value
-    in each of `rounds`, in turn with all others.
+    In each of `passes`, every measurement gets a process of its own, which starts, warms up, and then takes a value
+    in each of `rounds`, or several short ones, in turn with all others.
 
     Attributes
     ----------
@@ -70,6 +70,8 @@ class Plan(BaseModel):
         Definition of HD95; see `lowres_seg.metrics`.
     warm_up : int
         Runs before the first value.
+    turn_s : float
+        How long a turn lasts at least: a process whose values are shorter takes several in each turn.
     pictures : bool
         Whether to keep pictures of the first case for the report.
     timeout_s : float
@@ -88,6 +90,7 @@ class Plan(BaseModel):
     passes: int = Field(default=3, ge=1, le=100)
     rounds: int = Field(default=10, ge=1, le=10_000)
     warm_up: int = Field(default=2, ge=0, le=100)
+    turn_s: float = Field(default=0.25, ge=0, le=60)
     seed: int = 0
     pictures: bool = True
     timeout_s: float = Field(default=900, gt=0)

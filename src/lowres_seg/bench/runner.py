@@ -179,6 +179,7 @@ class _Bench:
                 cell.what,
                 threads=1 if cell.what == "throughput" else cell.cores,
                 warm_up=self.plan.warm_up,
+                turn_s=self.plan.turn_s,
                 scan=ready["scan"],
                 feeds=[Feed(**feed) for feed in ready["feeds"]],
                 folder=str(self.folder),
@@ -199,7 +200,9 @@ class _Bench:
             references: dict[int, tuple[Child, list[float]]] = {}
             for cores in {m.cell.cores for m in measurements}:
                 self.notify(f"{where}: starting the reference on {cores} cores")
-                child = self._child(Spec("reference", threads=cores, warm_up=1), cores, "native")
+                child = self._child(
+                    Spec("reference", threads=cores, warm_up=1, turn_s=self.plan.turn_s), cores, "native"
+                )
                 stack.callback(child.kill)
                 references[cores] = (child, [])
                 try:
@@ -215,7 +218,7 @@ class _Bench:
             for turn in range(self.plan.rounds):
                 self.notify(f"{where}, round {turn + 1} of {self.plan.rounds}")
                 for child, values in references.values():
-                    values.append(_asked(child, "go", "the reference workload")["value_s"])
+                    values.extend(_asked(child, "go", "the reference workload")["values_s"])
                 order.shuffle(live)
                 for m, turns in list(live):
                     if not self._turn(m, turns):
@@ -241,9 +244,9 @@ class _Bench:
             m.failure = str(error)
             return False
         share = m.cell.cores if m.cell.what == "throughput" else 1
-        turns.values_s.append(answer["value_s"] / share)
+        turns.values_s += [value / share for value in answer["values_s"]]
         for step, seconds in answer["stages_s"].items():
-            turns.stages_s.setdefault(step, []).append(seconds)
+            turns.stages_s.setdefault(step, []).extend(seconds)
         return True
 
     def _finish(self, m: _Measurement, turns: _Turns, reference: list[float]) -> None:

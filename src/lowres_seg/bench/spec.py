@@ -29,6 +29,8 @@ class Spec:
     bundle, backend, what : str
     threads : int
     warm_up : int
+    turn_s : float
+        How long a turn lasts at least.
     scan : dict of channel to path
         Empty for the bundle's reference case.
     feeds : list of Feed
@@ -51,6 +53,7 @@ class Spec:
     what: str = "network"
     threads: int = 1
     warm_up: int = 0
+    turn_s: float = 0.0
     scan: dict[str, str] = field(default_factory=dict)
     feeds: list[Feed] = field(default_factory=list)
     folder: str = ""

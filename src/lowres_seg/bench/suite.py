@@ -44,8 +44,8 @@ class Latency(_Part):
 class Run(_Part):
     """One process.
 
-    `reference_s` are the seconds that a fixed piece of work took in the same rounds as `values_s`, in a process of its
-    own with as many cores. `peak_rss_bytes` is that of the process and all that it started.
+    `reference_s` are the seconds that a fixed piece of work took in the same rounds, in a process of its own with as
+    many cores. `peak_rss_bytes` is that of the process and all that it started.
     """
 
     cold_start_s: float = Field(description="from the start of the process to its first result")
