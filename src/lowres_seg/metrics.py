@@ -17,8 +17,6 @@ which 95% of the area is reached.
 
 Empty masks: both empty give Dice 1 and 0 mm; one empty gives Dice 0 and the diagonal of the image, or, for ``brats``,
 374 mm. MedPy raises an error there, and MONAI and surface-distance give NaN or infinity, which falls out of a mean.
-
-This is the home of edt.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import edt
 import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
+from lowres_seg.nearest import directed
 from lowres_seg.surfels import areas_mm2, codes
 
 Spacing = tuple[float, float, float]
@@ -94,7 +92,7 @@ def hd95s_mm(
     *,
     threads: int = 1,
 ) -> dict[Definition, float]:
-    """HD95 of two masks under several definitions, which share their distance transforms.
+    """HD95 of two masks under several definitions, which share their distances.
 
     Parameters and errors are those of `hd95_mm`.
     """
@@ -108,10 +106,10 @@ def hd95s_mm(
         return {d: (BRATS_EMPTY_MM if d == "brats" else diagonal) if one else 0.0 for d in definitions}
     # Both surfaces lie in the joint box, so distances between them need nothing beyond it.
     box = _box(a | b)
-    a, b = a[box], b[box]
+    a, b = np.ascontiguousarray(a[box]), np.ascontiguousarray(b[box])
     found: dict[Definition, float] = {}
     if {"max-directed", "monai", "medpy"} & set(definitions):
-        there, back = _directed(_surface(a), _surface(b), spacing_mm, threads)
+        there, back = directed(_surface(a), _surface(b), spacing_mm, threads=threads)
         larger = max(float(np.percentile(there, 95)), float(np.percentile(back, 95)))
         found |= {"max-directed": larger, "monai": larger}
         if "medpy" in definitions:
@@ -145,10 +143,11 @@ def _checked(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArr
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    box = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    # Axis by axis and each time smaller, the one along which memory is laid out last.
+    box = [slice(None)] * 3
+    for axis in sorted(range(3), key=lambda axis: -mask.strides[axis]):
+        used = np.flatnonzero(mask[tuple(box)].any(axis=tuple(other for other in range(3) if other != axis)))
+        box[axis] = slice(int(used[0]), int(used[-1]) + 1)
     return tuple(box)
 
 
@@ -163,24 +162,13 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~inside
 
 
-def _directed(
-    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_mm: Spacing, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distance of each point of `a` to the nearest of `b`, and the other way round, in mm."""
-    return _distances(b, spacing_mm, threads)[a], _distances(a, spacing_mm, threads)[b]
-
-
-def _distances(points: NDArray[np.bool_], spacing_mm: Spacing, threads: int) -> NDArray[np.float32]:
-    """Distance of every voxel to the nearest one of `points`, in mm."""
-    return np.asarray(edt.edt(~points, anisotropy=spacing_mm, black_border=False, parallel=threads))
-
-
 def _by_area(a: NDArray[np.uint8], b: NDArray[np.uint8], spacing_mm: Spacing, threads: int) -> float:
     """HD95 over the corners where two masks have their surface, weighted by its area."""
     on_a, on_b = ((corners != 0) & (corners != 255) for corners in (a, b))
-    there, back = _directed(on_a, on_b, spacing_mm, threads)
     areas = areas_mm2((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])))
-    return max(_reached(there, areas[a[on_a]]), _reached(back, areas[b[on_b]]))
+    on = (areas[a[on_a]], areas[b[on_b]])
+    there, back = directed(on_a, on_b, spacing_mm, on, threads=threads)
+    return max(_reached(there, on[0]), _reached(back, on[1]))
 
 
 def _reached(distances: NDArray[Any], areas: NDArray[np.float64]) -> float:

@@ -16,7 +16,7 @@ from lowres_seg import errors, extras
 HOMES = {
     "PIL": {"bench.pictures"},
     "cc3d": {"cleanup"},
-    "edt": {"metrics"},
+    "edt": {"nearest"},
     "fill_voids": {"cleanup"},
     "google": {"export.onnx_graph"},
     "jinja2": {"bench.page"},
