@@ -239,7 +239,7 @@ def test_volumes_are_in_millilitres(tiny: Path, lopsided: Make) -> None:
 
 def test_every_step_is_timed(tiny: Path, lopsided: Make) -> None:
     timings = Segmenter.load(tiny, threads=1).predict(lopsided()).timings_s
-    steps = ("conform", "normalise", "network", "decode", "cleanup")
+    steps = ("conform", "normalise", "network", "decode", "restore", "cleanup")
     assert list(timings) == ["load", *(f"only.{step}" for step in steps)]
     assert all(seconds >= 0 for seconds in timings.values())
 
