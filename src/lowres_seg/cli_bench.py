@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from lowres_seg import batch
@@ -94,7 +95,8 @@ def bench(
     if as_json:
         print_json(suite.model_dump(mode="json"))
     elif not quiet:
-        out.print(_table(suite), width=max(out.width, 150))
+        # One line a benchmark, in files and pipes too.
+        Console(width=max(out.width, 150), highlight=False).print(_table(suite))
         for line in _remarks(suite):
             out.print(plain(line))
         out.print(f"{output}: written; see it with: lowres-seg report {output} -o report.html")
