@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lowres_seg import batch
 from lowres_seg.bundle import Bundle
-from lowres_seg.errors import RegressionError
+from lowres_seg.errors import BenchmarkError, RegressionError
 from lowres_seg.options import AsJson, Force, Quiet, app, one_of
 from lowres_seg.screen import out, plain, print_json, steps
 
@@ -78,6 +78,10 @@ def bench(
         "pictures": False if no_pictures else None,
     }
     named = [_contestant(path, recipe, weights) for path in bundles or []]
+    if recipe is not None and named and not any("recipe" in bundle for bundle in named):
+        raise BenchmarkError(
+            f"{recipe}: none of the bundles was exported from this recipe; name the one they come from, or export again"
+        )
     if scan is not None:
         given["scan"] = _scan(scan, Bundle.open(named[0]["path"]).manifest.channels if named else ())
     given = {name: value for name, value in given.items() if value is not None}
@@ -165,8 +169,9 @@ def _contestant(path: Path, recipe: Path | None, weights: Path | None) -> dict[s
         from lowres_seg.bundle import file_sha256
 
         # Several bundles may come from several recipes: torch runs those that come from this one.
-        manifest = Bundle.open(path).manifest
-        if not recipe.is_file() or file_sha256(recipe) == manifest.lineage.recipe:
+        if not recipe.is_file():
+            raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml")
+        if file_sha256(recipe) == Bundle.open(path).manifest.lineage.recipe:
             found["recipe"] = recipe
     return found
 

@@ -191,7 +191,7 @@ class Segmenter:
         if self._bundle is None:
             raise InputError("only a Segmenter that was loaded from a bundle has a reference case to test itself with")
         expected = reference.read(self._bundle.file(self.manifest.reference.file), self.manifest.channels)
-        found, recorders = self._recorded(expected.scan)
+        found, recorders = self.recorded(expected.scan)
         return reference.compare(expected, found.labels, recorders, self.manifest.reference)
 
     def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
@@ -204,11 +204,14 @@ class Segmenter:
         path : pathlib.Path
             The .npz to write.
         """
-        found, recorders = self._recorded(scan)
+        found, recorders = self.recorded(scan)
         reference.write(path, scan, found.labels, recorders)
 
-    def _recorded(self, scan: Mapping[str, Volume]) -> tuple[Segmentation, dict[str, list[Recorder]]]:
-        """Predict, and keep what went through each engine."""
+    def recorded(self, scan: Scan | Mapping[str, Scan]) -> tuple[Segmentation, dict[str, list[Recorder]]]:
+        """Predict, and keep what went through each engine: by stage, one recorder for each of its networks.
+
+        Parameters and errors are those of `predict`.
+        """
         recorders = {name: [Recorder(engine) for engine in group] for name, group in self._engines.items()}
         return Segmenter(self.manifest, recorders, threads=self.threads).predict(scan), recorders
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from lowres_seg import Volume, phantom
@@ -123,11 +126,6 @@ def test_pictures_show_both_outlines() -> None:
     label = (head.data > head.data.mean()).astype(np.uint8)
     drawn = three_planes(head, np.roll(label, 3, axis=0), label)
     assert set(drawn) == {"axial", "coronal", "sagittal"}
-    import base64
-    import io
-
-    from PIL import Image
-
     for png in drawn.values():
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).reshape(-1, 3).astype(int)
         for colour in (LABEL_RGB, MASK_RGB):
@@ -140,11 +138,6 @@ def test_a_picture_has_the_patients_right_on_the_left() -> None:
     label = np.zeros((30, 30, 30), np.uint8)
     label[20:25, 20:25, 20:25] = 1  # right, anterior, head, on a grid whose first axis goes to the right
     drawn = three_planes(Volume.from_array(data, np.diag([1.0, 1, 1, 1])), label, label)
-    import base64
-    import io
-
-    from PIL import Image
-
     for plane in ("axial", "coronal"):
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn[plane]))).convert("RGB")).astype(int)
         rows, columns = np.nonzero(np.abs(picture - MASK_RGB).max(axis=2) < 24)

@@ -59,8 +59,8 @@ def test_equals_the_others_on_tumors(realdata: Path, name: str, region: tuple[in
     reference = nib.load(realdata / "metrics" / "ref" / f"{name}.nii.gz")
     found = nib.load(realdata / "metrics" / "pred" / f"{PAIRS[name]}.nii.gz")
     a, b = (np.isin(np.asanyarray(image.dataobj), region) for image in (reference, found))
-    if not a.any() or not b.any():
-        pytest.skip("an empty mask, for which the others have no number")
+    assert a.any()
+    assert b.any()  # for an empty mask the others have no number
     box = tuple(slice(max(0, x.min() - 3), x.max() + 4) for x in np.nonzero(a | b))  # MONAI is slow on the rest
     check(a[box], b[box], tuple(float(s) for s in reference.header.get_zooms()[:3]))
 

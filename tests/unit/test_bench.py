@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,6 @@ QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "turn_s": 0, "pi
 
 def plan(*bundles: Path, **changes: Any) -> Plan:
     return Plan.build("test", {"bundles": [{"path": path} for path in bundles], **QUICK, **changes})
-
-
-@pytest.fixture(scope="module")
-def module_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bench")
 
 
 @pytest.fixture
@@ -176,6 +172,50 @@ def test_a_silent_child_is_ended(tiny: Path) -> None:
         bench(plan(tiny, what=("network",), timeout_s=0.01))
 
 
+def test_what_was_measured_is_kept_when_the_reference_ends(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second pass: the first stands. In the first: there is nothing to keep, and the error is said."""
+    ask, started = Child.ask, []
+
+    def killing(self: Child, word: str) -> dict[str, Any]:
+        if word == "go" and self.pid not in started:
+            started.append(self.pid)
+            if len(started) == fatal:
+                os.kill(self.pid, signal.SIGKILL)
+        return ask(self, word)
+
+    monkeypatch.setattr(Child, "ask", killing)
+    fatal = 3  # reference and network of the first pass, then the reference of the second
+    suite = bench(plan(tiny, what=("network",)))
+    assert suite.partial
+    assert any("ended early: the reference workload was killed" in doubt for doubt in suite.doubts)
+    assert len(suite.benchmarks[0].values_s) == 3
+    started.clear()
+    fatal = 1
+    with pytest.raises(BenchmarkError, match="the reference workload was killed"):
+        bench(plan(tiny, what=("network",)))
+
+
+def test_a_scan_in_which_a_network_sees_nothing_is_refused(
+    make_bundle: Callable[..., Path], content: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = content()["stages"][0]
+    first["name"], first["decode"] = (
+        "first",
+        {**first["decode"], "regions": [{"channel": 1, "threshold": 2, "label": 1}]},
+    )
+    second = {
+        **content()["stages"][0],
+        "name": "second",
+        "networks": ["late"],
+        "region": {"kind": "box-of", "stage": "first"},
+    }
+    net = content()["networks"]["net"]
+    late = {**net, "xml": "networks/late.xml", "bin": "networks/late.bin"}
+    two = make_bundle("two", stages=[first, second], networks={"net": net, "late": late})
+    with pytest.raises(BenchmarkError, match="preparing two: network late of .* sees nothing of the scan"):
+        bench(plan(two, what=("network",)))
+
+
 def test_an_interrupted_suite_is_marked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask, calls = Child.ask, []
 
@@ -257,23 +297,19 @@ def test_what_cannot_be_served(tiny: Path, backend: Any, isa: Any, message: str)
     assert (message in reason) if message else reason == ""
 
 
-def test_bf16_below_bf16_is_not_served(make_bundle: Callable[..., Path], content: Callable[..., Any]) -> None:
-    stages = content()["stages"]
-    stages[0]["inference_precision"] = "bf16"
-    manifest = Bundle.open(make_bundle("plain")).manifest.model_copy(update={"stages": tuple(
-        type(Bundle.open(make_bundle("same")).manifest.stages[0]).model_validate(stage) for stage in stages)})  # fmt: skip
-
-    class Opened:
-        pass
-
-    opened: Any = Opened()
-    opened.manifest = manifest
-    bundle = Contestant(path=Path("b"))
+def test_bf16_below_bf16_is_not_served(tiny: Path) -> None:
+    fp32 = Bundle.open(tiny)
+    stage = fp32.manifest.stages[0].model_copy(update={"inference_precision": "bf16"})
+    bf16 = replace(fp32, manifest=fp32.manifest.model_copy(update={"stages": (stage,)}))
     has = ("avx2", "avx512f", "avx512_bf16")
-    assert reason_against(Cell(bundle, "openvino", "native", 1, "network"), opened, has) == ""
-    assert "bf16" in reason_against(Cell(bundle, "openvino", "avx512", 1, "network"), opened, has)
-    assert "bf16" in reason_against(Cell(bundle, "openvino", "native", 1, "network"), opened, ("avx2",))
-    assert "fp32 bundle" in reason_against(Cell(bundle, "torch", "native", 1, "network"), opened, has)
+
+    def reason(backend: Any, isa: Any, features: tuple[str, ...]) -> str:
+        return reason_against(Cell(Contestant(path=tiny), backend, isa, 1, "network"), bf16, features)
+
+    assert reason("openvino", "native", has) == ""
+    assert "bf16" in reason("openvino", "avx512", has)
+    assert "bf16" in reason("openvino", "native", ("avx2",))
+    assert "fp32 bundle" in reason("torch", "native", has)
 
 
 def test_a_recipe_of_something_else_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -340,6 +376,10 @@ def test_the_commands(tiny: Path, tmp_path: Path) -> None:
     worse = CliRunner().invoke(app, ["compare", str(suite), str(slower)])
     assert type(worse.exception).__name__ == "RegressionError"
     assert "regression: tiny, openvino f32, 1 core, network: latency" in worse.output
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("", encoding="utf-8")
+    other = CliRunner().invoke(app, ["bench", str(tiny), "--recipe", str(recipe), "-o", str(tmp_path / "x.json")])
+    assert "none of the bundles was exported from this recipe" in str(other.exception)
     assert CliRunner().invoke(app, ["bench", "-o", str(tmp_path / "x.json")]).exit_code == 2
     assert (
         CliRunner().invoke(app, ["bench", str(tiny), "--cores", "two", "-o", str(tmp_path / "x.json")]).exit_code == 2

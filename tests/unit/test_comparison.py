@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -134,7 +135,7 @@ def test_fatter_or_worse(changes: dict[str, Any], message: str) -> None:
     found = compare(suite(), suite(**changes))
     assert not found.met
     assert len(found.regressions) == 1
-    assert __import__("re").search(message, found.regressions[0])
+    assert re.search(message, found.regressions[0])
 
 
 def test_limits_are_the_callers() -> None:

@@ -78,7 +78,7 @@ class Comparison:
     def regressions(self) -> list[str]:
         """What is worse beyond the limits, in words; empty if nothing is."""
         worse = [
-            f"{c.benchmark}: {c.quantity} {_value(c, c.base)} → {_value(c, c.new)} ({_change(c)}, "
+            f"{c.benchmark}: {c.quantity} {_value(c, c.base)} → {_value(c, c.new)} ({_signed(c, c.change)}, "
             f"allowed {_signed(c, c.limit)})"
             for c in self.changes
             if c.verdict == "regression"
@@ -135,7 +135,7 @@ class Comparison:
                 c.quantity,
                 _value(c, c.base),
                 _value(c, c.new),
-                _change(c),
+                _signed(c, c.change),
                 "" if c.detectable is None else f"{100 * c.detectable:.1f}%",
                 c.verdict,
             ]
@@ -285,10 +285,6 @@ def _signed(change: Change, value: float) -> str:
     if change.quantity.endswith("HD95"):
         return f"{value:+.2f} mm"
     return f"{100 * value:+.1f}%"
-
-
-def _change(change: Change) -> str:
-    return _signed(change, change.change)
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lowres_seg import toml
 from lowres_seg.errors import BenchmarkError
 from lowres_seg.manifest import first_problem
 from lowres_seg.metrics import Definition
@@ -146,18 +146,7 @@ class Plan(BaseModel):
         BenchmarkError
             If it cannot be read, or is no valid plan.
         """
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-
-        try:
-            with path.open("rb") as stream:
-                content = tomllib.load(stream)
-        except OSError as error:
-            raise BenchmarkError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BenchmarkError(f"{path}: is not TOML ({error})") from error
+        content = toml.read(path, BenchmarkError)
         here = path.parent
         for bundle in content.get("bundles", []):
             bundle |= {key: here / bundle[key] for key in ("path", "recipe", "weights") if key in bundle}
@@ -179,6 +168,11 @@ class Cell:
     isa: Isa
     cores: int
     what: What
+
+    @property
+    def key(self) -> tuple[str, Backend, Isa, int, What]:
+        """As that of the benchmark that comes of it."""
+        return (self.bundle.name, self.backend, self.isa, self.cores, self.what)
 
     def __str__(self) -> str:
         limited = "" if self.isa == "native" else f", limited to {self.isa}"

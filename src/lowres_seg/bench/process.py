@@ -74,13 +74,13 @@ class Child:
         descriptor = self._process.stdout.fileno()
         end = time.monotonic() + self._timeout_s
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([descriptor], [], [], 0.5)
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, min(0.5, end - time.monotonic())))
             if ready:
                 read = os.read(descriptor, 1 << 20)
                 if not read:
                     raise ChildError(self._epitaph())
                 self._buffer += read
-            elif time.monotonic() > end:
+            elif time.monotonic() >= end:
                 self.kill()
                 raise ChildError(f"gave no answer within {self._timeout_s:g} s and was ended")
             elif watch:
@@ -146,8 +146,8 @@ class _on:  # noqa: N801 - reads as a word
             os.sched_setaffinity(0, self._before)
 
 
-def one_answer(child: Child) -> dict[str, Any]:
-    """What a child that does one thing gives.
+def one_answer(child: Child, what: str) -> dict[str, Any]:
+    """What a child that does one thing gives; `what` it does, for the message if it fails.
 
     Raises
     ------
@@ -157,15 +157,18 @@ def one_answer(child: Child) -> dict[str, Any]:
     try:
         return child.answer()
     except ChildError as error:
-        raise BenchmarkError(f"a preparing process {error}") from error
+        raise BenchmarkError(f"{what}: {error}") from error
     finally:
         child.kill()
 
 
+#: Settings of the caller that a child does not take over.
+REPLACED = frozenset({"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
+
+
 def _environment(spec: Spec, isa: Isa) -> dict[str, str]:
     """Environment of a child: threads and instruction sets as asked for, whatever the caller's says."""
-    own = {"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment = {name: value for name, value in os.environ.items() if name not in REPLACED}
     environment |= {"OMP_NUM_THREADS": str(spec.threads), "MKL_NUM_THREADS": str(spec.threads)}
     limit = ISA_LIMITS[isa][0]
     if limit:

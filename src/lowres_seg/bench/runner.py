@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -103,14 +103,19 @@ class _Bench:
             for number in range(self.plan.passes):
                 self._pass(number, [m for m in measurements if not m.failure])
             self.doubts += statistics.busy(before, host.load())
-            peaks = self._peaks()
             judged = self._judge([m for m in measurements if not m.failure])
+            peaks = self._peaks()
+        except BenchmarkError as error:
+            if not any(m.runs for m in measurements):
+                raise
+            self.partial = True
+            self.doubts.append(f"ended early: {error}")
         except KeyboardInterrupt:
             self.partial = True
             self.doubts.append("interrupted: what was not complete is missing")
         done = [self._benchmark(m, peaks, judged) for m in measurements] + unserved
-        order = {str(cell): place for place, cell in enumerate(cells(self.plan, self.cores))}
-        done.sort(key=lambda b: order[_cell_name(b)])
+        order = [cell.key for cell in cells(self.plan, self.cores)]
+        done.sort(key=lambda b: order.index(b.key))
         pictures = [p for found in judged.values() if not isinstance(found, str) for p in found[1]]
         return Suite(
             lowres_seg=lowres_seg.__version__,
@@ -163,7 +168,7 @@ class _Bench:
             folder = self.folder / f"inputs-{name}"
             folder.mkdir()
             spec = Spec("prepare", str(bundle.path), threads=max(self.cores), scan=self._scan(name), folder=str(folder))
-            prepared[name] = one_answer(self._child(spec, max(self.cores), "native"))
+            prepared[name] = one_answer(self._child(spec, max(self.cores), "native"), f"preparing {name}")
         measurements, unserved = [], []
         for cell in cells(self.plan, self.cores):
             bundle = self.bundles[cell.bundle.name]
@@ -200,15 +205,13 @@ class _Bench:
             references: dict[int, tuple[Child, list[float]]] = {}
             for cores in {m.cell.cores for m in measurements}:
                 self.notify(f"{where}: starting the reference on {cores} cores")
-                child = self._child(
-                    Spec("reference", threads=cores, warm_up=1, turn_s=self.plan.turn_s), cores, "native"
-                )
+                spec = Spec("reference", threads=cores, warm_up=1, turn_s=self.plan.turn_s)
+                child = self._child(spec, cores, "native")
                 stack.callback(child.kill)
+                with _reference():
+                    child.answer()
+                    child.answer()
                 references[cores] = (child, [])
-                try:
-                    child.answer(), child.answer()
-                except ChildError as error:
-                    raise BenchmarkError(f"the reference workload {error}") from error
             live: list[tuple[_Measurement, _Turns]] = []
             for m in measurements:
                 self.notify(f"{where}: starting {m.cell}")
@@ -218,7 +221,8 @@ class _Bench:
             for turn in range(self.plan.rounds):
                 self.notify(f"{where}, round {turn + 1} of {self.plan.rounds}")
                 for child, values in references.values():
-                    values.extend(_asked(child, "go", "the reference workload")["values_s"])
+                    with _reference():
+                        values.extend(child.ask("go")["values_s"])
                 order.shuffle(live)
                 for m, turns in list(live):
                     if not self._turn(m, turns):
@@ -272,7 +276,7 @@ class _Bench:
         for cores in self.cores:
             for isa in self.plan.isa:
                 self.notify(f"measuring the peak of this CPU on {cores} cores, {isa}")
-                answer = one_answer(self._child(Spec("peak", threads=cores), cores, isa))
+                answer = one_answer(self._child(Spec("peak", threads=cores), cores, isa), "measuring the peak")
                 found.append(Peak(cores=cores, isa=isa, macs_per_s=answer["macs_per_s"]))
         return found
 
@@ -339,11 +343,13 @@ def _check_host(plan: Plan, cores: Sequence[int], machine: host.Host) -> None:
             raise BenchmarkError(f"--isa {isa}: this CPU has no {lacking[0]}, so there is nothing to limit it to")
 
 
-def _asked(child: Child, word: str, who: str) -> dict[str, Any]:
+@contextmanager
+def _reference() -> Iterator[None]:
+    """Without the reference workload the rest cannot be compared: its end is everybody's."""
     try:
-        return child.ask(word)
+        yield
     except ChildError as error:
-        raise BenchmarkError(f"{who} {error}") from error
+        raise BenchmarkError(f"the reference workload {error}") from error
 
 
 def _empty(cell: Cell, bundle: Bundle, status: Any, reason: str) -> Benchmark:
@@ -360,8 +366,3 @@ def _empty(cell: Cell, bundle: Bundle, status: Any, reason: str) -> Benchmark:
         status=status,
         reason=reason,
     )
-
-
-def _cell_name(b: Benchmark) -> str:
-    limited = "" if b.isa == "native" else f", limited to {b.isa}"
-    return f"{b.bundle}, {b.backend}, {b.cores} cores{limited}, {b.what}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lowres_seg import engine, host
 from lowres_seg.bench.plan import Cell, Contestant, Plan
+from lowres_seg.bench.process import REPLACED
 from lowres_seg.bench.suite import HostFacts
 from lowres_seg.bundle import Bundle, file_sha256
 from lowres_seg.errors import BenchmarkError
@@ -80,9 +81,10 @@ def _weights(contestant: Contestant, source: str) -> Path:
 def precisions(cell: Cell, bundle: Bundle) -> tuple[Literal["fp32", "int8"], str]:
     """Precision of the weights, and what the CPU computes in."""
     int8 = any(network.precision == "int8" for network in bundle.manifest.networks.values())
-    if cell.backend != "openvino":
-        return "int8" if int8 else "fp32", "f32"
-    return "int8" if int8 else "fp32", "+".join(sorted({s.inference_precision for s in bundle.manifest.stages}))
+    inference = (
+        sorted({s.inference_precision for s in bundle.manifest.stages}) if cell.backend == "openvino" else ["f32"]
+    )
+    return "int8" if int8 else "fp32", "+".join(inference)
 
 
 def files(cell: Cell, bundle: Bundle) -> dict[str, Any]:
@@ -116,6 +118,10 @@ def host_facts(plan: Plan, machine: host.Host) -> HostFacts:
         governor=host.governor(),
         system=machine.system,
         versions=versions,
-        thread_settings={name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)},
+        thread_settings={
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_SETTINGS) and name not in REPLACED
+        },
         load_average=host.load_average(),
     )

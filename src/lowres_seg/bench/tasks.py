@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lowres_seg import engine, metrics
+from lowres_seg import engine, metrics, reference
 from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle import Bundle
 from lowres_seg.cases import Case
-from lowres_seg.engine import Recorder
-from lowres_seg.segmenter import Segmenter, compile_networks
+from lowres_seg.errors import InputError
+from lowres_seg.segmenter import Segmenter
 from lowres_seg.volume import Volume
 
 
@@ -24,13 +24,11 @@ def prepare(spec: Spec) -> dict[str, Any]:
     scan = {channel: Volume.load(path) for channel, path in spec.scan.items()}
     paths = dict(spec.scan)
     if not scan:
-        scan = reference_scan(bundle)
+        scan = dict(reference.read(bundle.file(bundle.manifest.reference.file), bundle.manifest.channels).scan)
         for channel, volume in scan.items():
             paths[channel] = str(folder / f"{channel}.nii.gz")
             volume.save(Path(paths[channel]))
-    engines = compile_networks(bundle.manifest, bundle.path, threads=spec.threads)
-    recorders = {name: [Recorder(one) for one in group] for name, group in engines.items()}
-    Segmenter(bundle.manifest, recorders, threads=spec.threads).predict(scan)
+    _, recorders = Segmenter.load(spec.bundle, threads=spec.threads).recorded(scan)
     feeds: list[dict[str, str]] = []
     for stage in bundle.manifest.stages:
         for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
@@ -38,16 +36,14 @@ def prepare(spec: Spec) -> dict[str, Any]:
                 file = folder / f"{len(feeds)}.npy"
                 np.save(file, x)
                 feeds.append({"step": f"{stage.name}.network", "network": name, "file": str(file)})
+    blind = [name for name in bundle.manifest.networks if name not in {feed["network"] for feed in feeds}]
+    if blind:
+        raise InputError(
+            f"network {blind[0]} of {spec.bundle} sees nothing of the scan: the stage before it finds no foreground; "
+            "name another scan"
+        )
     work = {name: engine.macs(bundle.file(entry.xml)) for name, entry in bundle.manifest.networks.items()}
     return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds)}
-
-
-def reference_scan(bundle: Bundle) -> dict[str, Volume]:
-    """Scan of a bundle's reference case."""
-    from lowres_seg import reference
-
-    file = bundle.file(bundle.manifest.reference.file)
-    return dict(reference.read(file, bundle.manifest.channels).scan)
 
 
 def judge(spec: Spec) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lowres_seg import bundle as bundles
 from lowres_seg import host, phantom
 from lowres_seg.bundle import Bundle, file_sha256
-from lowres_seg.engine import Engine, Recorder
+from lowres_seg.engine import Engine
 from lowres_seg.errors import ExportError
 from lowres_seg.export import ir, onnx_graph, torch_network
 from lowres_seg.export import recipe as recipes
@@ -190,8 +190,7 @@ def _scan_parity(
     volume: Scan | Mapping[str, Scan],
     threads: int,
 ) -> list[ParityReport]:
-    recorders = {stage: [Recorder(engine) for engine in group] for stage, group in engines.items()}
-    Segmenter(draft, recorders, threads=threads).predict(volume)
+    _, recorders = Segmenter(draft, engines, threads=threads).recorded(volume)
     reports = []
     for one in exported:
         stage = plan.stage_of(one.name)

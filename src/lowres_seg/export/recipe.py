@@ -6,21 +6,16 @@ Its ``[[stages]]`` and ``[[labels]]`` are those of the manifest.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lowres_seg import toml
 from lowres_seg.bundle import file_sha256
 from lowres_seg.errors import ExportError
 from lowres_seg.manifest import Label, Sha256, check_stages, first_problem
 from lowres_seg.stage import Name, Stage
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class _Part(BaseModel):
@@ -128,13 +123,7 @@ def load(path: Path) -> Recipe:
     ExportError
         If it is missing, no TOML, or not a valid recipe.
     """
-    try:
-        with path.open("rb") as stream:
-            content = tomllib.load(stream)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: is not TOML ({error})") from error
+    content = toml.read(path, ExportError)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from lowres_seg import host
 from lowres_seg.bundle import Bundle
-from lowres_seg.engine import Recorder
 from lowres_seg.errors import QuantizationError
 from lowres_seg.manifest import Manifest
 from lowres_seg.quantize import int8
@@ -101,17 +100,12 @@ def prepared_inputs(bundle: Bundle, scans: Sequence[Scan]) -> dict[str, list[Arr
     """
     manifest = bundle.manifest
     collected: dict[str, list[Array]] = {name: [] for name in manifest.networks}
-    threads = host.inspect().threads
-    engines = compile_networks(manifest, bundle.path, threads=threads, lean=True)
-    recorders = {name: [Recorder(engine) for engine in group] for name, group in engines.items()}
-    runtime = Segmenter(manifest, recorders, threads=threads)
+    runtime = segmenter(manifest, bundle.path)
     for scan in scans:
-        runtime.predict(scan)
+        _, recorders = runtime.recorded(scan)
         for stage in manifest.stages:
             for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
                 collected[name] += recorder.inputs
-                recorder.inputs.clear()
-                recorder.outputs.clear()
     empty = [name for name, arrays in collected.items() if not arrays]
     if empty:
         raise QuantizationError(

@@ -1,0 +1,32 @@
+"""TOML files. On Python 3.10 they need the extra that brings tomli."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lowres_seg.errors import LowresSegError
+
+
+def read(path: Path, error: type[LowresSegError]) -> dict[str, Any]:
+    """Content of a TOML file.
+
+    Raises
+    ------
+    LowresSegError
+        As `error`, if it cannot be read or is no TOML.
+    """
+    # Not at the top: whoever reads no TOML needs no tomli.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror})") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: is not TOML ({problem})") from problem
