@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ class Outcome:
         Why there is no mask.
     voxels, volumes_ml : dict of str to number
         By label.
+    numbers : dict of str to float
+        By class, of a bundle that classifies.
     timings_s : dict of str to float
         As in `Segmentation`, with ``save``.
     doubts : tuple of str
@@ -52,9 +55,18 @@ class Outcome:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
-def plan(inputs: Sequence[str], output: Path, channels: Sequence[str], *, force: bool, apply_mask: bool) -> list[Job]:
+def plan(
+    inputs: Sequence[str],
+    output: Path,
+    channels: Sequence[str],
+    *,
+    force: bool,
+    apply_mask: bool,
+    masks: bool = True,
+) -> list[Job]:
     """Say which mask goes where, and refuse before anything runs what could not be written.
 
     Parameters
@@ -62,13 +74,16 @@ def plan(inputs: Sequence[str], output: Path, channels: Sequence[str], *, force:
     inputs : sequence of str
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan.
     output : pathlib.Path
-        A NIfTI file for one scan; a folder for several, made if it is missing.
+        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
+        missing.
     channels : sequence of str
         Of the bundle.
     force : bool
         Whether existing files may be replaced.
     apply_mask : bool
         Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
+    masks : bool
+        Whether the bundle gives masks, and not a number for each class.
 
     Raises
     ------
@@ -88,14 +103,17 @@ def plan(inputs: Sequence[str], output: Path, channels: Sequence[str], *, force:
         raise InputError(f"the bundle takes the channels {', '.join(channels)}; give {example}")
     else:
         scans = [{channels[0]: path} for _, path in words]
-    if output.name.endswith(NIFTI_SUFFIXES):
+    suffixes, ending = (NIFTI_SUFFIXES, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
+    if apply_mask and not masks:
+        raise InputError("the bundle classifies and gives no mask to apply")
+    if output.name.endswith(suffixes):
         if len(scans) > 1:
             raise InputError(f"{output}: is one file for {len(scans)} scans; name a folder")
         jobs = [Job(scans[0], output)]
     else:
         if output.exists() and not output.is_dir():
-            raise InputError(f"{output}: is a file and no NIfTI; name a folder, or a file that ends in .nii.gz or .nii")
-        jobs = [Job(scan, output / f"{stem(next(iter(scan.values())))}_mask.nii.gz") for scan in scans]
+            raise InputError(f"{output}: is a file; name a folder, or a file that ends in {' or '.join(suffixes)}")
+        jobs = [Job(scan, output / (stem(next(iter(scan.values()))) + ending)) for scan in scans]
         twice = [job.output.name for job in jobs if sum(other.output == job.output for other in jobs) > 1]
         if twice:
             raise InputError(f"two scans would both be written to {twice[0]}; segment them into different folders")
@@ -118,7 +136,7 @@ def run(segmenter: Segmenter, jobs: Sequence[Job], *, force: bool) -> Iterator[O
             start = perf_counter()
             _save(result, job, force=force)
             timings = result.timings_s | {"save": perf_counter() - start}
-            yield Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts)
+            yield Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers)
         except LowresSegError as error:
             yield Outcome(job, error=str(error))
 
@@ -183,6 +201,10 @@ def _masked_paths(job: Job) -> dict[str, Path]:
 
 
 def _save(result: Segmentation, job: Job, *, force: bool) -> None:
+    if not result.label_names:
+        with atomic.file(job.output, force=force) as staged:
+            staged.write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
+        return
     masked = {target: _masked(Volume.load(job.scan[channel]), result) for channel, target in job.masked.items()}
     result.labels.save(job.output, force=force)
     for target, volume in masked.items():

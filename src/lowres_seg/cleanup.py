@@ -13,7 +13,7 @@ import fill_voids
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.stage import CleanupRule, FillHoles, LargestComponent
+from lowres_seg.rules import CleanupRule, FillHoles, LargestComponent, SmallComponents, SmallLabel
 
 
 def clean(labels: NDArray[np.uint8], rules: Sequence[CleanupRule]) -> NDArray[np.uint8]:
@@ -21,8 +21,12 @@ def clean(labels: NDArray[np.uint8], rules: Sequence[CleanupRule]) -> NDArray[np
     for rule in rules:
         if isinstance(rule, LargestComponent):
             labels = keep_largest(labels, rule.connectivity)
-        else:
+        elif isinstance(rule, FillHoles):
             labels = fill_holes(labels, rule)
+        elif isinstance(rule, SmallComponents):
+            labels = change_small_components(labels, rule)
+        else:
+            labels = change_small_label(labels, rule)
     return labels
 
 
@@ -47,3 +51,25 @@ def fill_holes(labels: NDArray[np.uint8], rule: FillHoles) -> NDArray[np.uint8]:
             filled[index] = fill_voids.fill(np.asfortranarray(filled[index]))
         filled = np.moveaxis(filled, 0, rule.slices_along)
     return np.where(np.asarray(filled, dtype=bool) & (labels == 0), rule.label, labels).astype(np.uint8, copy=False)
+
+
+def change_small_components(labels: NDArray[np.uint8], rule: SmallComponents) -> NDArray[np.uint8]:
+    """Give components of `rule.label` with too few voxels the label that they become."""
+    components = cc3d.connected_components(labels == rule.label, connectivity=rule.connectivity)
+    small = np.bincount(components.ravel()) < rule.fewer_than
+    small[0] = False
+    return np.where(small[components], rule.becomes, labels).astype(np.uint8, copy=False)
+
+
+def change_small_label(labels: NDArray[np.uint8], rule: SmallLabel) -> NDArray[np.uint8]:
+    """Give all of `rule.label` the label that it becomes, if it has too few voxels."""
+    where = labels == rule.label
+    few = np.count_nonzero(where) < rule.fewer_than
+    if not few or (rule.beside is not None and not np.count_nonzero(labels == rule.beside) > rule.beside_more_than):
+        return labels
+    return np.where(where, rule.becomes, labels).astype(np.uint8, copy=False)
+
+
+def inside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask with its cavities filled: background that no path of faces leads out of."""
+    return np.ascontiguousarray(fill_voids.fill(np.asfortranarray(mask)), dtype=bool)

@@ -19,7 +19,7 @@ from rich.table import Table
 from lowres_seg import __version__, batch, cli_bench, cli_build, engine, extras, host, screen
 from lowres_seg.bundle import Bundle
 from lowres_seg.errors import AccuracyDropError, LowresSegError, ParityError, RegressionError
-from lowres_seg.options import AsJson, BundlePath, Debug, Force, Quiet, Threads, Verbose, app
+from lowres_seg.options import AsJson, BundlePath, Debug, Force, Quiet, Threads, Verbose, amount, app
 from lowres_seg.screen import bar, err, out, plain, print_json, steps
 from lowres_seg.segmenter import Segmenter
 
@@ -63,7 +63,10 @@ def predict(
         typer.Argument(metavar="INPUT...", help="Scans (.nii, .nii.gz); or CHANNEL=PATH for each channel of one scan."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Mask to write; a folder when there are several scans.")
+        Path,
+        typer.Option(
+            "-o", "--output", help="Mask to write, .json if the bundle classifies; a folder for several scans."
+        ),
     ],
     *,
     volume_table: Annotated[
@@ -74,6 +77,9 @@ def predict(
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
     threads: Threads = None,
+    max_ram: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -84,9 +90,11 @@ def predict(
         from lowres_seg import atomic
 
         atomic.check_target(volume_table, force=force)
+    bound = None if max_ram is None else int(amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9}))
     manifest = Bundle.open(bundle).manifest
-    jobs = batch.plan(inputs, output, manifest.channels, force=force, apply_mask=apply_mask)
-    segmenter = Segmenter.load(bundle, threads=threads, lean=len(jobs) == 1)
+    masks = bool(manifest.labels)
+    jobs = batch.plan(inputs, output, manifest.channels, force=force, apply_mask=apply_mask, masks=masks)
+    segmenter = Segmenter.load(bundle, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
     outcomes = []
     with bar("segmenting", len(jobs), quiet=quiet) as advance:
         for outcome in batch.run(segmenter, jobs, force=force):
@@ -98,8 +106,9 @@ def predict(
             for doubt in outcome.doubts:
                 err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
             if not as_json and not quiet:
-                volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items())
-                out.print(plain(f"{outcome.job.output}: {volumes} ({sum(outcome.timings_s.values()):.2f} s)"))
+                found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
+                found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
+                out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({sum(outcome.timings_s.values()):.2f} s)"))
                 if verbose:
                     out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
     if volume_table is not None:
@@ -229,6 +238,7 @@ def _case(outcome: batch.Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "voxels": outcome.voxels,
         "volumes_ml": outcome.volumes_ml,
+        "numbers": outcome.numbers,
         "timings_s": outcome.timings_s,
         "doubts": list(outcome.doubts),
     }

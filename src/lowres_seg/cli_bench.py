@@ -166,12 +166,12 @@ def _listed(option: str, text: str | None) -> list[Any] | None:
 def _contestant(path: Path, recipe: Path | None, weights: Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "weights": weights}
     if recipe is not None:
-        from lowres_seg.bundle import file_sha256
+        from lowres_seg.export.recipe import digest
 
         # Several bundles may come from several recipes: torch runs those that come from this one.
-        if not recipe.is_file():
-            raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml")
-        if file_sha256(recipe) == Bundle.open(path).manifest.lineage.recipe:
+        if not recipe.exists():
+            raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml, or the folder that was exported")
+        if digest(recipe) == Bundle.open(path).manifest.lineage.recipe:
             found["recipe"] = recipe
     return found
 

@@ -18,7 +18,10 @@ from lowres_seg.screen import out, plain, print_json, steps
 @app.command()
 def export(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="recipe.toml, or a TorchScript, ONNX or checkpoint file.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="recipe.toml; nnU-Net v2 folder; MONAI bundle; TorchScript, ONNX or checkpoint file."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     *,
@@ -32,14 +35,32 @@ def export(
         list[str] | None,
         typer.Option(metavar="PATH", help="Scan to check parity on as well; CHANNEL=PATH, repeated, for several."),
     ] = None,
+    folds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Folds of an nnU-Net folder.", show_default="all of them")
+    ] = None,
+    mirror: Annotated[bool, typer.Option(help="Mirror as nnU-Net does at inference.")] = True,
+    orientation: Annotated[
+        str | None,
+        typer.Option(
+            help="Orientation of the files that nnU-Net was trained on, such as LPS.", show_default="as stored"
+        ),
+    ] = None,
+    plans_network: Annotated[
+        bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
+    ] = False,
+    reestimate_norm: Annotated[
+        Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Keep the ONNX graphs in the bundle.")] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a trained network into a bundle, and check that it still gives the same numbers."""
+    from lowres_seg.export import Options
     from lowres_seg.export import export as run
 
+    options = Options(tuple(folds.split(",")) if folds else (), mirror, orientation, plans_network)
     with steps(quiet=quiet) as notify:
         bundle = run(
             source,
@@ -47,6 +68,8 @@ def export(
             recipe=recipe,
             weights=weights,
             volume=batch.one_scan(volume) if volume else None,
+            options=options,
+            reestimate_norm=reestimate_norm,
             keep_onnx=onnx,
             force=force,
             notify=notify,
@@ -70,6 +93,11 @@ def export(
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
             out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+        for moved in report["norms_reestimated"]:
+            out.print(
+                f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "
+                f" {moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
+            )
         out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
 
 

@@ -118,7 +118,7 @@ class OpenVinoEngine:
 
 
 class TransientEngine:
-    """A network that is compiled for each run and let go after it: slower from the second run on, but leaner.
+    """A network that is compiled when it first runs, and let go when it is released: leaner where there are several.
 
     Parameters are those of `OpenVinoEngine`.
     """
@@ -127,6 +127,7 @@ class TransientEngine:
         self._network = network
         self._threads = threads
         self._inference_precision: InferencePrecision = inference_precision
+        self._engine: OpenVinoEngine | None = None
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
@@ -136,9 +137,15 @@ class TransientEngine:
         EngineError
             If OpenVINO cannot read, compile or run the network.
         """
-        engine = OpenVinoEngine(self._network, threads=self._threads, inference_precision=self._inference_precision)
-        # The array owns a share of its memory, so it outlives the engine.
-        return engine.run(x)
+        if self._engine is None:
+            self._engine = OpenVinoEngine(
+                self._network, threads=self._threads, inference_precision=self._inference_precision
+            )
+        return self._engine.run(x)
+
+    def release(self) -> None:
+        """Let the compiled network go. The last result owns a share of its memory, and outlives it."""
+        self._engine = None
 
 
 @dataclass(eq=False)
@@ -149,18 +156,42 @@ class Recorder:
     ----------
     inputs, outputs : list of (1, C, D, H, W) ndarray
         Copies, in the order of the calls.
+    most : int or None
+        How many calls are kept at the most: then every second, every fourth …, so that they stay evenly spread.
     """
 
     engine: Engine
+    most: int | None = None
     inputs: list[NDArray[np.float32]] = field(default_factory=list)
     outputs: list[NDArray[np.float32]] = field(default_factory=list)
+    _calls: int = 0
+    _step: int = 1
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the other engine and keep copies of what it took and gave."""
-        self.inputs.append(x.copy())
+        keep = self._calls % self._step == 0
+        self._calls += 1
+        if keep:
+            self.inputs.append(x.copy())
         result = self.engine.run(x)
-        self.outputs.append(result.copy())
+        if keep:
+            self.outputs.append(result.copy())
+        if self.most is not None and len(self.inputs) > self.most:
+            del self.inputs[1::2], self.outputs[1::2]
+            self._step *= 2
         return result
+
+
+def is_transient(engine: Engine) -> bool:
+    """Whether an engine is compiled when it first runs and wants to be released."""
+    return isinstance(engine.engine if isinstance(engine, Recorder) else engine, TransientEngine)
+
+
+def release(engine: Engine) -> None:
+    """Tell an engine that it will not run again soon."""
+    inner = engine.engine if isinstance(engine, Recorder) else engine
+    if isinstance(inner, TransientEngine):
+        inner.release()
 
 
 def resize(
@@ -259,6 +290,11 @@ def node_macs(node: Any) -> int:
         inner = node.input_value(0).shape[-2 if node.get_attributes()["transpose_a"] else -1]
         return int(np.prod(node.output(0).shape)) * int(inner)
     return 0
+
+
+def read_graph(xml: Path) -> Any:
+    """openvino.Model of an IR."""
+    return _core().read_model(xml)
 
 
 def write_ir(model: Any, xml: Path) -> None:

@@ -9,6 +9,8 @@ from lowres_seg.errors import MissingExtraError
 #: What each extra brings, by the name it is imported under. A test compares it with pyproject.toml.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "nnunet": ("torch", "onnx", "onnxscript", "onnxruntime", "dynamic_network_architectures"),
+    "monai": ("torch", "onnx", "onnxscript", "onnxruntime", "monai", "einops"),
     "quantize": ("nncf",),
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
 }

@@ -6,7 +6,8 @@ The JSON Schema of this module is published as ``docs/manifest.schema.json``; a 
 
 Schema versions
 ---------------
-1   the first.
+1   the first. It is read as it stands: version 2 only adds.
+2   windows, views, mirroring, votes, cascades, classes, and regions that are judged.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from lowres_seg.errors import ManifestError
-from lowres_seg.stage import BoxOf, LabelValue, Name, Part, PercentileScale, Regions, Stage
+from lowres_seg.rules import LabelValue, Name, Part, PercentileScale, SmallComponents, SmallLabel, ZScore
+from lowres_seg.stage import Argmax, BoxOf, Classes, Regions, Stage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -33,6 +35,13 @@ class Label(Part):
 
     value: LabelValue
     name: Name
+
+
+class JudgedRegion(Part):
+    """Labels that are judged together, such as whole tumor; among them may be some that only others' label maps use."""
+
+    name: Name
+    labels: tuple[LabelValue, ...] = Field(min_length=1)
 
 
 class Network(Part):
@@ -73,7 +82,7 @@ class Lineage(Part):
 class Manifest(Part):
     """The contract of a bundle."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: Name
     version: str = Field(min_length=1, max_length=64)
     description: str
@@ -81,7 +90,8 @@ class Manifest(Part):
     source: str = Field(description="Where the trained network was published")
     intended_use: str
     channels: tuple[Name, ...] = Field(min_length=1)
-    labels: tuple[Label, ...] = Field(min_length=1)
+    labels: tuple[Label, ...]
+    regions: tuple[JudgedRegion, ...] = Field(default=(), description="What is judged; each label, if there are none")
     stages: tuple[Stage, ...] = Field(min_length=1)
     networks: dict[Name, Network] = Field(min_length=1)
     reference: Reference
@@ -90,7 +100,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Manifest:
-        check_stages(self.stages, self.networks, [label.value for label in self.labels])
+        check_stages(self.stages, self.networks, [label.value for label in self.labels], self.channels)
         for path in [*self.files, *self._named_files()]:
             parts = PurePosixPath(path).parts
             if not re.fullmatch(r"[A-Za-z0-9_.\-/]+", path) or path.startswith("/") or ".." in parts or not parts:
@@ -100,10 +110,12 @@ class Manifest(Part):
         if unlisted:
             msg = f"files without a digest: {', '.join(unlisted)}"
             raise ValueError(msg)
-        for name, network in self.networks.items():
-            if len(network.input_shape) != 5 or network.input_shape[:2] != (1, len(self.channels)):
-                msg = f"network {name} takes {network.input_shape}, expected (1, {len(self.channels)}, D, H, W)"
-                raise ValueError(msg)
+        for stage in self.stages:
+            for name in stage.networks:
+                found, expected = self.networks[name].input_shape, stage.input_shape(name, len(self.channels))
+                if found != expected:
+                    msg = f"network {name} takes {found}, stage {stage.name} gives it {expected}"
+                    raise ValueError(msg)
         return self
 
     def _named_files(self) -> list[str]:
@@ -116,6 +128,18 @@ class Manifest(Part):
     def label_names(self) -> dict[int, str]:
         """Name of each label value."""
         return {label.value: label.name for label in self.labels}
+
+    @property
+    def judged(self) -> dict[str, tuple[int, ...]]:
+        """Label values of what Dice and HD95 are taken of, by name."""
+        if self.regions:
+            return {region.name: region.labels for region in self.regions}
+        return {label.name: (label.value,) for label in self.labels}
+
+    @property
+    def known_labels(self) -> list[int]:
+        """Label values that a label map to compare with may hold."""
+        return sorted({value for values in self.judged.values() for value in values} | set(self.label_names))
 
     @classmethod
     def parse(cls, text: str | bytes, *, where: str) -> Manifest:
@@ -133,10 +157,10 @@ class Manifest(Part):
         if not isinstance(content, dict):
             raise ManifestError(f"{where}: is {type(content).__name__}, expected a JSON object")
         version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             raise ManifestError(
-                f"{where}: has schema version {version!r}, this lowres-seg reads {SCHEMA_VERSION}; "
+                f"{where}: has schema version {version!r}, this lowres-seg reads 1 to {SCHEMA_VERSION}; "
                 + ("install a newer lowres-seg" if newer else "export the bundle again")
             )
         try:
@@ -149,7 +173,9 @@ class Manifest(Part):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def check_stages(stages: Iterable[Stage], networks: Mapping[str, Any], labels: Iterable[int]) -> None:
+def check_stages(
+    stages: Iterable[Stage], networks: Mapping[str, Any], labels: Iterable[int], channels: Iterable[str]
+) -> None:
     """Check that stages name only what exists before them.
 
     Raises
@@ -157,8 +183,8 @@ def check_stages(stages: Iterable[Stage], networks: Mapping[str, Any], labels: I
     ValueError
         With the first reference that leads nowhere.
     """
-    labels = set(labels)
-    done: list[str] = []
+    labels, channels = set(labels), list(channels)
+    done: dict[str, Stage] = {}
     stages = list(stages)
     for stage in stages:
         where = f"stage {stage.name}"
@@ -169,25 +195,49 @@ def check_stages(stages: Iterable[Stage], networks: Mapping[str, Any], labels: I
         if missing:
             msg = f"{where} names network {missing[0]}, the networks are {', '.join(networks)}"
             raise ValueError(msg)
-        named = [rule.statistics_of for rule in stage.normalise.rules if isinstance(rule, PercentileScale)]
-        if isinstance(stage.region, BoxOf):
-            named.append(stage.region.stage)
-        for other in named:
-            if other is not None and other not in done:
+        strange = [name for rule in stage.normalise.rules for name in rule.channels if name not in channels]
+        if strange:
+            msg = f"{where} names channel {strange[0]}, the channels are {', '.join(channels)}"
+            raise ValueError(msg)
+        for other in _others(stage):
+            if other not in done:
                 msg = f"{where} refers to stage {other}, which does not come before it"
                 raise ValueError(msg)
-        painted = (
-            {region.label for region in stage.decode.regions}
-            if isinstance(stage.decode, Regions)
-            else {label for label in stage.decode.labels if label}
-        )
+        if isinstance(stage.region, BoxOf) and done[stage.region.stage].decode.kind == "classes":
+            msg = f"{where} looks where stage {stage.region.stage} found something, which tells classes and no place"
+            raise ValueError(msg)
+        on_scan = [mask.stage for mask in stage.mask_channels] + ([] if stage.onto is None else [stage.onto])
+        for other in on_scan:
+            if done[other].restore.what == "nothing":
+                msg = f"{where} needs labels of stage {other}, which does not restore its result to the scan's grid"
+                raise ValueError(msg)
+        painted = _painted(stage)
         if stage.restore.what != "nothing" and not painted <= labels:
             msg = f"{where} writes labels {sorted(painted - labels)}, which the manifest does not name"
             raise ValueError(msg)
-        done.append(stage.name)
-    if stages and stages[-1].restore.what == "nothing":
+        done[stage.name] = stage
+    if stages and stages[-1].restore.what == "nothing" and not isinstance(stages[-1].decode, Classes):
         msg = f"stage {stages[-1].name} is the last one and must restore its result to the scan's grid"
         raise ValueError(msg)
+
+
+def _others(stage: Stage) -> list[str]:
+    """Stages that a stage needs."""
+    named = [r.statistics_of for r in stage.normalise.rules if isinstance(r, (PercentileScale, ZScore))]
+    if isinstance(stage.region, BoxOf):
+        named.append(stage.region.stage)
+    named += [mask.stage for mask in stage.mask_channels] + [stage.onto]
+    return [name for name in named if name is not None]
+
+
+def _painted(stage: Stage) -> set[int]:
+    """Labels that a stage may write."""
+    if isinstance(stage.decode, Regions):
+        found = {region.label for region in stage.decode.regions}
+    else:
+        found = set(stage.decode.labels) if isinstance(stage.decode, Argmax) else set()
+    found |= {rule.becomes for rule in stage.cleanup if isinstance(rule, (SmallComponents, SmallLabel))}
+    return found - {0}
 
 
 def first_problem(error: ValidationError) -> str:

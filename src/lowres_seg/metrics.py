@@ -21,7 +21,7 @@ Empty masks: both empty give Dice 1 and 0 mm; one empty gives Dice 0 and the dia
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -123,14 +123,14 @@ def hd95s_mm(
 def score(
     found: NDArray[np.uint8],
     truth: NDArray[np.uint8],
-    names: Mapping[int, str],
+    regions: Mapping[str, Sequence[int]],
     spacing_mm: Spacing,
     definition: Definition = "max-directed",
     *,
     threads: int = 1,
 ) -> dict[str, tuple[float, float]]:
-    """Dice and HD95 of each label of a label map, by the name of the label."""
-    pairs = {name: (found == value, truth == value) for value, name in names.items()}
+    """Dice and HD95 of each region, of which all label values are named."""
+    pairs = {name: (np.isin(found, values), np.isin(truth, values)) for name, values in regions.items()}
     return {
         name: (dice(a, b), hd95_mm(a, b, spacing_mm, definition, threads=threads)) for name, (a, b) in pairs.items()
     }

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.cleanup import keep_largest
 from lowres_seg.resample import Fit
-from lowres_seg.stage import BoxOf
+from lowres_seg.stage import BoxOf, NonZero
 from lowres_seg.volume import Box
+
+
+def box_of_nonzero(channels: Sequence[NDArray[np.float32]], rule: NonZero) -> Box:
+    """Box around the voxels that are not zero in every channel; all of the scan if there are none.
+
+    Parameters
+    ----------
+    channels : sequence of (I, J, K) ndarray
+    rule : NonZero
+        Margin.
+    """
+    start, stop = [], []
+    for axis, n in enumerate(channels[0].shape):
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(np.logical_or.reduce([channel.any(axis=others) for channel in channels]))
+        low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, n)
+        start.append(max(0, low - rule.margin_voxels))
+        stop.append(min(n, high + rule.margin_voxels))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def box_around(labels: NDArray[np.uint8], fit: Fit, region: Box, rule: BoxOf) -> Box | None:
@@ -26,7 +47,7 @@ def box_around(labels: NDArray[np.uint8], fit: Fit, region: Box, rule: BoxOf) ->
     rule : BoxOf
         Margin, rounding, and which slices count.
     """
-    foreground = labels != 0
+    foreground = (keep_largest(labels, 26) if rule.largest else labels) != 0
     start, stop = [], []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import host, reference
+from lowres_seg import host, memory, pipeline, reference
 from lowres_seg.bundle import Bundle
-from lowres_seg.cleanup import clean
-from lowres_seg.decode import labels_of, select
 from lowres_seg.engine import Engine, OpenVinoEngine, Recorder, TransientEngine
-from lowres_seg.errors import EngineError, InputError
-from lowres_seg.intensity import normalise
+from lowres_seg.errors import InputError
 from lowres_seg.manifest import Manifest
+from lowres_seg.pipeline import timed
 from lowres_seg.reference import SelfTest
-from lowres_seg.region import box_around
-from lowres_seg.resample import Fit
-from lowres_seg.stage import BoxOf, PercentileScale, Stage
-from lowres_seg.volume import Box, Reorientation, Volume
+from lowres_seg.volume import Volume
 
 Scan = Volume | str | os.PathLike[str]
 Array = NDArray[np.float32]
@@ -43,12 +36,15 @@ class Segmentation:
         Seconds by step, in the order in which they were taken: ``load``, then ``<stage>.<step>``.
     doubts : tuple of str
         What a reader of the result should know: an empty result, a header that does not say where left is.
+    numbers : dict of str to float
+        What a network that classifies the scan gives, by class.
     """
 
     labels: Volume
     label_names: dict[int, str]
     timings_s: dict[str, float]
     doubts: tuple[str, ...] = ()
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def voxels(self) -> dict[str, int]:
         """Number of voxels of each label."""
@@ -60,14 +56,22 @@ class Segmentation:
         return {name: count * self.labels.grid.voxel_ml for name, count in self.voxels().items()}
 
 
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """What a stage found, in its own orientation."""
+@dataclass(frozen=True)
+class _Bound:
+    """A bound on memory, and what of it the networks take."""
 
-    labels: NDArray[np.uint8]
-    fit: Fit
-    box: Box
-    oriented: Reorientation
+    most: int
+    networks: int
+    lean: bool
+
+    def check(self, manifest: Manifest, scan: Volume) -> None:
+        need = self.networks + memory.of_scan(manifest, scan.grid, lean=self.lean)
+        if need > self.most:
+            raise InputError(
+                f"{scan.name}: segmenting {'×'.join(map(str, scan.grid.shape))} voxels needs about "
+                f"{need / 1e9:.1f} GB, the bound is {self.most / 1e9:.1f} GB; raise --max-ram, use a bundle in INT8 or "
+                "crop the scan"
+            )
 
 
 class Segmenter:
@@ -95,9 +99,17 @@ class Segmenter:
         self.threads = host.inspect().threads if threads is None else threads
         self._engines = engines
         self._bundle: Bundle | None = None
+        self._bound: _Bound | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, lean: bool = False) -> Segmenter:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        lean: bool = False,
+        max_ram_bytes: int | None = None,
+    ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
         Parameters
@@ -108,6 +120,9 @@ class Segmenter:
         lean : bool
             Compile each network when its turn comes and let it go afterwards: the smallest peak of memory, and
             no slower for a single scan.
+        max_ram_bytes : int, optional
+            Bound on the memory of the process. Networks are compiled in turn where it asks for that, and `predict`
+            refuses a scan for which it does not reach.
 
         Raises
         ------
@@ -116,15 +131,20 @@ class Segmenter:
         EngineError
             If a network cannot be compiled.
         InputError
-            If `threads` is less than one.
+            If `threads` is less than one, or `max_ram_bytes` does not reach for the networks.
         """
         bundle = Bundle.open(path)
         if threads is not None and threads < 1:
             raise InputError(f"threads: found {threads}, expected at least 1")
         count = host.inspect().threads if threads is None else threads
+        bound = None
+        if max_ram_bytes is not None:
+            # A third is left for the scan, of which nothing is known yet.
+            lean = lean or memory.of_networks(bundle.manifest, bundle.path, lean=False) > 0.67 * max_ram_bytes
+            bound = _Bound(max_ram_bytes, memory.of_networks(bundle.manifest, bundle.path, lean=lean), lean)
         engines = compile_networks(bundle.manifest, bundle.path, threads=count, lean=lean)
         segmenter = cls(bundle.manifest, engines, threads=count)
-        segmenter._bundle = bundle
+        segmenter._bundle, segmenter._bound = bundle, bound
         return segmenter
 
     def predict(self, scan: Scan | Mapping[str, Scan]) -> Segmentation:
@@ -144,39 +164,32 @@ class Segmenter:
         Raises
         ------
         InputError
-            If a channel is missing, unknown or on another grid, or holds NaN, infinity or one single value.
+            If a channel is missing, unknown or on another grid, or holds NaN, infinity or one single value; if the
+            bound on memory does not reach for the scan.
         EngineError
             If a network fails.
         """
-        timings: dict[str, float] = {}
-        with _timed(timings, "load"):
+        loading: dict[str, float] = {}
+        with timed(loading, "load"):
             volumes = self._channels(scan)
-        grid = volumes[0].grid
+        if self._bound is not None:
+            self._bound.check(self.manifest, volumes[0])
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
-        wanted = {
-            rule.statistics_of
-            for stage in self.manifest.stages
-            for rule in stage.normalise.rules
-            if isinstance(rule, PercentileScale)
-        }
-        results: dict[str, _Result] = {}
-        inputs: dict[str, Array] = {}
-        labels = np.zeros(grid.shape, np.uint8)
+        work = pipeline.Scan.of(volumes, self.manifest.channels, self.manifest.stages)
         for stage in self.manifest.stages:
-            oriented = Reorientation(grid, stage.conform.orientation)
-            box = self._region(stage, oriented, results)
-            if box is None:
+            result = pipeline.run(stage, self._engines[stage.name], work, threads=self.threads)
+            work.results[stage.name] = result
+            if result.found is None and not result.numbers:
                 doubts.append(f"stage {stage.name} has nothing to look at: the one before it found no foreground")
-                break
-            keep = inputs if stage.name in wanted else None
-            results[stage.name] = self._run(stage, volumes, oriented, box, inputs, keep, timings)
-        else:
-            final = results[self.manifest.stages[-1].name]
-            labels[final.oriented.undo_box(final.box).slices] = final.oriented.undo(final.labels)
-        if not labels.any():
+        final = work.results[self.manifest.stages[-1].name]
+        labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
+        if not labels.any() and self.manifest.labels:
             doubts.append("the result is empty")
-        volume = Volume(labels, grid, volumes[0].header, name=volumes[0].name)
-        return Segmentation(volume, self.manifest.label_names, timings, tuple(dict.fromkeys(doubts)))
+        volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
+        numbers = {name: value for result in work.results.values() for name, value in result.numbers.items()}
+        return Segmentation(
+            volume, self.manifest.label_names, loading | work.timings_s, tuple(dict.fromkeys(doubts)), numbers
+        )
 
     def self_test(self) -> SelfTest:
         """Run the bundle's reference case and compare with what it gave when the bundle was made.
@@ -207,12 +220,14 @@ class Segmenter:
         found, recorders = self.recorded(scan)
         reference.write(path, scan, found.labels, recorders)
 
-    def recorded(self, scan: Scan | Mapping[str, Scan]) -> tuple[Segmentation, dict[str, list[Recorder]]]:
+    def recorded(
+        self, scan: Scan | Mapping[str, Scan], *, most: int | None = None
+    ) -> tuple[Segmentation, dict[str, list[Recorder]]]:
         """Predict, and keep what went through each engine: by stage, one recorder for each of its networks.
 
-        Parameters and errors are those of `predict`.
+        With `most`, each keeps no more calls than that. Other parameters and errors are those of `predict`.
         """
-        recorders = {name: [Recorder(engine) for engine in group] for name, group in self._engines.items()}
+        recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
         return Segmenter(self.manifest, recorders, threads=self.threads).predict(scan), recorders
 
     def _channels(self, scan: Scan | Mapping[str, Scan]) -> list[Volume]:
@@ -239,80 +254,6 @@ class Segmenter:
                 )
             volumes.append(volume)
         return volumes
-
-    def _region(self, stage: Stage, oriented: Reorientation, results: Mapping[str, _Result]) -> Box | None:
-        if not isinstance(stage.region, BoxOf):
-            return Box((0, 0, 0), oriented.result.shape)
-        other = results[stage.region.stage]
-        box = box_around(other.labels, other.fit, other.box, stage.region)
-        return None if box is None else oriented.apply_box(other.oriented.undo_box(box))
-
-    def _run(
-        self,
-        stage: Stage,
-        volumes: Sequence[Volume],
-        oriented: Reorientation,
-        box: Box,
-        inputs: Mapping[str, Array],
-        keep: dict[str, Array] | None,
-        timings: dict[str, float],
-    ) -> _Result:
-        early = stage.normalise.when == "before-conform"
-        rules = stage.normalise.rules
-        try:
-            # Each step lets go of what the one before it made: these arrays are what the peak is made of.
-            with _timed(timings, f"{stage.name}.conform"):
-                fit = Fit.of(box.shape, oriented.result.spacing_mm, stage.conform)
-                x = np.stack([oriented.apply(v.data)[box.slices] for v in volumes]).astype(np.float32, copy=False)
-                if early:
-                    normalise(x, rules, inputs)
-                x = fit.conform(x, stage.conform.interpolation, threads=self.threads)
-            with _timed(timings, f"{stage.name}.normalise"):
-                if keep is not None:
-                    keep[stage.name] = x.copy()
-                if not early:
-                    normalise(x, rules, inputs)
-        except InputError as error:
-            raise InputError(f"{volumes[0].name}: {error}") from error
-        with _timed(timings, f"{stage.name}.network"):
-            scores = self._scores(stage, x[None])
-        del x
-        labels = self._decode(stage, scores, fit, timings)
-        del scores
-        with _timed(timings, f"{stage.name}.cleanup"):
-            labels = clean(labels, stage.cleanup)
-        return _Result(labels, fit, box, oriented)
-
-    def _scores(self, stage: Stage, x: Array) -> Array:
-        engines = self._engines[stage.name]
-        scores: Array = engines[0].run(x)
-        if len(engines) > 1:
-            total = scores.copy()
-            for engine in engines[1:]:
-                total += engine.run(x)
-            total /= np.float32(len(engines))
-            scores = total
-        if scores.shape[2:] != x.shape[2:] or scores.shape[0] != 1:
-            raise EngineError(f"stage {stage.name}: its network gave {scores.shape} for an input of {x.shape}")
-        return np.asarray(scores[0])
-
-    def _decode(self, stage: Stage, scores: Array, fit: Fit, timings: dict[str, float]) -> NDArray[np.uint8]:
-        decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
-        rule = stage.restore
-        with _timed(timings, decode):
-            selected = select(scores, stage.decode)
-            if rule.what != "scores":
-                labels = labels_of(selected, stage.decode)
-        if rule.what == "nothing":
-            return labels
-        if rule.what == "labels":
-            with _timed(timings, restore):
-                restored = fit.restore(labels[None].astype(np.float32), rule.interpolation, threads=self.threads)
-                return np.asarray(restored[0], dtype=np.uint8)
-        with _timed(timings, restore):
-            selected = fit.restore(selected, rule.interpolation, threads=self.threads)
-        with _timed(timings, decode):
-            return labels_of(selected, stage.decode)
 
 
 def compile_networks(manifest: Manifest, folder: Path, *, threads: int, lean: bool = False) -> dict[str, list[Engine]]:
@@ -344,10 +285,3 @@ def _check_intensities(volume: Volume) -> None:
     lowest = volume.data.flat[0]
     if not (volume.data != lowest).any():
         raise InputError(f"{volume.name}: every voxel is {lowest:g}, expected a scan with contrast")
-
-
-@contextmanager
-def _timed(timings: dict[str, float], step: str) -> Iterator[None]:
-    start = perf_counter()
-    yield
-    timings[step] = timings.get(step, 0.0) + perf_counter() - start

@@ -241,18 +241,25 @@ class Reorientation:
     grid : Grid
         Where it starts from.
     orientation : str
-        Where it leads, such as ``"LPS"``.
+        Where it leads, such as ``"LPS"``; or ``"stored"``, for the axes of the grid as they are.
+    axes : tuple of 3 int
+        Order of those axes.
     """
 
     grid: Grid
     orientation: str
+    axes: tuple[int, int, int] = (0, 1, 2)
 
     def _there(self) -> NDArray[np.float64]:
+        if self.orientation == "stored":
+            return np.array([[self.axes.index(axis), 1] for axis in range(3)], dtype=float)
         start = nibabel.io_orientation(self.grid.affine)
         end = orientations.axcodes2ornt(tuple(self.orientation))
         return np.asarray(orientations.ornt_transform(start, end))
 
     def _back(self) -> NDArray[np.float64]:
+        if self.orientation == "stored":
+            return np.array([[axis, 1] for axis in self.axes], dtype=float)
         start = orientations.axcodes2ornt(tuple(self.orientation))
         return np.asarray(orientations.ornt_transform(start, nibabel.io_orientation(self.grid.affine)))
 

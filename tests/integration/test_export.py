@@ -171,7 +171,7 @@ BAD: dict[str, tuple[Callable[[Path, Tiny], list[object]], str]] = {
     "missing file": (lambda f, t: [f / "none.pt", "--recipe", TINY], "none.pt: does not exist"),
     "missing recipe": (lambda f, t: [f / "none.toml"], "none.toml: cannot be read"),
     "no recipe": (lambda f, t: [t.torchscript], "name a recipe.toml with --recipe"),
-    "recipe twice": (lambda f, t: [TINY, "--recipe", TINY], "is a recipe itself"),
+    "recipe twice": (lambda f, t: [TINY, "--recipe", TINY], "says all that is needed itself"),
     "no toml": (lambda f, t: [_bytes(f, "a.toml", b"= 3")], "is not TOML"),
     "unknown field": (lambda f, t: [_edited(f, "[parity]", "[parity]\nsurprise = 1")], "surprise"),
     "weights elsewhere": (lambda f, t: [TINY, "--weights", f], "tiny.pt: not found in"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowres_seg.cleanup import clean, fill_holes, keep_largest
-from lowres_seg.stage import FillHoles, LargestComponent
+from lowres_seg.rules import FillHoles, LargestComponent
 
 
 def shell() -> np.ndarray:

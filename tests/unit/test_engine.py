@@ -32,6 +32,7 @@ def test_what_a_transient_engine_gave_outlives_it(xml: Path) -> None:
     first = engine.run(x)
     kept = first.copy()
     for _ in range(3):
+        engine.release()
         engine.run(1 - x)
     assert np.array_equal(first, kept)
 

@@ -12,7 +12,7 @@ from lowres_seg.stage import Normalise
 
 def apply(x: np.ndarray, *rules: dict[str, Any], others: dict[str, np.ndarray] | None = None) -> np.ndarray:
     x = x.astype(np.float32)
-    normalise(x, Normalise(rules=rules).rules, others or {})
+    normalise(x, Normalise(rules=rules).rules, others or {}, [f"c{i}" for i in range(len(x))])
     return x
 
 

@@ -42,7 +42,7 @@ def test_there_are_48_orientations() -> None:
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
-    "newer": (lambda c: {"schema_version": 2}, "schema version 2.*install a newer"),
+    "newer": (lambda c: {"schema_version": 3}, "schema version 3.*install a newer"),
     "older": (lambda c: {"schema_version": 0}, "schema version 0.*export the bundle again"),
     "unknown field": (lambda c: {"surprise": 1}, "surprise"),
     "no channel": (lambda c: {"channels": []}, "channels"),

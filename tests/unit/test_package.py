@@ -16,10 +16,12 @@ from lowres_seg import errors, extras
 HOMES = {
     "PIL": {"bench.pictures"},
     "cc3d": {"cleanup"},
+    "dynamic_network_architectures": {"export.nnunet_network"},
     "edt": {"nearest"},
     "fill_voids": {"cleanup"},
     "google": {"export.onnx_graph"},
     "jinja2": {"bench.page"},
+    "monai": {"export.monai_bundle"},
     "nibabel": {"volume"},
     "nncf": {"quantize.int8"},
     "onnx": {"export.onnx_graph"},
@@ -27,7 +29,7 @@ HOMES = {
     "openvino": {"engine", "export.ir", "quantize.int8"},
     "psutil": {"host"},
     "rich": {"cli", "cli_bench", "cli_build", "screen"},
-    "torch": {"export.torch_network"},
+    "torch": {"export.nnunet_network", "export.torch_network"},
     "typer": {"cli", "cli_bench", "cli_build", "options"},
 }
 
@@ -70,7 +72,7 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         for line in required
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
-    imported = {"pillow": "PIL"}
+    imported = {"pillow": "PIL", "dynamic-network-architectures": "dynamic_network_architectures"}
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 
 

@@ -51,7 +51,17 @@ def test_nearest_picks_the_very_voxel(n: int, m: int) -> None:
 
 
 def fit(region: tuple[int, int, int], spacing: tuple[float, float, float], **conform: object) -> Fit:
-    return Fit.of(region, spacing, Conform.model_validate(conform))
+    return Fit.of(region, spacing, Conform.model_validate(conform), (1, 1, 1))
+
+
+def there(f: Fit, x: np.ndarray, interpolation: str) -> np.ndarray:
+    return f.place(f.resample(x, interpolation, threads=1), None)
+
+
+def back_again(f: Fit, y: np.ndarray, interpolation: str) -> np.ndarray:
+    slabs = list(f.restored(y, interpolation, threads=1))
+    assert [s.start for s, _ in slabs] == [0, *[s.stop for s, _ in slabs[:-1]]]
+    return np.concatenate([part for _, part in slabs], axis=1)
 
 
 def test_a_shape_alone_stretches() -> None:
@@ -67,11 +77,11 @@ def test_a_spacing_keeps_the_extent_and_then_pads_or_crops() -> None:
 def test_padding_is_centred_with_the_minimum_and_undone() -> None:
     f = Fit((4, 6, 5), (4, 6, 5), (8, 4, 5))
     x = np.random.default_rng(0).uniform(5, 9, (1, 4, 6, 5)).astype(np.float32)
-    y = f.conform(x, "linear", threads=1)
+    y = there(f, x, "linear")
     assert np.array_equal(y[:, 2:6], x[:, :, 1:5])
     assert (y[:, :2] == x.min()).all()
     assert (y[:, 6:] == x.min()).all()
-    back = f.restore(y, "linear", threads=1)
+    back = back_again(f, y, "linear")
     assert np.array_equal(back[:, :, 1:5], x[:, :, 1:5])
     assert np.array_equal(back[:, :, 0], x[:, :, 1])  # cropped away, so its neighbour's
 
@@ -79,7 +89,7 @@ def test_padding_is_centred_with_the_minimum_and_undone() -> None:
 @pytest.mark.parametrize(("n", "m", "first"), [(4, 7, 1), (7, 4, -2), (5, 8, 1), (8, 5, -2)])
 def test_an_odd_voxel_of_padding_goes_to_the_end_and_of_cropping_to_the_start(n: int, m: int, first: int) -> None:
     x = np.arange(1, n + 1, dtype=np.float32).reshape(1, n, 1, 1)
-    y = Fit((n, 1, 1), (n, 1, 1), (m, 1, 1)).conform(x, "nearest", threads=1).ravel()
+    y = there(Fit((n, 1, 1), (n, 1, 1), (m, 1, 1)), x, "nearest").ravel()
     expected = [x.ravel()[i - first] if 0 <= i - first < n else 1.0 for i in range(m)]
     assert y.tolist() == expected
 
@@ -89,7 +99,7 @@ def test_there_and_back_is_no_shift(interpolation: str) -> None:
     """A ramp survives the way to a finer grid and back: half a voxel of shift would show."""
     x = np.arange(20, dtype=np.float32)[None, :, None, None] * np.ones((1, 20, 12, 9), np.float32)
     f = Fit((20, 12, 9), (40, 24, 18), (40, 24, 18))
-    back = f.restore(f.conform(x, interpolation, threads=1), interpolation, threads=1)
+    back = back_again(f, there(f, x, interpolation), interpolation)
     assert np.allclose(back[:, 1:-1], x[:, 1:-1], atol=1e-4)
 
 

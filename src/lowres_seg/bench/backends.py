@@ -81,19 +81,23 @@ def _onnxruntime(spec: Spec) -> Mapping[str, Network]:
 
 
 def _torch(spec: Spec) -> Mapping[str, Network]:
-    from lowres_seg.export import recipe as recipes
-    from lowres_seg.export import torch_network
+    from lowres_seg.export import sources, torch_network
 
     torch_network.set_threads(spec.threads)
-    path = Path(spec.recipe)
+    source = sources.load(Path(spec.recipe))
     networks = {}
-    for name, source in recipes.load(path).networks.items():
+    for name, entry in source.recipe.networks.items():
         # The file that the bundle was exported from, which need not be the one that the recipe names.
         weights = Path(spec.weights[name])
         if torch_network.kind_of(weights) == "torchscript":
             networks[name] = torch_network.load_torchscript(weights)
         else:
-            networks[name] = torch_network.load(source, weights, path.parent)
+            networks[name] = torch_network.load(entry, weights, source.home)
+    if (norms := Path(spec.bundle) / torch_network.NORMS_NAME).is_file():
+        arrays = torch_network.checkpoint(norms)
+        for name, network in networks.items():
+            mine = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith(f"{name}/")}
+            network.adopt(mine)
     if spec.backend == "torch-compile":
         return {name: network.compiled() for name, network in networks.items()}
     return networks

@@ -14,6 +14,7 @@ from lowres_seg.bench.process import REPLACED
 from lowres_seg.bench.suite import HostFacts
 from lowres_seg.bundle import Bundle, file_sha256
 from lowres_seg.errors import BenchmarkError
+from lowres_seg.export import recipe as recipes
 
 _SETTINGS = ("OMP_", "MKL_", "ONEDNN_", "KMP_", "GOMP_", "TBB_", "OV_")
 _BELOW_BF16 = ("avx2", "avx2-vnni", "avx512", "avx512-vnni")
@@ -31,11 +32,11 @@ def check_recipes(plan: Plan, bundles: Mapping[str, Bundle]) -> None:
         if contestant.recipe is None:
             continue
         bundle = bundles[contestant.name]
-        if not contestant.recipe.is_file():
+        if not contestant.recipe.exists():
             raise BenchmarkError(f"{contestant.recipe}: does not exist, expected the recipe of {contestant.name}")
         if not any("torch" in backend for backend in plan.backends):
             continue
-        if file_sha256(contestant.recipe) != bundle.manifest.lineage.recipe:
+        if recipes.digest(contestant.recipe) != bundle.manifest.lineage.recipe:
             raise BenchmarkError(
                 f"{contestant.recipe}: is not the recipe that {contestant.path} was exported from; name that one, or "
                 "export the bundle again"
@@ -74,8 +75,15 @@ def reason_against(cell: Cell, bundle: Bundle, features: Sequence[str]) -> str:
 
 def _weights(contestant: Contestant, source: str) -> Path:
     """File of weights for an entry of a lineage: NETWORK/FILE."""
-    folder = contestant.weights or (contestant.recipe.parent if contestant.recipe else contestant.path)
+    folder = contestant.weights or _home(contestant)
     return folder / source.partition("/")[2]
+
+
+def _home(contestant: Contestant) -> Path:
+    """Folder in which weights are looked for."""
+    if contestant.recipe is None:
+        return contestant.path
+    return contestant.recipe if contestant.recipe.is_dir() else contestant.recipe.parent
 
 
 def precisions(cell: Cell, bundle: Bundle) -> tuple[Literal["fp32", "int8"], str]:

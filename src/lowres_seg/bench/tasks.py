@@ -52,11 +52,12 @@ def judge(spec: Spec) -> dict[str, Any]:
     case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, Path(spec.case["label"]))
     scan = case.load()
     first = next(iter(scan.values()))
-    names = bundle.manifest.label_names
-    truth = case.load_label(list(names), first)
+    truth = case.load_label(bundle.manifest.known_labels, first)
     assert truth is not None  # noqa: S101 - the parent has checked that every case has a label
     found = backends.segmenter(spec).predict(scan).labels.data
-    scores = metrics.score(found, truth, names, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads)
+    scores = metrics.score(
+        found, truth, bundle.manifest.judged, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads
+    )
     drawn: dict[str, str] = {}
     if spec.case["pictures"]:
         from lowres_seg.bench.pictures import three_planes

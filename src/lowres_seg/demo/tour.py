@@ -21,7 +21,7 @@ from lowres_seg.errors import InputError, LowresSegError
 from lowres_seg.export import export
 from lowres_seg.metrics import dice, hd95_mm
 from lowres_seg.quantize import quantize
-from lowres_seg.stage import FillHoles
+from lowres_seg.rules import FillHoles
 from lowres_seg.volume import Volume
 
 Notify = Callable[[str], None]

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from lowres_seg.export.exporter import export
     from lowres_seg.export.parity import ParityReport
     from lowres_seg.export.recipe import Recipe
+    from lowres_seg.export.sources import Options
 
-__all__ = ["ParityReport", "Recipe", "export"]
+__all__ = ["Options", "ParityReport", "Recipe", "export"]
 
-_HOMES = {"ParityReport": "parity", "Recipe": "recipe", "export": "exporter"}
+_HOMES = {"Options": "sources", "ParityReport": "parity", "Recipe": "recipe", "export": "exporter"}
 
 
 def __getattr__(name: str) -> Any:

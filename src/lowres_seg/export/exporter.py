@@ -16,19 +16,23 @@ from numpy.typing import NDArray
 from lowres_seg import bundle as bundles
 from lowres_seg import host, phantom
 from lowres_seg.bundle import Bundle, file_sha256
-from lowres_seg.engine import Engine
+from lowres_seg.cases import Cases
+from lowres_seg.engine import Engine, release
 from lowres_seg.errors import ExportError
-from lowres_seg.export import ir, onnx_graph, torch_network
+from lowres_seg.export import ir, norms, onnx_graph, sources, torch_network
 from lowres_seg.export import recipe as recipes
 from lowres_seg.export.ir import Conversion
 from lowres_seg.export.parity import ParityReport, compare
 from lowres_seg.export.recipe import NetworkSource, Recipe
+from lowres_seg.export.sources import Options, Source
+from lowres_seg.export.torch_network import NORMS_NAME, TorchNetwork
 from lowres_seg.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.segmenter import Scan, Segmenter, compile_networks
 
 REFERENCE_NAME = "reference.npz"
 #: Looser than conversion parity: the workstation's CPU may sum in another order than the build machine's.
 _REFERENCE_BOUND = Reference(file=REFERENCE_NAME, max_abs_diff=5e-3, max_flipped=1e-3)
+_HEAD, _MIDDLE = (96, 112, 112), (64, 80, 72)
 Notify = Callable[[str], None]
 
 
@@ -52,6 +56,8 @@ def export(
     recipe: Path | None = None,
     weights: Path | None = None,
     volume: Scan | Mapping[str, Scan] | None = None,
+    options: Options | None = None,
+    reestimate_norm: Path | None = None,
     keep_onnx: bool = False,
     force: bool = False,
     notify: Notify = lambda _: None,
@@ -61,8 +67,8 @@ def export(
     Parameters
     ----------
     source : pathlib.Path
-        A ``recipe.toml``; or a TorchScript file, an ONNX file or a checkpoint, with `recipe` for all that such
-        a file does not say.
+        A ``recipe.toml``; a results folder of nnU-Net v2 or a MONAI bundle; or a TorchScript file, an ONNX file or a
+        checkpoint, with `recipe` for all that such a file does not say.
     target : pathlib.Path
         The bundle to write.
     recipe : pathlib.Path, optional
@@ -71,6 +77,10 @@ def export(
         Folder with the recipe's files of weights; its own folder if not given.
     volume : scan, or mapping of channel to scan, optional
         A real scan to check parity on, beside the random input. It does not enter the bundle.
+    options : Options, optional
+        How to read an nnU-Net folder.
+    reestimate_norm : pathlib.Path, optional
+        Table of cases, without labels, on which to re-estimate the running statistics of norms.
     keep_onnx : bool
         Put the ONNX graphs into the bundle too.
     force : bool
@@ -88,29 +98,24 @@ def export(
         If `target` or `volume` is unusable.
     """
     began = perf_counter()
-    path, plan = _plan(source, recipe)
-    folders = [path.parent] if weights is None else [weights]
+    read = sources.plan(source, recipe, options or Options())
+    plan = read.recipe
+    folders = [read.home] if weights is None else [weights]
     found = {name: recipes.find_weights(entry, folders) for name, entry in plan.networks.items()}
     threads = host.inspect().threads
+    networks = {name: _load(name, entry, found[name], read.home) for name, entry in plan.networks.items()}
+    moved = _reestimated(plan, networks, reestimate_norm, threads, notify)
     with bundles.staged(target, force=force) as folder:
         (folder / "networks").mkdir()
+        if moved:
+            np.savez(folder / NORMS_NAME, allow_pickle=False, **_statistics(networks))
         exported = []
-        for name, entry in plan.networks.items():
+        for name, network in networks.items():
             notify(f"converting {name}")
-            exported.append(
-                _convert(
-                    name,
-                    entry,
-                    found[name],
-                    path.parent,
-                    plan.input_shape(name),
-                    folder / "networks",
-                    threads,
-                )
-            )
-        lineage = _lineage(path, found)
+            exported.append(_convert(name, network, found[name], plan.input_shape(name), folder / "networks", threads))
+        lineage = _lineage(read, found)
         draft = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
-        engines = compile_networks(draft, folder, threads=threads)
+        engines = compile_networks(draft, folder, threads=threads, lean=True)
         reports = []
         for one in exported:
             notify(f"comparing {one.name} with its source on random input")
@@ -125,47 +130,60 @@ def export(
                 one.onnx.unlink()
         (folder / "reports").mkdir()
         report = _report(exported, reports, plan, perf_counter() - began)
+        report["norms_reestimated"] = [asdict(one) for one in moved]
         (folder / "reports" / "export.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         final = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
         (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")
     return Bundle.open(target)
 
 
-def _plan(source: Path, recipe: Path | None) -> tuple[Path, Recipe]:
-    """Path of the recipe, and the recipe with `source` in it."""
-    if source.suffix == ".toml":
-        if recipe is not None:
-            raise ExportError(f"{source}: is a recipe itself; --recipe goes with a file of weights")
-        return source, recipes.load(source)
-    kind = "onnx" if source.suffix == ".onnx" else torch_network.kind_of(source)
-    if recipe is None:
-        raise ExportError(
-            f"{source}: does not say which channels, grid and intensities its network expects; "
-            "name a recipe.toml with --recipe"
-        )
-    return recipe, recipes.with_source(recipes.load(recipe), source, kind)
+def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
+    """The network in torch; None for one that comes as ONNX."""
+    try:
+        return None if entry.onnx is not None else torch_network.load(entry, weights, home)
+    except ExportError as error:
+        raise type(error)(f"network {name}: {error}") from error
+
+
+def _reestimated(
+    plan: Recipe, networks: Mapping[str, TorchNetwork | None], cases: Path | None, threads: int, notify: Notify
+) -> list[norms.Moved]:
+    if cases is None:
+        return []
+    table = Cases.read(cases, plan.channels)
+    in_torch = {name: network for name, network in networks.items() if network is not None}
+    if len(in_torch) != len(networks):
+        raise ExportError(f"{cases}: norms can only be re-estimated in torch, and a network comes as ONNX")
+    return norms.reestimate(plan, in_torch, list(table), threads=threads, notify=notify)
+
+
+def _statistics(networks: Mapping[str, TorchNetwork | None]) -> dict[str, NDArray[np.float32]]:
+    """Statistics of every norm, by NETWORK/NAME: torch needs them to run what the bundle holds."""
+    return {
+        f"{name}/{key}": array
+        for name, network in networks.items()
+        if network is not None
+        for key, array in network.statistics().items()
+    }
 
 
 def _convert(
-    name: str,
-    entry: NetworkSource,
-    weights: Path,
-    home: Path,
-    shape: tuple[int, ...],
-    folder: Path,
-    threads: int,
+    name: str, network: TorchNetwork | None, weights: Path, shape: tuple[int, ...], folder: Path, threads: int
 ) -> _Exported:
     """Write NAME.xml, NAME.bin and NAME.onnx."""
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
     try:
-        if entry.onnx is not None:
+        if network is None:
             onnx_graph.save(onnx_graph.load(weights), onnx_path)
             conversion = ir.convert(onnx_path, shape, xml)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
             return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0)
-        network = torch_network.load(entry, weights, home)
-        conversion = ir.convert(network.script(shape), shape, xml)
+        try:
+            conversion = ir.convert(network.script(shape), shape, xml)
+        except ExportError:
+            # Neither form of a trace serves every network: windows of transformers need the frozen one.
+            conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
         network.to_onnx(onnx_path, shape)
         onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
     except ExportError as error:
@@ -178,7 +196,9 @@ def _random_parity(
 ) -> list[ParityReport]:
     x = np.random.default_rng(0).standard_normal(plan.input_shape(one.name), dtype=np.float32)
     stage = plan.stage_of(one.name)
-    candidate = engines[stage.name][stage.networks.index(one.name)].run(x)
+    engine = engines[stage.name][stage.networks.index(one.name)]
+    candidate = engine.run(x)
+    release(engine)
     return _compared(one, plan, "random", x, candidate, threads)
 
 
@@ -225,16 +245,24 @@ def _compared(
 
 
 def _write_reference(folder: Path, segmenter: Segmenter) -> None:
-    scan = {name: phantom.head(seed=index) for index, name in enumerate(segmenter.manifest.channels)}
+    # Windows multiply what the self-test takes, and one shows what eight do: then it is only the middle of a head.
+    windows = any(stage.windows is not None for stage in segmenter.manifest.stages)
+    shape = _MIDDLE if windows else _HEAD
+    scan = {name: phantom.head(shape, seed=index) for index, name in enumerate(segmenter.manifest.channels)}
     segmenter.record_reference(scan, folder / REFERENCE_NAME)
 
 
-def _lineage(recipe: Path, found: Mapping[str, Path]) -> Lineage:
+def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
     from lowres_seg import __version__
 
+    def named(network: str) -> str:
+        """As the recipe names it, below the folder of weights; a file that was named itself by its name alone."""
+        file = Path(read.recipe.networks[network].file)
+        return file.name if file.is_absolute() else file.as_posix()
+
     return Lineage(
-        sources={f"{name}/{path.name}": file_sha256(path) for name, path in found.items()},
-        recipe=file_sha256(recipe),
+        sources={f"{name}/{named(name)}": file_sha256(path) for name, path in found.items()},
+        recipe=read.digest,
         tools={
             "lowres-seg": __version__,
             "openvino": ir.version(),
@@ -266,6 +294,7 @@ def _manifest(
         **plan.bundle.model_dump(),
         channels=plan.channels,
         labels=plan.labels,
+        regions=plan.regions,
         stages=plan.stages,
         networks=networks,
         reference=_REFERENCE_BOUND,

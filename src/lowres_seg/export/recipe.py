@@ -6,6 +6,7 @@ Its ``[[stages]]`` and ``[[labels]]`` are those of the manifest.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lowres_seg import toml
 from lowres_seg.bundle import file_sha256
 from lowres_seg.errors import ExportError
-from lowres_seg.manifest import Label, Sha256, check_stages, first_problem
-from lowres_seg.stage import Name, Stage
+from lowres_seg.manifest import JudgedRegion, Label, Sha256, check_stages, first_problem
+from lowres_seg.rules import Name
+from lowres_seg.stage import Stage
 
 
 class _Part(BaseModel):
@@ -47,16 +49,18 @@ class NetworkSource(_Part):
     """Where a network comes from: a TorchScript file, an ONNX file, or a checkpoint and a factory.
 
     `factory` is ``file.py:function``, a file of the recipe's folder; it is called with `arguments` and gives
-    the network, whose state the checkpoint holds, under `checkpoint_key` if it names one. With `sha256` the
-    file must be that very one.
+    the network, whose state the checkpoint holds, under `checkpoint_key` if it names one; `convert`, of the same
+    form, takes what a checkpoint of another framework holds, by name, to that state. ``nnunet:NAME`` and
+    ``monai:NAME`` are networks that those libraries build. With `sha256` the file must be that very one.
     """
 
     torchscript: str | None = None
     onnx: str | None = None
     checkpoint: str | None = None
     checkpoint_key: str | None = None
-    factory: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
+    factory: Annotated[str, Field(pattern=r"^([\w-]+\.py|nnunet|monai):[A-Za-z_]\w*$")] | None = None
     arguments: dict[str, Any] = {}
+    convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     sha256: Sha256 | None = None
 
     @model_validator(mode="after")
@@ -80,14 +84,16 @@ class Recipe(_Part):
 
     bundle: About
     channels: tuple[Name, ...] = Field(min_length=1)
-    labels: tuple[Label, ...] = Field(min_length=1)
+    labels: tuple[Label, ...]
+    regions: tuple[JudgedRegion, ...] = ()
     networks: dict[Name, NetworkSource] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     parity: Parity = Parity()
+    multiple_of: int = Field(default=32, ge=1, description="What the sides of a network's input must be multiples of")
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        check_stages(self.stages, self.networks, [label.value for label in self.labels])
+        check_stages(self.stages, self.networks, [label.value for label in self.labels], self.channels)
         unused = set(self.networks) - {name for stage in self.stages for name in stage.networks}
         if unused:
             msg = f"networks that no stage runs: {', '.join(sorted(unused))}"
@@ -108,11 +114,11 @@ class Recipe(_Part):
         ValueError
             If two stages run it on different shapes.
         """
-        shapes = {stage.conform.shape for stage in self.stages if network in stage.networks}
+        shapes = {stage.input_shape(network, len(self.channels)) for stage in self.stages if network in stage.networks}
         if len(shapes) != 1:
             msg = f"network {network} runs on several shapes: {sorted(shapes)}"
             raise ValueError(msg)
-        return (1, len(self.channels), *shapes.pop())
+        return shapes.pop()
 
 
 def load(path: Path) -> Recipe:
@@ -128,6 +134,15 @@ def load(path: Path) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise ExportError(f"{path}: {first_problem(error)}") from error
+
+
+def digest(source: Path) -> str:
+    """Digest of a ``recipe.toml``; of a framework's folder, of the files that say there what a recipe says."""
+    if source.is_file():
+        return file_sha256(source)
+    names = ("plans.json", "dataset.json", "configs/metadata.json", "configs/inference.json")
+    files = [source / name for name in names if (source / name).is_file()]
+    return hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
 
 
 def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:

@@ -8,7 +8,7 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.recipe import NetworkSource
 
 Shape = tuple[int, ...]
+#: File of a bundle with the statistics of norms that were re-estimated.
+NORMS_NAME = "norms.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,51 @@ class TorchNetwork:
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
         return np.asarray(result.numpy())
 
+    def statistics(self) -> dict[str, NDArray[np.float32]]:
+        """Running means and variances of its norms, by name."""
+        return {
+            name: buffer.numpy().copy()
+            for name, buffer in self.module.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        }
+
+    def adopt(self, statistics: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over running means and variances.
+
+        Raises
+        ------
+        ExportError
+            If they are those of another network.
+        """
+        own = {name: buffer for name, buffer in self.module.named_buffers() if name in self.statistics()}
+        if set(own) != set(statistics) or any(own[n].shape != a.shape for n, a in statistics.items()):
+            raise ExportError("the statistics of norms are those of another network")
+        for name, array in statistics.items():
+            own[name].copy_(torch.from_numpy(array))
+
+    def measure(self, inputs: Sequence[NDArray[np.float32]]) -> None:
+        """Let its norms take over the mean of what they measure on some inputs."""
+        norms = [m for m in self.module.modules() if getattr(m, "running_mean", None) is not None]
+        before = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
+            norm.train()
+        with torch.no_grad():
+            for x in inputs:
+                self.module(torch.from_numpy(x))
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
     def compiled(self) -> TorchNetwork:
         """Network that ``torch.compile`` speeds up; the first run compiles it."""
         return TorchNetwork(torch.compile(self.module), self.running_norms)
 
-    def script(self, shape: Shape) -> Any:
+    def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`; traced, unless it is TorchScript already.
+
+        With `frozen` its constants are in place; then OpenVINO knows shapes that are computed from them.
 
         Raises
         ------
@@ -73,7 +114,8 @@ class TorchNetwork:
         with _quiet(), torch.no_grad():
             try:
                 # Parity compares with the module itself, so torch need not trace it again to check.
-                return torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ExportError(f"torch cannot trace the network ({_last_line(error)})") from error
 
@@ -123,7 +165,11 @@ def load(source: NetworkSource, weights: Path, folder: Path) -> TorchNetwork:
         return load_torchscript(weights)
     if source.checkpoint is None:
         raise ExportError(f"{weights}: is an ONNX file, which torch does not run")
-    return load_checkpoint(weights, source.checkpoint_key, source.factory or "", folder, source.arguments)
+    module = _built(source.factory or "", folder, source.arguments)
+    state = _state(weights, source.checkpoint_key)
+    if source.convert is not None:
+        state = _function(folder, source.convert)(state)
+    return _filled(module, state, weights, source.factory or "")
 
 
 def load_torchscript(path: Path) -> TorchNetwork:
@@ -143,31 +189,25 @@ def load_torchscript(path: Path) -> TorchNetwork:
     return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
 
 
-def load_checkpoint(
-    path: Path, key: str | None, factory: str, folder: Path, arguments: Mapping[str, Any]
-) -> TorchNetwork:
-    """Build a network with a factory and load its state, running no code of the checkpoint.
+def _built(factory: str, folder: Path, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """A network, from a factory in `folder` or of a library."""
+    library, _, name = factory.partition(":")
+    if library == "nnunet":
+        from lowres_seg.export import nnunet_network
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Checkpoint; only tensors and plain containers are unpickled.
-    key : str or None
-        Where in it the state lies; None if it is the state.
-    factory : str
-        ``file.py:function``, in `folder`.
-    arguments : mapping
-        For the factory.
+        return nnunet_network.network(name, **arguments)
+    if library == "monai":
+        from lowres_seg.export import monai_bundle
 
-    Raises
-    ------
-    ExportError
-        If the checkpoint is damaged, holds anything but weights, or its keys are not those of the network.
-    """
-    module = _factory(folder, factory)(**arguments)
+        return monai_bundle.network(name, arguments)
+    module = _function(folder, factory)(**arguments)
     if not isinstance(module, torch.nn.Module):
         raise ExportError(f"{folder / factory}: gave {type(module).__name__}, expected a torch.nn.Module")
-    state = _state(path, key)
+    return module
+
+
+def _filled(module: torch.nn.Module, state: Mapping[str, Any], path: Path, factory: str) -> TorchNetwork:
+    """A network with the state of a checkpoint, whose names and shapes must be the network's own."""
     own = module.state_dict()
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
@@ -212,7 +252,7 @@ def _is_running_norm(module: Any) -> bool:
     return str(name).startswith("InstanceNorm") and "running_mean" in dict(module.named_buffers(recurse=False))
 
 
-def _factory(folder: Path, factory: str) -> Callable[..., Any]:
+def _function(folder: Path, factory: str) -> Callable[..., Any]:
     file, _, function = factory.partition(":")
     path = folder / file
     spec = importlib.util.spec_from_file_location(f"lowres_seg_recipe_{folder.name}_{path.stem}", path)
@@ -227,24 +267,61 @@ def _factory(folder: Path, factory: str) -> Callable[..., Any]:
     return found
 
 
-def _state(path: Path, key: str | None) -> Mapping[str, Any]:
+def checkpoint(path: Path) -> Mapping[str, Any]:
+    """Content of a checkpoint: tensors, plain containers and numpy's scalars, and nothing that runs.
+
+    Of an ``.npz``, its arrays.
+
+    Raises
+    ------
+    ExportError
+        If it is damaged, or holds anything else.
+    """
     try:
-        with _quiet():
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        with _quiet(), torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ExportError(
             f"{path}: holds more than weights, or is no checkpoint; nothing of it was run. Save its state_dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, AttributeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        IndexError,
+        ValueError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ExportError(
             f"{path}: cannot be read as a checkpoint ({type(error).__name__} {_last_line(error)})"
         ) from error
+    if not isinstance(content, Mapping):
+        raise ExportError(f"{path}: holds {type(content).__name__}, expected names and what they stand for")
+    return content
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a scalar of numpy is made of in a checkpoint: nnU-Net logs its losses in them."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
+    # numpy 1 wrote the same function under another name.
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [np.dtype, *kinds, *((scalar, name) for name in names)]
+
+
+def _state(path: Path, key: str | None) -> Mapping[str, Any]:
+    content = checkpoint(path)
     if key is not None:
-        if not isinstance(content, Mapping) or key not in content:
-            found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        if key not in content:
+            found = ", ".join(map(str, content))
             raise ExportError(f"{path}: has no {key!r}, where the recipe expects the weights; found {found[:200]}")
         content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not all(isinstance(value, (torch.Tensor, np.ndarray)) for value in content.values()):
         raise ExportError(f"{path}: {key or 'it'} is no mapping of names to tensors; name the right checkpoint_key")
     return content
 

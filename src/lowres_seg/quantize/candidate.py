@@ -20,6 +20,8 @@ from lowres_seg.volume import Volume
 
 Array = NDArray[np.float32]
 Scan = Mapping[str, Volume]
+#: What a network is calibrated on at the most: more change ranges little and cost memory and time.
+MAX_INPUTS = 8
 
 
 class Int8:
@@ -91,7 +93,9 @@ def segmenter(manifest: Manifest, folder: Path, *, lean: bool = True) -> Segment
 
 
 def prepared_inputs(bundle: Bundle, scans: Sequence[Scan]) -> dict[str, list[Array]]:
-    """What the runtime feeds each network for some scans.
+    """What the runtime feeds each network for some scans; of many windows, some from all over.
+
+    The one with most contrast comes first.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def prepared_inputs(bundle: Bundle, scans: Sequence[Scan]) -> dict[str, list[Arr
     collected: dict[str, list[Array]] = {name: [] for name in manifest.networks}
     runtime = segmenter(manifest, bundle.path)
     for scan in scans:
-        _, recorders = runtime.recorded(scan)
+        _, recorders = runtime.recorded(scan, most=max(1, MAX_INPUTS // len(scans)))
         for stage in manifest.stages:
             for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
                 collected[name] += recorder.inputs
@@ -112,4 +116,6 @@ def prepared_inputs(bundle: Bundle, scans: Sequence[Scan]) -> dict[str, list[Arr
             f"network {empty[0]} saw nothing of the calibration scans: "
             "the stage before it found no foreground; use others"
         )
+    for arrays in collected.values():
+        arrays.sort(key=lambda x: -float(x.std()))
     return collected

@@ -164,7 +164,7 @@ class _Run:
                 self.notify(f"reading {case.id}")
                 scan = case.load()
                 if role == "validation":
-                    case.load_label(list(manifest.label_names), next(iter(scan.values())))
+                    case.load_label(manifest.known_labels, next(iter(scan.values())))
                 print_ = self.prints[f"{role}/{case.id}"] = fingerprint(scan)
                 if seen.get(print_, role) != role:
                     raise InputError(
@@ -262,18 +262,18 @@ class _Run:
         path = self._mask_path(case)
         path.parent.mkdir(exist_ok=True)
         np.savez_compressed(path, labels=found)
-        truth = case.load_label(list(self.bundle.manifest.label_names), volume)
-        return score(found, found if truth is None else truth, self.bundle.manifest.label_names, volume.grid.spacing_mm)
+        truth = case.load_label(self.bundle.manifest.known_labels, volume)
+        return score(found, found if truth is None else truth, self.bundle.manifest.judged, volume.grid.spacing_mm)
 
     def _scores(self, case: Case, ready: Sequence[Segmenter]) -> Any:
         scan = case.load()
         volume = next(iter(scan.values()))
         found = ready[0].predict(scan).labels.data
-        truth = case.load_label(list(self.bundle.manifest.label_names), volume)
+        truth = case.load_label(self.bundle.manifest.known_labels, volume)
         if truth is None:
             with np.load(self._mask_path(case)) as stored:
                 truth = stored["labels"]
-        return score(found, truth, self.bundle.manifest.label_names, volume.grid.spacing_mm)
+        return score(found, truth, self.bundle.manifest.judged, volume.grid.spacing_mm)
 
     def write(self, folder: Path, reverted: Names) -> Manifest:
         """Networks of a candidate below `folder`."""

@@ -1,0 +1,68 @@
+"""nnU-Net's networks, built by its own dynamic-network-architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from lowres_seg.errors import ExportError
+from lowres_seg.extras import require
+
+
+def network(
+    name: str, arguments: Mapping[str, Any], by_name: Sequence[str], channels: int, heads: int
+) -> torch.nn.Module:
+    """Build a U-Net of plans.json, without deep supervision.
+
+    A network for slices takes and gives (1, C, 1, H, W).
+
+    Parameters
+    ----------
+    name : str
+        Class of ``dynamic_network_architectures.architectures.unet``.
+    arguments : mapping
+        ``arch_kwargs`` of plans.json.
+    by_name : sequence of str
+        Those that name a class of ``torch.nn``.
+    channels, heads : int
+        Of input and output.
+
+    Raises
+    ------
+    MissingExtraError
+        If dynamic-network-architectures is not installed.
+    ExportError
+        If there is no such network, or it takes other arguments.
+    """
+    require("nnunet")
+    from dynamic_network_architectures.architectures import unet
+
+    kind = getattr(unet, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module) and name.endswith("UNet")):
+        raise ExportError(
+            f"plans.json: the network is {name}, expected a U-Net of dynamic_network_architectures.architectures.unet; "
+            "export another one with a recipe.toml whose factory builds it"
+        )
+    given = dict(arguments)
+    for key in by_name:
+        if given.get(key) is not None:
+            given[key] = _torch_class(str(given[key]))
+    try:
+        built: torch.nn.Module = kind(input_channels=channels, num_classes=heads, deep_supervision=False, **given)
+    except TypeError as error:
+        raise ExportError(f"plans.json: {name} cannot be built from its arch_kwargs ({error})") from error
+    if given.get("conv_op") is torch.nn.Conv2d:
+        built.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :, 0],))
+        built.register_forward_hook(lambda _, __, output: output[:, :, None])
+    return built
+
+
+def _torch_class(path: str) -> type:
+    """Class of torch.nn by its dotted name; nothing else is imported for a name in a file."""
+    module, _, name = path.rpartition(".")
+    found = getattr(torch.nn, name, None)
+    if not module.startswith("torch.nn") or not isinstance(found, type):
+        raise ExportError(f"plans.json: names {path}, expected a class of torch.nn")
+    return found

@@ -1,0 +1,468 @@
+"""nnU-Net's folders, exported and run, against nnU-Net's own predictor; and folders that are refused."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from lowres_seg import Bundle, InputError, Segmenter, Volume
+from lowres_seg.errors import ExportError
+from lowres_seg.export import export, nnunet, torch_network
+from lowres_seg.export.sources import Options
+from lowres_seg.stage import Argmax, Regions
+from lowres_seg.volume import Reorientation
+
+pytest.importorskip("nnunetv2")
+_SPEC = importlib.util.spec_from_file_location("nnunet_folders", Path(__file__).parents[1] / "nnunet_folders.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+folders = importlib.util.module_from_spec(_SPEC)
+sys.modules["nnunet_folders"] = folders
+_SPEC.loader.exec_module(folders)
+
+# nnU-Net and what it imports warn of themselves.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CHANNELS = ("T1", "T1c", "T2", "FLAIR")
+REGIONS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
+PLAIN = {"background": 0, "a": 1, "b": 2, "c": 3}
+BRATS: dict[str, Any] = {"channels": CHANNELS, "use_mask_for_norm": [True] * 4, "features": (8, 16, 32)}
+HEAD: dict[str, Any] = {"channels": ("T1",), "labels": PLAIN, "features": (8, 16, 32)}
+SCHEMES = ("ZScoreNormalization", "CTNormalization", "RescaleTo01Normalization", "NoNormalization")
+
+#: What a folder is made with, which files it is for, and how nnU-Net is to predict.
+CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "regions": (
+        BRATS | {"patch_size": (24, 24, 24), "spacing": (3, 3, 3), "labels": REGIONS, "regions_class_order": (1, 2, 3)},
+        "tumor",
+        {},
+    ),
+    "anisotropic": (HEAD | {"patch_size": (8, 32, 32), "spacing": (9.0, 3.2, 3.2), "seed": 1}, "head", {}),
+    "residual": (
+        HEAD | {"patch_size": (16, 24, 24), "spacing": (4, 4, 4), "seed": 5, "network": "ResidualEncoderUNet"},
+        "head",
+        {},
+    ),
+    "slices": (
+        BRATS | {"configuration": "2d", "patch_size": (48, 48), "spacing": (3.5, 3.5), "labels": PLAIN, "seed": 2},
+        "tumor",
+        {},
+    ),
+    "folds": (
+        {
+            "channels": CHANNELS, "patch_size": (24, 24, 24), "spacing": (5, 5, 5), "labels": PLAIN,
+            "features": (8, 16, 32), "folds": (0, 1), "normalization": SCHEMES, "seed": 3,
+        },
+        "tumor",
+        {"folds": (0, 1), "mirroring": True},
+    ),
+    "transposed": (
+        BRATS | {
+            "patch_size": (24, 24, 32), "spacing": (5, 4.5, 4), "labels": REGIONS, "regions_class_order": (1, 2, 3),
+            "use_mask_for_norm": None, "transpose_forward": (2, 0, 1), "reader": "NibabelIOWithReorient",
+            "checkpoint": "best", "seed": 4,
+        },
+        "tumor",
+        {"checkpoint": "checkpoint_best.pth", "mirroring": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def scans(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Every third voxel of a case with a tumor, in four channels, and of a whole head."""
+    folder = tmp_path_factory.mktemp("scans")
+    tumor = [f"tumor/TCGA-FG-6692/{name}" for name in ("t1n", "t1c", "t2w", "t2f")]
+    found: dict[str, list[Path]] = {"tumor": [], "head": []}
+    for kind, name in [*(("tumor", name) for name in tumor), ("head", "heads/TCGA-FG-6692_t1")]:
+        image = nibabel.load(realdata / f"{name}.nii.gz")
+        thick = 1 if min(image.shape) < 50 else 3
+        found[kind].append(folder / f"{Path(name).name}.nii.gz")
+        nibabel.save(image.slicer[::3, ::3, ::thick], found[kind][-1])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A folder, what nnU-Net itself predicts with it, and the bundle that it becomes."""
+
+    folder: Path
+    files: list[Path]
+    expected: np.ndarray
+    bundle: Bundle
+
+    def scan(self) -> Any:
+        if len(self.files) == 1:
+            return self.files[0]
+        return dict(zip(self.bundle.manifest.channels, self.files, strict=True))
+
+
+@pytest.fixture(scope="session")
+def exported(scans: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Function that gives a case by its name; it is made once."""
+    done: dict[str, Exported] = {}
+
+    def make(name: str) -> Exported:
+        if name not in done:
+            made, kind, how = CASES[name]
+            home = tmp_path_factory.mktemp(name)
+            folder = folders.make_folder(home / "results", example=scans[kind], **made)
+            expected = folders.predict_with_nnunet(folder, scans[kind], **how)
+            options = Options(mirror=bool(how.get("mirroring")))
+            done[name] = Exported(folder, scans[kind], expected, export(folder, home / "bundle", options=options))
+        return done[name]
+
+    return make
+
+
+def agreement(found: np.ndarray, expected: np.ndarray) -> float:
+    """Share of voxels with the same label, of a label map in which no label is rare."""
+    values, counts = np.unique(expected, return_counts=True)
+    assert values.tolist() == [0, 1, 2, 3]
+    assert counts.min() > 0.002 * expected.size
+    return float((found == expected).mean())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels_are_nnunets_own(exported: Callable[[str], Exported], case: str) -> None:
+    it = exported(case)
+    result = Segmenter.load(it.bundle.path).predict(it.scan())
+    assert result.labels.data.shape == nibabel.load(it.files[0]).shape
+    assert agreement(result.labels.data, it.expected) >= 0.9999
+
+
+def test_lean_labels_are_the_same(exported: Callable[[str], Exported]) -> None:
+    it = exported("folds")
+    lean = Segmenter.load(it.bundle.path, lean=True).predict(it.scan()).labels.data
+    assert np.array_equal(lean, Segmenter.load(it.bundle.path).predict(it.scan()).labels.data)
+
+
+def test_without_mirroring_nnunets_labels_are_others(exported: Callable[[str], Exported], tmp_path: Path) -> None:
+    """Mirroring is not for nothing in these networks, and neither is the second fold."""
+    it = exported("folds")
+    bundle = export(it.folder, tmp_path / "one", options=Options(mirror=False, folds=("1",)))
+    assert list(bundle.manifest.networks) == ["fold-1"]
+    assert bundle.manifest.stages[0].mirror_axes == ()
+    found = Segmenter.load(bundle.path).predict(it.scan()).labels.data
+    assert agreement(found, it.expected) < 0.999
+    plain = folders.predict_with_nnunet(it.folder, it.files, folds=(1,))
+    assert agreement(found, plain) >= 0.9999
+
+
+def test_an_orientation_turns_scans_to_what_it_was_trained_on(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    it = exported("residual")
+    stored = Volume.load(it.files[0])
+    bundle = export(it.folder, tmp_path / "turned", options=Options(mirror=False, orientation=stored.grid.orientation))
+    other = Reorientation(stored.grid, "PIL" if stored.grid.orientation != "PIL" else "RAS")
+    turned = Volume(np.ascontiguousarray(other.apply(stored.data)), other.result)
+    found = other.undo(Segmenter.load(bundle.path).predict(turned).labels.data)
+    assert agreement(found, it.expected) >= 0.9999
+    as_stored = other.undo(Segmenter.load(it.bundle.path).predict(turned).labels.data)
+    assert agreement(as_stored, it.expected) < 0.999  # as nnU-Net would have it: no orientation is looked at
+
+
+def test_the_manifest_says_what_the_folder_says(exported: Callable[[str], Exported]) -> None:
+    regions = exported("regions").bundle.manifest
+    assert regions.channels == ("t1", "t1c", "t2", "flair")
+    assert regions.label_names == {1: "whole-tumor-rest", 2: "tumor-core-rest", 3: "enhancing-tumor"}
+    assert regions.judged == {"whole-tumor": (1, 2, 3), "tumor-core": (2, 3), "enhancing-tumor": (3,)}
+    assert isinstance(regions.stages[0].decode, Regions)
+    folds = exported("folds").bundle.manifest
+    assert list(folds.networks) == ["fold-0", "fold-1"]
+    assert folds.stages[0].mirror_axes == (0, 1, 2)
+    assert folds.label_names == {1: "a", 2: "b", 3: "c"}
+    assert isinstance(folds.stages[0].decode, Argmax)
+    slices = exported("slices").bundle.manifest.stages[0]
+    assert slices.windows is not None
+    assert slices.windows.roi_size == (1, 48, 48)
+    assert slices.conform.spacing_mm == (None, 3.5, 3.5)
+    assert exported("transposed").bundle.manifest.stages[0].conform.orientation == "RSA"
+
+
+@pytest.mark.parametrize("names", [("t1",), ("t1", "t1c", "t2", "t2f"), ("t1", "t1c", "t2", "flair", "more")])
+def test_other_channels_than_the_folders_are_refused(exported: Callable[[str], Exported], names: Sequence[str]) -> None:
+    it = exported("regions")
+    with pytest.raises(InputError, match=f"channels given: {', '.join(names)}; the bundle takes t1, t1c, t2, flair"):
+        Segmenter.load(it.bundle.path).predict(dict.fromkeys(names, it.files[0]))
+
+
+# -- folders, read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is quickly copied."""
+    return Path(
+        folders.make_folder(
+            tmp_path_factory.mktemp("small") / "results",
+            channels=("T1", "T2"),
+            patch_size=(16, 16, 16),
+            spacing=(1, 1, 1),
+            labels=PLAIN,
+            features=(4, 8),
+            normalization=("ZScoreNormalization", "CTNormalization"),
+        )
+    )
+
+
+@pytest.fixture
+def folder(small: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(small, tmp_path / "results"))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change entries of a JSON file; a path of keys is joined by two underscores; None deletes."""
+    content = json.loads(path.read_text())
+    for keys, value in changes.items():
+        at = content
+        *way, last = keys.split("__")
+        for key in way:
+            at = at[key]
+        if value is None:
+            del at[last]
+        else:
+            at[last] = value
+    path.write_text(json.dumps(content))
+
+
+def plan(**changes: Any) -> Callable[[Path], None]:
+    return lambda f: edit(f / "plans.json", **{f"configurations__3d_fullres__{k}": v for k, v in changes.items()})
+
+
+def plans(**changes: Any) -> Callable[[Path], None]:
+    return lambda f: edit(f / "plans.json", **changes)
+
+
+def dataset(**changes: Any) -> Callable[[Path], None]:
+    return lambda f: edit(f / "dataset.json", **changes)
+
+
+def checkpoint(**changes: Any) -> Callable[[Path], None]:
+    """Save the checkpoint again, with other entries."""
+
+    def change(folder: Path) -> None:
+        path = folder / "fold_0" / "checkpoint_final.pth"
+        torch.save({**torch.load(path, weights_only=False), **changes}, path)
+
+    return change
+
+
+def written(name: str, text: str) -> Callable[[Path], None]:
+    return lambda f: (f / name).write_text(text) and None
+
+
+def removed(name: str) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    return remove
+
+
+def version_1(folder: Path) -> None:
+    for path in folder.iterdir():
+        removed(path.name)(folder)
+    (folder / "fold_0").mkdir()
+    (folder / "fold_0" / "model_final_checkpoint.model").write_bytes(b"1")
+    (folder / "plans.pkl").write_bytes(b"1")
+
+
+def second_fold(folder: Path) -> None:
+    shutil.copytree(folder / "fold_0", folder / "fold_1")
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    torch.save({**torch.load(path, weights_only=False), "trainer_name": "nnUNetTrainerDA5"}, path)
+
+
+class Evil:
+    """An object that, unpickled, writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, (f"open({str(self.path)!r}, 'w')",))
+
+
+Edit = Callable[[Path], None]
+ISO = "resample_data_or_seg_to_shape"
+#: Changes to a good folder, and what the one line must say.
+BAD: dict[str, tuple[Edit, str]] = {
+    "version 1": (version_1, "is a folder of nnU-Net v1"),
+    "no plans": (removed("plans.json"), "plans.json: does not exist"),
+    "no dataset": (removed("dataset.json"), "dataset.json: does not exist"),
+    "broken JSON": (written("plans.json", '{"a": '), "plans.json: is not JSON"),
+    "no object": (written("dataset.json", "[1]"), "dataset.json: is list, expected a JSON object"),
+    "before 2.4": (plan(architecture=None), "no architecture in 3d_fullres"),
+    "no fold": (removed("fold_0"), "has no fold, expected fold_0"),
+    "no checkpoint": (removed("fold_0/checkpoint_final.pth"), "checkpoint_final.pth: does not exist, nor checkpoint_best"),
+    "damaged checkpoint": (lambda f: (f / "fold_0/checkpoint_final.pth").write_bytes(b"x") and None, "or is no checkpoint"),
+    "batch norm": (checkpoint(trainer_name="nnUNetTrainerBN"), "was trained by nnUNetTrainerBN, which may build another"),
+    "own trainer": (checkpoint(trainer_name="MyTrainer"), "was trained by MyTrainer"),
+    "own trainer of ours": (checkpoint(trainer_name="nnUNetTrainerMine"), "was trained by nnUNetTrainerMine"),
+    "no trainer": (checkpoint(trainer_name=None), "was trained by None"),
+    "two trainers": (second_fold, "its folds were trained differently (nnUNetTrainer in 3d_fullres; nnUNetTrainerDA5 in"),
+    "no such configuration": (plans(configurations={}), "has no configuration 3d_fullres"),
+    "no configurations": (plans(configurations=None), "has no configuration 3d_fullres"),
+    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres"),
+    "normalisation": (plan(normalization_schemes=["ZScoreNormalization", "MyNorm"]), "channel t2 is normalised by MyNorm"),
+    "normalisation of one": (plan(normalization_schemes=["ZScoreNormalization"]), "normalises 1 channels, dataset.json has 2"),
+    "no intensities": (plans(foreground_intensity_properties_per_channel={}), "plans.json"),
+    "reader": (plans(image_reader_writer="Tiff3DIO"), "images are read by Tiff3DIO, expected SimpleITKIO"),
+    "resampling": (plan(resampling_fn_data="resample_torch_fornnunet"), "data is resampled by resample_torch_fornnunet"),
+    "resampling of scores": (plan(resampling_fn_probabilities="mine"), "probabilities is resampled by mine"),
+    "order": (plan(resampling_fn_data_kwargs__order=1), "expected resample_data_or_seg_to_shape of order 3"),
+    "always apart": (plan(resampling_fn_data_kwargs__force_separate_z=True), "expected resample_data_or_seg_to_shape"),
+    "apart one way": (plan(resampling_fn_data_kwargs__force_separate_z=False), "are resampled by different rules"),
+    "no spacing": (plan(spacing=None), "configuration 3d_fullres has no 'spacing'"),
+    "no patch": (plan(patch_size=[16, 0, 16]), "roi_size"),
+    "no labels": (dataset(labels={"background": 0}), "names no labels beside the background"),
+    "labels with a gap": (dataset(labels={"background": 0, "a": 1, "b": 3, "c": 4}), "has the labels [1, 3, 4], expected 1, 2, 3"),
+    "regions without order": (dataset(labels=REGIONS), "has 3 regions and the regions_class_order None"),
+    "order of fewer": (lambda f: edit(f / "dataset.json", labels=REGIONS, regions_class_order=[1, 2]), "regions_class_order [1, 2]"),
+    "no channels": (dataset(channel_names={}), "names no channels"),
+    "another channel": (dataset(channel_names={"0": "T1"}), "dataset.json has 1"),
+    "another label": (dataset(labels={"background": 0, "a": 1}), "the network of nnunet:PlainConvUNet expects"),
+    "another network": (plan(architecture__network_class_name="a.b.ResNetD"), "the network is ResNetD, expected a U-Net"),
+    "code as a network": (plan(architecture__network_class_name="os.system"), "the network is system"),
+    "code as a layer": (plan(architecture__arch_kwargs__conv_op="os.system"), "names os.system, expected a class of torch.nn"),
+    "no such layer": (plan(architecture__arch_kwargs__nonlin="torch.nn.functional"), "expected a class of torch.nn"),
+    "strange argument": (plan(architecture__arch_kwargs__surprise=1), "cannot be built from its arch_kwargs"),
+    "fewer stages": (plan(architecture__arch_kwargs__features_per_stage=[4, 16]), "the network of nnunet:PlainConvUNet expects"),
+    "weights elsewhere": (checkpoint(network_weights={}), "does not fit the network"),
+    "no init_args": (checkpoint(init_args={}), "has no configuration None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_folders_give_one_line_and_no_bundle(folder: Path, tmp_path: Path, case: str) -> None:
+    change, message = BAD[case]
+    change(folder)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ExportError, match=re.escape(message)) as caught:
+        export(folder, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_checkpoint_that_holds_code_does_not_run_it(folder: Path, tmp_path: Path) -> None:
+    checkpoint(logging=Evil(tmp_path / "evil"))(folder)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ExportError, match="holds more than weights"):
+        export(folder, tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+    torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert (tmp_path / "evil").exists()  # else there was nothing to run
+
+
+def test_a_fold_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="has no fold 3, the folds are 0"):
+        export(folder, tmp_path / "out", options=Options(folds=("3",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_folds_but_the_one_of_all_cases_are_taken(folder: Path) -> None:
+    for name in ("1", "all"):
+        shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
+    assert list(nnunet.recipe(folder).networks) == ["fold-0", "fold-1"]
+    assert list(nnunet.recipe(folder, folds=("all",)).networks) == ["fold-all"]
+    removed("fold_0")(folder)
+    removed("fold_1")(folder)
+    assert list(nnunet.recipe(folder).networks) == ["fold-all"]
+
+
+@pytest.mark.parametrize("trainer", ["MyTrainer", "nnUNetTrainerBN"])
+def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path, trainer: str) -> None:
+    checkpoint(trainer_name=trainer)(folder)
+    with pytest.raises(ExportError, match="say --plans-network"):
+        nnunet.recipe(folder)
+    assert list(nnunet.recipe(folder, plans_network=True).networks) == ["fold-0"]
+
+
+def test_trainers_that_only_train_otherwise_are_known(folder: Path) -> None:
+    checkpoint(trainer_name="nnUNetTrainer_250epochs_NoMirroring", inference_allowed_mirroring_axes=None)(folder)
+    assert nnunet.recipe(folder).stages[0].mirror_axes == ()
+
+
+def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
+    """Read and not imported: some of nnU-Net's trainers want packages of their own."""
+    import nnunetv2
+
+    classes: dict[str, ast.ClassDef] = {}
+    for file in (Path(nnunetv2.__file__).parent / "training" / "nnUNetTrainer").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def builds_its_own(name: str) -> bool:
+        if name == "nnUNetTrainer":
+            return False
+        if any(
+            isinstance(part, ast.FunctionDef) and part.name == "build_network_architecture"
+            for part in classes[name].body
+        ):
+            return True
+        return any(
+            builds_its_own(base.id) for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes
+        )
+
+    for name in nnunet.TRAINERS:
+        assert f"nnUNetTrainer{name}" in classes
+        assert not builds_its_own(f"nnUNetTrainer{name}")
+    assert builds_its_own("nnUNetTrainerBN")
+
+
+def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
+        export(tmp_path / "recipe.toml", tmp_path / "out", options=Options(mirror=False))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExportError, match="is a folder of neither nnU-Net v2"):
+        export(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(ExportError, match="says all that is needed itself"):
+        export(folder, tmp_path / "out", recipe=tmp_path / "recipe.toml")
+
+
+def test_configurations_inherit(folder: Path) -> None:
+    before = nnunet.recipe(folder)
+    content = json.loads((folder / "plans.json").read_text())
+    every = content["configurations"]
+    every["base"] = every.pop("3d_fullres")
+    every["3d_fullres"] = {"inherits_from": "base", "patch_size": [16, 16, 32]}
+    (folder / "plans.json").write_text(json.dumps(content))
+    (stage,) = nnunet.recipe(folder).stages
+    assert stage.windows is not None
+    assert stage.windows.roi_size == (16, 16, 32)
+    assert stage.model_copy(update={"windows": None}) == before.stages[0].model_copy(update={"windows": None})
+
+
+def test_scalars_that_numpy_1_wrote_are_read(folder: Path) -> None:
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    with zipfile.ZipFile(path) as archive:
+        parts = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    new, old = b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"
+    assert sum(new in content for _, content in parts) == 1, "a checkpoint of numpy 2 names it so"
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in parts:
+            archive.writestr(entry.filename, content.replace(new, old))
+    found = torch_network.checkpoint(path)
+    assert found["_best_ema"] == pytest.approx(0.8)
+    assert found["logging"]["val_losses"][0] == pytest.approx(-0.4)
+    assert list(nnunet.recipe(folder).networks) == ["fold-0"]
