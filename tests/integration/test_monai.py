@@ -1,0 +1,334 @@
+"""MONAI bundles, exported and run, against MONAI's own transforms, inferer and network."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from lowres_seg import Segmenter
+from lowres_seg.errors import ExportError
+from lowres_seg.export import export, monai_bundle
+from lowres_seg.intensity import normalise
+from lowres_seg.stage import Argmax, Regions, Windows
+from lowres_seg.tiling import rows, weights
+
+pytest.importorskip("monai")
+_SPEC = importlib.util.spec_from_file_location("monai_bundles", Path(__file__).parents[1] / "monai_bundles.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+bundles = importlib.util.module_from_spec(_SPEC)
+sys.modules["monai_bundles"] = bundles
+_SPEC.loader.exec_module(bundles)
+
+Edit = Callable[[dict[str, Any], dict[str, Any]], None]
+#: Files of the case, in the order of the published BraTS bundle's channels.
+FILES = {"t1c": "t1c", "t1": "t1n", "t2": "t2w", "flair": "t2f"}
+
+
+@pytest.fixture(scope="session")
+def scan(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A box around the tumor of a real case, in four channels, as stored: LPS."""
+    folder = tmp_path_factory.mktemp("scan")
+    for file in FILES.values():
+        image = nibabel.load(realdata / "tumor" / "TCGA-FG-6692" / f"{file}.nii.gz").slicer[48:112, 56:112, 70:110]
+        nibabel.save(image, folder / f"{file}.nii.gz")
+    return {channel: folder / f"{file}.nii.gz" for channel, file in FILES.items()}
+
+
+def _agrees(folder: Path, images: dict[str, Path], target: Path, at_least: float = 0.9999) -> np.ndarray:
+    """Label map of the exported bundle, which must be MONAI's own."""
+    expected = bundles.predict(folder, list(images.values()))
+    export(folder, target)
+    given: Any = images if len(images) > 1 else next(iter(images.values()))
+    found = Segmenter.load(target).predict(given).labels.data
+    assert len(expected) == 1
+    agreement = (found == expected[0]).mean()
+    assert agreement >= at_least, f"{agreement:.6%} of {found.size} voxels"
+    return found
+
+
+def test_the_published_brats_bundle_is_read(tmp_path: Path) -> None:
+    recipe = monai_bundle.recipe(bundles.write(tmp_path / "brats", bundles.brats()))
+    assert recipe.channels == ("t1c", "t1", "t2", "flair")
+    assert recipe.bundle.name == "brats-mri-segmentation"
+    assert recipe.bundle.version == "0.5.3"
+    stage = recipe.stages[0]
+    assert stage.windows == Windows(roi_size=(240, 240, 160), overlap=0.5, weights="constant", rules="monai")
+    assert (stage.conform.orientation, stage.conform.pad) == ("stored", "zero")
+    assert [rule.model_dump(exclude_defaults=True) for rule in stage.normalise.rules] == [{"voxels": "nonzero"}]
+    assert isinstance(stage.decode, Regions)
+    assert [(region.channel, region.label) for region in stage.decode.regions] == [(1, 2), (0, 1), (2, 4)]
+    assert {region.name: region.labels for region in recipe.regions} == {
+        "wt": (1, 2, 3, 4), "tc": (1, 3, 4), "et": (3, 4),
+    }  # fmt: skip
+    source = recipe.networks["net"]
+    assert (source.checkpoint, source.factory, source.checkpoint_key) == ("models/model.pt", "monai:SegResNet", None)
+    assert source.arguments["blocks_down"] == [1, 2, 2, 4]
+
+
+def test_segresnet_and_sigmoid_regions(tmp_path: Path, scan: dict[str, Path]) -> None:
+    # The last axis of the scan is shorter than a window, so it is padded.
+    folder = bundles.write(tmp_path / "brats", bundles.brats((48, 40, 48), 8), list(scan.values()))
+    labels = _agrees(folder, scan, tmp_path / "out")
+    assert set(np.unique(labels)) == {0, 1, 2, 4}
+
+
+def test_unet_and_argmax(tmp_path: Path, scan: dict[str, Path]) -> None:
+    images = {"image": scan["flair"]}
+    folder = bundles.write(tmp_path / "unet", bundles.unet((48, 48, 32), 4), list(images.values()))
+    labels = _agrees(folder, images, tmp_path / "out")
+    assert 0.05 < labels.mean() < 0.95
+    assert labels.max() == 1
+
+
+def test_swin_unetr_without_its_img_size(tmp_path: Path, scan: dict[str, Path]) -> None:
+    images = {"image": scan["t1"]}
+    # Two blocks at first: the second shifts its windows of 7³, on 32 x 32 x 16 features.
+    folder = bundles.write(tmp_path / "swin", bundles.swin_unetr((64, 64, 32), 12, (2, 1, 1, 1)), list(images.values()))
+    # Instance norms over its deepest 2 x 2 x 1 features magnify what rounding does; voxels near a tie may flip.
+    labels = _agrees(folder, images, tmp_path / "out", at_least=0.9998)
+    assert set(np.unique(labels)) == {0, 1, 2, 3}
+
+
+def test_channels_of_brats_are_painted_as_its_lambda_does(tmp_path: Path) -> None:
+    plain = monai_bundle.recipe(bundles.write(tmp_path / "a", bundles.brats(filters=8, paint=False)))
+    painted = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8)))
+    assert plain == painted
+
+
+def test_torchscript_alone_is_taken(tmp_path: Path) -> None:
+    folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
+    (folder / "models" / "model.pt").unlink()
+    (folder / "models" / "model.ts").touch()
+    assert monai_bundle.recipe(folder).networks["net"].torchscript == "models/model.ts"
+
+
+def test_a_checkpoint_that_holds_more_is_looked_into(tmp_path: Path) -> None:
+    folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
+    path = folder / "models" / "model.pt"
+    torch.save({"model": torch.load(path, weights_only=True), "epoch": 3}, path)
+    assert monai_bundle.recipe(folder).networks["net"].checkpoint_key == "model"
+
+
+#: What a bundle may do to intensities, in one channel.
+INTENSITIES: list[dict[str, Any]] = [
+    {"_target_": "NormalizeIntensityd"},
+    {"_target_": "NormalizeIntensityd", "nonzero": True, "channel_wise": True},
+    {"_target_": "NormalizeIntensityD", "subtrahend": 120, "divisor": 55.5},
+    {"_target_": "monai.transforms.NormalizeIntensityd", "subtrahend": [100], "channel_wise": True, "divisor": [7]},
+    {"_target_": "ScaleIntensityd"},
+    {"_target_": "ScaleIntensityd", "minv": -1.0, "maxv": 2.0, "channel_wise": True},
+    {"_target_": "ScaleIntensityd", "minv": None, "maxv": None, "factor": 0.25},
+    {"_target_": "ScaleIntensityRanged", "a_min": 10, "a_max": 300},
+    {"_target_": "ScaleIntensityRanged", "a_min": 10, "a_max": 300, "b_min": -1, "b_max": 1},
+    {"_target_": "ScaleIntensityRanged", "a_min": 10, "a_max": 300, "b_min": 0.0, "b_max": 2.0, "clip": True},
+    {"_target_": "ScaleIntensityRangePercentilesd", "lower": 1, "upper": 99, "b_min": None, "b_max": None},
+    {"_target_": "ScaleIntensityRangePercentilesd", "lower": 5, "upper": 90, "b_min": -1, "b_max": 1, "clip": True},
+    {"_target_": "ScaleIntensityRangePercentilesd", "lower": 5, "upper": 90, "b_min": 0, "b_max": 1, "relative": True},
+    {
+        "_target_": "ScaleIntensityRangePercentilesd", "lower": 5, "upper": 90, "b_min": 0, "b_max": 1, "clip": True,
+        "relative": True, "channel_wise": True,
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("transform", INTENSITIES, ids=lambda t: " ".join(map(str, t.values())))
+def test_intensities_are_monais(tmp_path: Path, transform: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import monai.transforms
+
+    def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
+        inference["preprocessing"]["transforms"][3] = {"keys": "image", **transform}
+
+    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
+    rng = np.random.default_rng(0)
+    x = rng.gamma(2.0, 80.0, (1, 20, 21, 22)).astype(np.float32).round() * (rng.random((1, 20, 21, 22)) > 0.4)
+    kind = getattr(monai.transforms, transform["_target_"].rpartition(".")[2])
+    made = kind(keys="image", **{key: value for key, value in transform.items() if key != "_target_"})
+    expected = np.asarray(made({"image": torch.from_numpy(x.astype(np.float32))})["image"])
+    found = x.astype(np.float32)
+    normalise(found, stage.normalise.rules, {}, ["image"])
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+def test_windows_are_monais(mode: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.data.utils import compute_importance_map, dense_patch_slices
+        from monai.inferers.utils import _get_scan_interval
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        roi = tuple(map(int, rng.integers(1, 40, 3)))
+        size = tuple(map(int, np.maximum(rng.integers(1, 100, 3), roi)))
+        overlap, sigma = float(rng.choice([0, 0.1, 0.25, 0.5, 0.625, 0.7, 0.8])), float(rng.choice([0.125, 0.25]))
+        windows = Windows(roi_size=roi, overlap=overlap, weights=mode, sigma_scale=sigma, rules="monai")
+        slices = dense_patch_slices(size, roi, _get_scan_interval(size, roi, 3, (overlap,) * 3))
+        expected = sorted(tuple(s.start for s in window) for window in slices)
+        assert sorted(at for row, _ in rows(size, windows) for at in row) == expected
+        importance = compute_importance_map(roi, mode=mode, sigma_scale=sigma).numpy()
+        np.testing.assert_allclose(weights(windows), importance, rtol=1e-5)
+
+
+def _before(*transforms: dict[str, Any], at: int = 1) -> Edit:
+    """Put transforms of the image in."""
+    return lambda m, i: i["preprocessing"]["transforms"].__setitem__(
+        slice(at, at), [{"keys": "image", **one} for one in transforms]
+    )
+
+
+def _after(place: int, **changes: Any) -> Edit:
+    return lambda m, i: i["postprocessing"]["transforms"][place].update(changes)
+
+
+def _normalize(**changes: Any) -> Edit:
+    return lambda m, i: i["preprocessing"]["transforms"][1].update(changes)
+
+
+def _inferer(**changes: Any) -> Edit:
+    return lambda m, i: i["inferer"].update(changes)
+
+
+def _simple(m: dict[str, Any], i: dict[str, Any]) -> None:
+    i["inferer"] = {"_target_": "SimpleInferer"}
+
+
+def _pred(m: dict[str, Any], names: dict[str, str]) -> None:
+    m["network_data_format"]["outputs"]["pred"]["channel_def"] = names
+
+
+#: Configs that cannot be expressed: an edit of the published BraTS bundle, and what the one line must say.
+BAD: dict[str, tuple[Edit, str]] = {
+    "resampling": (_before({"_target_": "Spacingd", "pixdim": [1, 1, 1]}), "inference.json: preprocessing#transforms#1 Spacingd has no exact counterpart in a bundle; remove it, and do it to the scans before"),
+    "cropping": (_before({"_target_": "CropForegroundd", "source_key": "image"}), "preprocessing#transforms#1 CropForegroundd has no exact"),
+    "code of the bundle": (_before({"_target_": "scripts.transforms.Mine"}), "scripts.transforms.Mine has no exact counterpart"),
+    "unknown argument": (_before({"_target_": "LoadImaged", "as_closest_canonical": True}), "LoadImaged: its argument as_closest_canonical = True has no exact counterpart"),
+    "another reader": (_before({"_target_": "LoadImaged", "reader": "PydicomReader"}), "LoadImaged: reader is 'PydicomReader', which has no exact counterpart"),
+    "expression": (_normalize(nonzero="$1 > 0"), "NormalizeIntensityd: nonzero is the expression '$1 > 0', and no code of a bundle is run"),
+    "reference to nothing": (_normalize(nonzero="@missing"), "nonzero refers to @missing, which leads to no value"),
+    "reference to itself": (lambda m, i: (i.update(loop="@loop"), _normalize(nonzero="@loop")(m, i)), "nonzero refers to @loop"),
+    "text for a truth": (_normalize(nonzero="True"), "nonzero is 'True', which has no exact counterpart"),
+    "joint statistics": (_normalize(channel_wise=False), "statistics of 4 channels together"),
+    "constants of some voxels": (_normalize(subtrahend=1.0), "one constant alone, or constants for voxels that are not zero"),
+    "one constant alone": (_normalize(nonzero=False, divisor=2), "one constant alone"),
+    "a constant too few": (_normalize(nonzero=False, subtrahend=[1, 2, 3], divisor=[1, 2, 3]), "with channel_wise 4 each"),
+    "one end clipped": (_before({"_target_": "ScaleIntensityRanged", "a_min": 0, "a_max": 1, "b_min": 0, "clip": True}), "clips to one end"),
+    "no range": (_before({"_target_": "ScaleIntensityRanged", "a_min": 1, "a_max": 1}), "a_min and a_max are both 1"),
+    "percentiles the wrong way": (_before({"_target_": "ScaleIntensityRangePercentilesd", "lower": 9, "upper": 2, "b_min": 0, "b_max": 1, "channel_wise": True}), "lower percentile 9.0 is not below upper 2.0"),
+    "letters that are none": (_before({"_target_": "Orientationd", "axcodes": "RRS"}), "axcodes 'RRS'"),
+    "letters with other meanings": (_before({"_target_": "Orientationd", "axcodes": "RAS", "labels": [["R", "L"], ["A", "P"], ["S", "I"]]}), "expected letters such as RAS, and no labels"),
+    "another item": (_normalize(keys=["image", "label"]), "its keys are ['image', 'label'], expected 'image' alone"),
+    "disabled by an expression": (_normalize(_disabled_="$True"), "_disabled_ is '$True'"),
+    "an expression for a chain": (lambda m, i: i.update(preprocessing="$@a + @b"), "preprocessing: expected a list of transforms, found '$@a + @b'"),
+    "a chain in random order": (lambda m, i: i["preprocessing"].update(_target_="RandomOrder"), "expected a Compose of transforms"),
+    "another chain in use": (lambda m, i: i["dataset"].update(transform="@other"), "dataset#transform is '@other', expected @preprocessing"),
+    "no target": (_normalize(_target_=None), "preprocessing#transforms#1: expected an object with a _target_"),
+    "another activation": (_after(0, other="$torch.tanh"), "Activationsd: other is the expression '$torch.tanh'"),
+    "two activations": (_after(0, softmax=True), "expected one activation"),
+    "inverted from elsewhere": (_after(1, transform="@other"), "Invertd: inverts something other than @preprocessing"),
+    "argmax and threshold": (_after(2, argmax=True), "with either argmax or a threshold"),
+    "one-hot": (_after(2, to_onehot=3), "AsDiscreted: to_onehot is 3, which has no exact counterpart"),
+    "no decision": (lambda m, i: i["postprocessing"]["transforms"].__delitem__(slice(2, 4)), "has no AsDiscreted, so the result would be scores"),
+    "code": (_after(3, func="$__import__('os').system('touch evil')"), "Lambdad: func is \"$__import__('os').system('touch evil')\", and no code of a bundle is run"),
+    "code in a choice": (_after(3, func="$lambda x: torch.where(x[[0]] > 0, evil(), 0)"), "no code of a bundle is run"),
+    "channel that is none": (_after(3, func="$lambda x: torch.where(x[[3]] > 0, 1, 0)"), "Lambdad: takes channel 3, the network gives 3"),
+    "label out of range": (_after(3, func="$lambda x: torch.where(x[[0]] > 0, 900, 0)"), "only a choice of labels such as"),
+    "component of one of several": (_after(3, _target_="KeepLargestConnectedComponentd", func="$0"), "KeepLargestConnectedComponentd: its argument func"),
+    "scaled result": (_after(4, scale=255), "SaveImaged: scale is 255"),
+    "overlapping channels": (lambda m, i: (i["postprocessing"]["transforms"].pop(3), _pred(m, {"0": "a", "1": "b", "2": "c"})), "thresholds 3 channels, which may overlap"),
+    "padding by reflection": (_inferer(padding_mode="reflect"), "inferer SlidingWindowInferer: padding_mode is 'reflect'"),
+    "padding with one": (_inferer(cval=1.0), "cval is 1: a bundle pads with zero"),
+    "window of any size": (_inferer(roi_size=[96, 96, -1]), "roi_size is [96, 96, -1]: expected three sizes"),
+    "window of two axes": (_inferer(roi_size=[96, 96]), "roi_size is [96, 96]: expected three sizes"),
+    "an overlap for each axis": (_inferer(overlap=[0.5, 0.25, 0.5]), "overlap is [0.5, 0.25, 0.5]: expected one number"),
+    "another inferer": (_inferer(_target_="SliceInferer"), "inferer SliceInferer: has no exact counterpart"),
+    "whole scans of any shape": (_simple, "takes scans of any shape, a bundle one shape or windows"),
+    "another inferer in use": (lambda m, i: i["evaluator"].update(inferer="@other"), "evaluator#inferer is '@other', expected @inferer"),
+    "network of the bundle": (lambda m, i: i["network_def"].update(_target_="scripts.networks.Mine"), "network_def scripts.networks.Mine, which is not of monai.networks.nets"),
+    "no network": (lambda m, i: i.pop("network_def"), "has no network_def; put the network as TorchScript into models/model.ts"),
+    "network by expression": (lambda m, i: i["network_def"].update(init_filters="$2 * 8"), "network_def#init_filters is '$2 * 8', and no code"),
+    "another count of channels": (lambda m, i: i["network_def"].update(in_channels=1), "network_def#in_channels is 1, expected 4"),
+    "network of slices": (lambda m, i: i["network_def"].update(spatial_dims=2), "network_def#spatial_dims is 2, expected 3"),
+    "channels without names": (lambda m, i: m["network_data_format"]["inputs"]["image"].pop("channel_def"), "metadata.json: network_data_format.inputs.image: expected num_channels, and channel_def"),
+    "a channel too few": (lambda m, i: _pred(m, {"0": "WT", "2": "ET"}), "channel_def names 0, 2, expected the channels 0 to 2"),
+    "a name without letters": (lambda m, i: _pred(m, {"0": "?", "1": "b", "2": "c"}), "'?' is no name"),
+    "a name twice": (lambda m, i: m["network_data_format"]["inputs"]["image"]["channel_def"].update({"1": "t1C"}), "metadata.json: two channels are called t1c"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    edit, message = BAD[case]
+    folder = bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)
+    with pytest.raises(ExportError) as caught:
+        monai_bundle.recipe(folder)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:
+    folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
+    config = folder / "configs" / "inference.json"
+    for name in ("model.pt", "none"):
+        (folder / "models" / name).unlink(missing_ok=True)
+    with pytest.raises(ExportError, match="models: has neither model.pt nor model.ts"):
+        monai_bundle.recipe(folder)
+    config.rename(config.with_suffix(".yaml"))
+    with pytest.raises(ExportError, match=r"inference\.yaml: is YAML, which is not read; write the same as JSON"):
+        monai_bundle.recipe(folder)
+    config.write_text("[1]")
+    with pytest.raises(ExportError, match=r"inference\.json: is list, expected a JSON object"):
+        monai_bundle.recipe(folder)
+    config.write_text("{")
+    with pytest.raises(ExportError, match=r"inference\.json: cannot be read as JSON"):
+        monai_bundle.recipe(folder)
+    config.unlink()
+    with pytest.raises(ExportError, match=r"metadata\.json: is missing; expected the folder of a MONAI bundle"):
+        monai_bundle.recipe(tmp_path)
+
+
+def test_whole_scans_of_one_shape(tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
+        inference["inferer"] = {"_target_": "SimpleInferer"}
+        metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [64, 48, 32]
+
+    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)).stages
+    assert stage.windows is None
+    assert stage.conform.shape == (64, 48, 32)
+    assert stage.conform.spacing_mm == (None, None, None)
+
+
+def test_the_largest_component_of_one_label(tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
+        keep = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
+        inference["postprocessing"]["transforms"].insert(3, keep)
+
+    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
+    assert [(rule.rule, rule.connectivity) for rule in stage.cleanup] == [("largest-component", 26)]
+    assert isinstance(stage.decode, Argmax)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("Nothing", {}, "Nothing is no network of monai.networks.nets"),
+        ("torch", {}, "torch is no network of monai.networks.nets"),
+        ("SegResNet", {"surprise": 1}, "SegResNet of the installed MONAI takes no surprise"),
+        ("UNet", {"spatial_dims": 3}, "UNet cannot be built from its arguments"),
+    ],
+)
+def test_networks_that_monai_does_not_build(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        monai_bundle.network(name, arguments)
