@@ -28,6 +28,23 @@ DATA = Path(os.environ.get("LOWRES_SEG_REALDATA", CHECKOUT.parent / "shared" / "
 CHANNELS = {"flair": "t2f", "t1": "t1n", "t1c": "t1c", "t2": "t2w"}
 UNLABELLED, LABELLED = ("TCGA-FG-6692", "TCGA-DU-7294"), ("BraTS-GLI-00001-000",)
 RECIPE = CHECKOUT / "export" / "msnet" / "recipe.toml"
+PLAN = """
+backends = ["openvino", "torch"]
+what = ["end-to-end"]
+cases = "labelled.csv"
+passes = 1
+rounds = {rounds}
+warm_up = 0
+pictures = false
+
+[[bundles]]
+path = "fp32"
+recipe = "{recipe}"
+weights = "{weights}"
+
+[[bundles]]
+path = "int8"
+"""
 COMMAND = (sys.executable, "-m", "lowres_seg")
 
 
@@ -35,7 +52,6 @@ def main() -> None:
     """Export, quantize, measure; print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lowres-seg-msnet")
-    parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     work: Path = given.work
@@ -51,9 +67,9 @@ def main() -> None:
         tables = ("--calibrate", unlabelled, "--validate", labelled)
         run("quantize", work / "fp32", *tables, "--max-drop", 0.005, "-o", work / "int8", "--resume")
     accuracy(work / "int8")
-    words = ["--recipe", RECIPE, "--weights", weights, "--backend", "openvino,torch", "--what", "end-to-end"]
-    words += ["--cases", labelled, "--passes", given.passes, "--rounds", given.rounds, "--warm-up", 1, "--no-pictures"]
-    run("bench", work / "fp32", work / "int8", *words, "-o", work / "suite.json", "--force")
+    plan = work / "plan.toml"
+    plan.write_text(PLAN.format(recipe=RECIPE, weights=weights, rounds=given.rounds), encoding="utf-8")
+    run("bench", "--plan", plan, "-o", work / "suite.json", "--force")
     speed(work / "suite.json")
 
 

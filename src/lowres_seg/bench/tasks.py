@@ -35,7 +35,9 @@ def prepare(spec: Spec) -> dict[str, Any]:
             for x in recorder.inputs:
                 file = folder / f"{len(feeds)}.npy"
                 np.save(file, x)
-                feeds.append({"step": f"{stage.name}.network", "network": name, "file": str(file)})
+                # Of an ensemble, each member by itself.
+                step = f"{stage.name}.network" if len(stage.networks) == 1 else f"{stage.name}.network.{name}"
+                feeds.append({"step": step, "network": name, "file": str(file)})
     blind = [name for name in bundle.manifest.networks if name not in {feed["network"] for feed in feeds}]
     if blind:
         raise InputError(

@@ -124,7 +124,7 @@ def layers(model: Any) -> list[Layer]:
     return [
         Layer(node.get_friendly_name(), node.get_type_name(), _saved_ms(node))
         for node in model.get_ordered_ops()
-        if _data_quantizers(node)
+        if _data_quantizers(node) or _has_quantized_weights(node)
     ]
 
 
@@ -144,6 +144,12 @@ def without(model: Any, names: Sequence[str]) -> Any:
             for port in _quantized_ports(node):
                 quantizer = node.input_value(port).get_node()
                 node.input(port).replace_source_output(quantizer.input_value(0))
+            # What it reads may have been quantized before it was put together, for it alone.
+            source = node.input_value(0).get_node()
+            if source.get_type_name() in _PASSING and len(source.output(0).get_target_inputs()) == 1:
+                for port in _quantized_ports(source):
+                    quantizer = source.input_value(port).get_node()
+                    source.input(port).replace_source_output(quantizer.input_value(0))
     copy.validate_nodes_and_infer_types()
     return copy
 
@@ -199,6 +205,14 @@ def _data_quantizers(node: Any) -> list[int]:
     ]
 
 
+def _has_quantized_weights(node: Any) -> bool:
+    """Whether a node computes in INT8 though what it reads was quantized further up, before a Concat, say."""
+    kind = node.get_type_name()
+    return ("Convolution" in kind or kind == "MatMul") and 1 in _quantized_ports(node)
+
+
+#: Nodes that hand on what they read: quantized if that was.
+_PASSING = ("Concat", "Interpolate", "MaxPool", "Reshape", "Slice", "StridedSlice", "Transpose")
 #: Nominal speed of one core: multiply-accumulates in f32 and INT8, and bytes of memory, each per second.
 _MACS_F32, _MACS_INT8, _BYTES = 30e9, 120e9, 5e9
 
