@@ -108,18 +108,8 @@ def one_run(work: Path, bundle: str | None) -> tuple[dict[str, float], int]:
         command = [sys.executable, __file__, "--child", str(work / "nnunet"), str(out)]
     else:
         scan = [f"{channel}={TUMOR / MEASURED / file}.nii.gz" for channel, file in CHANNELS.items()]
-        command = [
-            *COMMAND,
-            "predict",
-            str(work / bundle),
-            *scan,
-            "-o",
-            str(out),
-            "--force",
-            "--json",
-            "--max-ram",
-            "2GB",
-        ]
+        bound = ["--max-ram", "2GB"] if bundle == "int8" else []
+        command = [*COMMAND, "predict", str(work / bundle), *scan, "-o", str(out), "--force", "--json", *bound]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0

@@ -113,7 +113,8 @@ def vote(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _sigmoid(x: Scores) -> Scores:
-    # exp of a large positive number overflows; this form only takes it of negative ones.
-    x = x.astype(np.float32, copy=False)
-    e = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1 / (1 + e), e / (1 + e)))
+    y = np.negative(x, dtype=np.float32)
+    with np.errstate(over="ignore"):  # of a large negative score the exponential is infinite, and its probability 0
+        np.exp(y, out=y)
+    y += 1
+    return np.asarray(np.reciprocal(y, out=y))

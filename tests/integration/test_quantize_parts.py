@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import pytest
+from openvino import opset13 as opset
 
 from lowres_seg import InputError
+from lowres_seg.engine import OpenVinoEngine
 from lowres_seg.metrics import score
+from lowres_seg.quantize import int8
 from lowres_seg.quantize.gate import Judged, Limits, Verdict
 from lowres_seg.quantize.journal import Journal
 from lowres_seg.quantize.search import Clock, Found, Ranked, search
@@ -46,7 +51,7 @@ def test_one_label_cannot_hide_behind_another() -> None:
 def test_a_lost_mask_costs_everything_and_does_not_vanish() -> None:
     truth = np.zeros((10, 10, 10), np.uint8)
     truth[2:5, 2:5, 2:5] = 1
-    assert score(np.zeros_like(truth), truth, {1: "brain"}, (1, 1, 1)) == {"brain": (0.0, pytest.approx(300**0.5))}
+    assert score(np.zeros_like(truth), truth, {"brain": (1,)}, (1, 1, 1)) == {"brain": (0.0, pytest.approx(300**0.5))}
 
 
 @pytest.mark.parametrize(
@@ -172,3 +177,35 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     Journal(tmp_path / "j", {"a": 1, "b": 2}, resume=False)
     with pytest.raises(InputError, match="the earlier run differs in: a; leave out --resume"):
         Journal(tmp_path / "j", {"a": 2, "b": 2}, resume=True)
+
+
+def test_a_convolution_behind_a_concat_is_a_layer_and_can_be_reverted(tmp_path: Path) -> None:
+    """Its input is quantized before the Concat, where nothing reads it but the Concat."""
+    rng = np.random.default_rng(0)
+    x = opset.parameter([1, 2, 8, 8, 8], np.float32)
+
+    def convolution(node: openvino.Node, channels: tuple[int, int], name: str) -> openvino.Node:
+        kernel = opset.constant(rng.normal(0, 0.2, (*channels, 3, 3, 3)).astype(np.float32))
+        made = opset.convolution(node, kernel, [1] * 3, [1] * 3, [1] * 3, [1] * 3)
+        made.set_friendly_name(name)
+        return made
+
+    both = opset.concat([opset.relu(convolution(x, (4, 2), name)) for name in ("left", "right")], 1)
+    last = convolution(both, (2, 8), "last")
+    openvino.save_model(openvino.Model([last], [x], "m"), tmp_path / "m.xml", compress_to_fp16=False)
+    inputs = [rng.standard_normal((1, 2, 8, 8, 8), dtype=np.float32)]
+
+    def quantized(*reverted: str) -> Any:
+        path = tmp_path / "m.xml"
+        return int8.quantize_network(path, inputs, preset="performance", reverted=reverted, max_ram_bytes=4 << 30)
+
+    names = [layer.name for layer in int8.layers(quantized())]
+    assert {"left", "right", "last"} <= set(names)
+    assert int8.layers(quantized(*names)) == []
+    plain, full = quantized(), int8.read(tmp_path / "m.xml")
+    lost = [np.abs(scores(int8.without(plain, n), inputs[0]) - scores(full, inputs[0])).max() for n in ([], names)]
+    assert lost[1] < 1e-5 < lost[0]
+
+
+def scores(model: Any, x: np.ndarray) -> np.ndarray:
+    return OpenVinoEngine.of_model(model, threads=1).run(x).copy()
