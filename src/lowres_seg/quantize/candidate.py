@@ -44,21 +44,23 @@ class Int8:
         self._inputs = inputs
         self._preset: Preset = preset
         self._max_ram_bytes = max_ram_bytes
-        self._models: dict[str, tuple[tuple[str, ...], Any]] = {}
+        self._models: dict[str, dict[tuple[str, ...], Any]] = {}
 
     def model(self, network: str, reverted: Sequence[str] = ()) -> Any:
-        """One network; the last candidate of each is kept."""
+        """One network; plain INT8 and the last candidate of each are kept."""
         names = tuple(sorted(reverted))
-        if network not in self._models or self._models[network][0] != names:
-            model = int8.quantize_network(
+        kept = self._models.setdefault(network, {})
+        if names not in kept:
+            for other in [other for other in kept if other]:
+                del kept[other]
+            kept[names] = int8.quantize_network(
                 self._bundle.file(self._bundle.network(network).xml),
                 self._inputs[network],
                 preset=self._preset,
                 reverted=names,
                 max_ram_bytes=self._max_ram_bytes,
             )
-            self._models[network] = (names, model)
-        return self._models[network][1]
+        return kept[names]
 
     def write(self, folder: Path, reverted: Sequence[str]) -> Manifest:
         """Write the networks below `folder`; return a manifest to run them with."""

@@ -217,7 +217,18 @@ class _Run:
 
             return float(self.journal.remember(f"lost {json.dumps(list(names))}", compute))
 
-        return search(self.judge, rank, lost, clock)
+        return search(self.judge, rank, lost, clock, self._stages)
+
+    def _stages(self) -> list[Names]:
+        """Layers of each stage, if there are several stages with layers; the one that is worth least first."""
+        found: list[tuple[float, Names]] = []
+        for stage in self.bundle.manifest.stages:
+            layers = [(n, layer) for n in stage.networks for layer in int8.layers(self._candidates().model(n))]
+            found.append(
+                (sum(layer.saved_ms for _, layer in layers), tuple(f"{n}/{layer.name}" for n, layer in layers))
+            )
+        found = [(saved, names) for saved, names in found if names]
+        return [names for _, names in sorted(found)] if len(found) > 1 else []
 
     def judge(self, reverted: Names) -> Verdict:
         """Segment validation cases with a candidate and compare with fp32: all, or until the gate is lost."""

@@ -1,6 +1,8 @@
 """Accuracy control: which layers must keep their precision, found with few full segmentations.
 
-Plain INT8 is judged first. If it misses the gate, layers are ranked by what they cost in agreement with fp32 for
+Plain INT8 is judged first. If it misses the gate and there are several stages, each is reverted whole in turn: where
+one alone carries the loss, that is found in as many segmentations as there are stages, and no layer of the others is
+touched. Otherwise layers are ranked by what they cost in agreement with fp32 for
 each millisecond that they save, on windows and without segmenting anything. Then ever more of the worst ones are
 reverted, starting with as many as the windows say are needed, until the gate is met; and then fewer, as long as it
 still is.
@@ -101,7 +103,11 @@ class Clock:
 
 
 def search(
-    judge: Judge, rank: Callable[[], list[Ranked]], lost: Callable[[Sequence[str]], float], clock: Clock
+    judge: Judge,
+    rank: Callable[[], list[Ranked]],
+    lost: Callable[[Sequence[str]], float],
+    clock: Clock,
+    stages: Callable[[], Sequence[Names]] = lambda: (),
 ) -> Found:
     """Find the fewest layers to revert.
 
@@ -115,6 +121,8 @@ def search(
         What the windows lose with the named layers reverted; cheap. Windows are not whole scans: what they say is
         scaled to what plain INT8 lost when it was judged.
     clock : Clock
+    stages : callable
+        Layers of each stage, the one whose layers are worth least first; called only if plain INT8 misses the gate.
     """
     attempts: list[Attempt] = []
 
@@ -124,7 +132,7 @@ def search(
 
     out_of_time = False
     try:
-        if not met(()):
+        if not met(()) and not any(met(names) for names in stages()):
             order = [layer.name for layer in sorted(rank(), key=lambda r: (-r.cost, r.name))]
             # Half of what is allowed is kept for windows that promise too much.
             enough = 0.5 * lost(()) / attempts[0].verdict.overshoot()
