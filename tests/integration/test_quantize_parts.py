@@ -209,3 +209,24 @@ def test_a_convolution_behind_a_concat_is_a_layer_and_can_be_reverted(tmp_path: 
 
 def scores(model: Any, x: np.ndarray) -> np.ndarray:
     return OpenVinoEngine.of_model(model, threads=1).run(x).copy()
+
+
+def test_a_stage_that_carries_the_loss_alone_is_found_before_any_layer_is_ranked() -> None:
+    net = Net(bad=[f"net/l{i}" for i in range(10, 20)])
+    stages = [tuple(net.layers[:10]), tuple(net.layers[10:20]), tuple(net.layers[20:])]
+
+    def never() -> list[Ranked]:
+        raise AssertionError
+
+    found = search(net.judge, never, lambda _: 0.0, Clock(None), lambda: stages)
+    assert found.best is not None
+    assert found.best.reverted == stages[1]
+    assert net.judged == 3
+
+
+def test_where_no_stage_alone_is_enough_layers_are_ranked() -> None:
+    net = Net(bad=["net/l3", "net/l33"])
+    stages = [tuple(net.layers[:20]), tuple(net.layers[20:])]
+    found = search(net.judge, net.rank, net.lost, Clock(None), lambda: stages)
+    assert found.best is not None
+    assert {"net/l3", "net/l33"} <= set(found.best.reverted)
