@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lowres_seg.decode import labels_of, select
 from lowres_seg.errors import ParityError
 from lowres_seg.export.recipe import Parity
-from lowres_seg.stage import Decode
+from lowres_seg.stage import Classes, Decode
 
 Scores = NDArray[np.float32]
 
@@ -79,7 +79,11 @@ def compare(
             f"network {network}: {candidate_name} gives {b.shape}, {reference_name} {a.shape}; no bundle was written"
         )
     diff = np.abs(a - b)
-    flipped = labels_of(select(a[0], decode), decode) != labels_of(select(b[0], decode), decode)
+    first, second = select(a[0], decode), select(b[0], decode)
+    if isinstance(decode, Classes):
+        flipped = np.atleast_1d(first.argmax() != second.argmax())
+    else:
+        flipped = labels_of(first, decode) != labels_of(second, decode)
     return ParityReport(
         network=network,
         input=source,

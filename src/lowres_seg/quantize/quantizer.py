@@ -143,6 +143,10 @@ class _Run:
         if done or any(stage.inference_precision != "f32" for stage in manifest.stages):
             what = f"network {done[0]} is INT8" if done else "it is computed in bf16"
             raise QuantizationError(f"{self.bundle.path}: {what} already; quantize the fp32 bundle it was made from")
+        if not manifest.judged:
+            raise QuantizationError(
+                f"{self.bundle.path}: tells classes and gives no mask, so Dice and HD95 cannot judge it in INT8"
+            )
         if not calibrate or (validate is not None and not validate):
             raise InputError(
                 "no case to calibrate on" if not calibrate else "no case to validate on; name at least one"
