@@ -43,7 +43,7 @@ def bench(
     ] = None,
     what: Annotated[str | None, typer.Option(metavar="NAME,...", help="network, end-to-end, throughput.")] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.toml that the bundles come from, for torch's own run.")
+        Path | None, typer.Option(help="recipe.toml or folder that the bundles come from, for torch's own run.")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")

@@ -96,7 +96,7 @@ def export(
         for moved in report["norms_reestimated"]:
             out.print(
                 f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "
-                f" {moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
+                f"{moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
             )
         out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
 

@@ -141,7 +141,13 @@ class Segmenter:
         if max_ram_bytes is not None:
             # A third is left for the scan, of which nothing is known yet.
             lean = lean or memory.of_networks(bundle.manifest, bundle.path, lean=False) > 0.67 * max_ram_bytes
-            bound = _Bound(max_ram_bytes, memory.of_networks(bundle.manifest, bundle.path, lean=lean), lean)
+            networks = memory.of_networks(bundle.manifest, bundle.path, lean=lean)
+            if networks > max_ram_bytes:
+                raise InputError(
+                    f"{bundle.path}: its largest network alone needs about {networks / 1e9:.1f} GB, the bound is "
+                    f"{max_ram_bytes / 1e9:.1f} GB; raise --max-ram or use a bundle in INT8"
+                )
+            bound = _Bound(max_ram_bytes, networks, lean)
         engines = compile_networks(bundle.manifest, bundle.path, threads=count, lean=lean)
         segmenter = cls(bundle.manifest, engines, threads=count)
         segmenter._bundle, segmenter._bound = bundle, bound

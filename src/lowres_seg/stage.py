@@ -274,6 +274,9 @@ class Stage(Part):
         if self.ensemble == "vote" and self.restore.what == "scores":
             msg = f"{where}: votes are for labels, so labels are what it can restore"
             raise ValueError(msg)
+        if self.ensemble == "vote" and isinstance(self.decode, Classes):
+            msg = f"{where}: votes are for labels, and it tells classes; take the mean of their probabilities"
+            raise ValueError(msg)
         if self.restore.activated == "after" and self.ensemble != "mean-scores":
             msg = f"{where}: probabilities are what its networks give, so they are activated before they return"
             raise ValueError(msg)

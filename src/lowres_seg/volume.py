@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from lowres_seg import atomic
 from lowres_seg.errors import InputError
+from lowres_seg.stage import STORED
 
 #: Spacing outside of this is taken for metres, micrometres or a damaged header.
 PLAUSIBLE_SPACING_MM = (0.02, 50.0)
@@ -251,14 +252,14 @@ class Reorientation:
     axes: tuple[int, int, int] = (0, 1, 2)
 
     def _there(self) -> NDArray[np.float64]:
-        if self.orientation == "stored":
+        if self.orientation == STORED:
             return np.array([[self.axes.index(axis), 1] for axis in range(3)], dtype=float)
         start = nibabel.io_orientation(self.grid.affine)
         end = orientations.axcodes2ornt(tuple(self.orientation))
         return np.asarray(orientations.ornt_transform(start, end))
 
     def _back(self) -> NDArray[np.float64]:
-        if self.orientation == "stored":
+        if self.orientation == STORED:
             return np.array([[axis, 1] for axis in self.axes], dtype=float)
         start = orientations.axcodes2ornt(tuple(self.orientation))
         return np.asarray(orientations.ornt_transform(start, nibabel.io_orientation(self.grid.affine)))

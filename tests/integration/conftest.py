@@ -25,13 +25,24 @@ def run(*words: object, timeout: float = 600) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
 
 
-def factory(recipe: Path, name: str = "build") -> Any:
-    spec = importlib.util.spec_from_file_location("recipe_network", recipe.parent / "network.py")
+def module_of(path: Path, name: str) -> Any:
+    """A file that is no part of a package, as a module."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    return module
+
+
+def factory(recipe: Path, name: str = "build") -> Any:
+    return getattr(module_of(recipe.parent / "network.py", "recipe_network"), name)
+
+
+def beside(name: str) -> Any:
+    """What makes folders of other frameworks, beside the folder of these tests."""
+    return module_of(Path(__file__).parents[1] / f"{name}.py", name)
 
 
 @dataclass(frozen=True)

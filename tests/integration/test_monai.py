@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +14,15 @@ import torch
 
 from lowres_seg import Segmenter
 from lowres_seg.errors import ExportError
-from lowres_seg.export import export, monai_bundle
+from lowres_seg.export import export, monai_bundle, sources
 from lowres_seg.intensity import normalise
 from lowres_seg.stage import Argmax, Regions, Windows
 from lowres_seg.tiling import rows, weights
 
+from .conftest import beside
+
 pytest.importorskip("monai")
-_SPEC = importlib.util.spec_from_file_location("monai_bundles", Path(__file__).parents[1] / "monai_bundles.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-bundles = importlib.util.module_from_spec(_SPEC)
-sys.modules["monai_bundles"] = bundles
-_SPEC.loader.exec_module(bundles)
+bundles = beside("monai_bundles")
 
 Edit = Callable[[dict[str, Any], dict[str, Any]], None]
 #: Files of the case, in the order of the published BraTS bundle's channels.
@@ -276,6 +271,15 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) 
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "given", [{"folds": ("0",)}, {"mirror": False}, {"orientation": "RAS"}, {"plans_network": True}]
+)
+def test_options_of_nnunet_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
+    with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
+        sources.load(folder, sources.Options(**given))
 
 
 def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,19 +18,19 @@ import pytest
 import torch
 
 from lowres_seg import Bundle, InputError, Segmenter, Volume
+from lowres_seg.bench import backends
+from lowres_seg.bench.spec import Spec
+from lowres_seg.engine import OpenVinoEngine
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, nnunet, torch_network
 from lowres_seg.export.sources import Options
 from lowres_seg.stage import Argmax, Regions
 from lowres_seg.volume import Reorientation
 
+from .conftest import beside
+
 pytest.importorskip("nnunetv2")
-_SPEC = importlib.util.spec_from_file_location("nnunet_folders", Path(__file__).parents[1] / "nnunet_folders.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-folders = importlib.util.module_from_spec(_SPEC)
-sys.modules["nnunet_folders"] = folders
-_SPEC.loader.exec_module(folders)
+folders = beside("nnunet_folders")
 
 # nnU-Net and what it imports warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -310,7 +308,7 @@ BAD: dict[str, tuple[Edit, str]] = {
     "version 1": (version_1, "is a folder of nnU-Net v1"),
     "no plans": (removed("plans.json"), "plans.json: does not exist"),
     "no dataset": (removed("dataset.json"), "dataset.json: does not exist"),
-    "broken JSON": (written("plans.json", '{"a": '), "plans.json: is not JSON"),
+    "broken JSON": (written("plans.json", '{"a": '), "plans.json: cannot be read as JSON"),
     "no object": (written("dataset.json", "[1]"), "dataset.json: is list, expected a JSON object"),
     "before 2.4": (plan(architecture=None), "no architecture in 3d_fullres"),
     "no fold": (removed("fold_0"), "has no fold, expected fold_0"),
@@ -339,7 +337,7 @@ BAD: dict[str, tuple[Edit, str]] = {
     "labels with a gap": (dataset(labels={"background": 0, "a": 1, "b": 3, "c": 4}), "has the labels [1, 3, 4], expected 1, 2, 3"),
     "regions without order": (dataset(labels=REGIONS), "has 3 regions and the regions_class_order None"),
     "order of fewer": (lambda f: edit(f / "dataset.json", labels=REGIONS, regions_class_order=[1, 2]), "regions_class_order [1, 2]"),
-    "no channels": (dataset(channel_names={}), "names no channels"),
+    "no channels": (dataset(channel_names={}), "its channel_names are missing, expected names of 0, 1, 2"),
     "another channel": (dataset(channel_names={"0": "T1"}), "dataset.json has 1"),
     "another label": (dataset(labels={"background": 0, "a": 1}), "the network of nnunet:PlainConvUNet expects"),
     "another network": (plan(architecture__network_class_name="a.b.ResNetD"), "the network is ResNetD, expected a U-Net"),
@@ -349,7 +347,12 @@ BAD: dict[str, tuple[Edit, str]] = {
     "strange argument": (plan(architecture__arch_kwargs__surprise=1), "cannot be built from its arch_kwargs"),
     "fewer stages": (plan(architecture__arch_kwargs__features_per_stage=[4, 16]), "the network of nnunet:PlainConvUNet expects"),
     "weights elsewhere": (checkpoint(network_weights={}), "does not fit the network"),
-    "no init_args": (checkpoint(init_args={}), "has no configuration None"),
+    "no init_args": (checkpoint(init_args={}), "does not say how it was trained ('configuration')"),
+    "no dictionary of them": (checkpoint(init_args=None), "does not say how it was trained"),
+    "channels by name": (dataset(channel_names={"T1": 0, "T2": 1}), "its channel_names are {'T1': 0, 'T2': 1}, expected names"),
+    "a gap in the channels": (dataset(channel_names={"0": "T1", "2": "T2"}), "expected names of 0, 1, 2"),
+    "inherits from nothing": (plan(inherits_from="base"), "3d_fullres inherits from base, which is not there"),
+    "inherits from itself": (plan(inherits_from="3d_fullres"), "3d_fullres inherits from 3d_fullres, which inherits from it"),
 }  # fmt: skip
 
 
@@ -466,3 +469,24 @@ def test_scalars_that_numpy_1_wrote_are_read(folder: Path) -> None:
     assert found["_best_ema"] == pytest.approx(0.8)
     assert found["logging"]["val_losses"][0] == pytest.approx(-0.4)
     assert list(nnunet.recipe(folder).networks) == ["fold-0"]
+
+
+@pytest.mark.parametrize("orientation", ["LP", "XYZ", "LLA"])
+def test_an_orientation_that_is_none_is_refused(folder: Path, orientation: str) -> None:
+    with pytest.raises(ExportError, match=f"orientation: '{orientation}' is none; expected three letters"):
+        export(folder, folder.parent / "out", options=Options(orientation=orientation))
+
+
+def test_torch_runs_the_folds_that_the_bundle_has_by_whatever_trainer(folder: Path, tmp_path: Path) -> None:
+    """The benchmark's baseline reads the folder again, which has a fold more and a trainer of its own."""
+    second_fold(folder)
+    checkpoint(trainer_name="MyTrainer")(folder)
+    found = export(folder, tmp_path / "out", options=Options(folds=("0",), plans_network=True))
+    ((source, _),) = found.manifest.lineage.sources.items()
+    weights = {"fold-0": str(folder / source.partition("/")[2])}
+    spec = Spec(task="measure", bundle=str(found.path), backend="torch", threads=1, recipe=str(folder), weights=weights)
+    networks = backends.load(spec)
+    assert list(networks) == ["fold-0"]
+    x = np.random.default_rng(0).standard_normal(found.network("fold-0").input_shape, dtype=np.float32)
+    engine = OpenVinoEngine(found.path / "networks" / "fold-0.xml", threads=1, inference_precision="f32")
+    assert np.abs(networks["fold-0"].run(x) - engine.run(x)).max() < 1e-3

@@ -69,6 +69,11 @@ def test_a_bound_that_does_not_reach_is_refused_before_a_network_runs(tiny: Path
     assert np.array_equal(bounded.labels.data, Segmenter.load(tiny).predict(scan).labels.data)
 
 
+def test_networks_that_exceed_the_bound_alone_are_refused_at_once(tiny: Path) -> None:
+    with pytest.raises(InputError, match=r"its largest network alone needs about 0\.\d GB, the bound is 0\.0 GB"):
+        Segmenter.load(tiny, max_ram_bytes=1)
+
+
 def test_networks_are_compiled_in_turn_where_the_bound_asks_for_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[bool] = []
     real: Callable[..., int] = memory.of_networks

@@ -44,6 +44,10 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
         {"decode": CLASSES, "windows": WINDOWS, "conform": {}, "restore": NOTHING},
         "classes are of the whole region",
     ),
+    "votes for classes": (
+        {"ensemble": "vote", "decode": CLASSES, "restore": NOTHING},
+        "votes are for labels, and it tells classes",
+    ),
     "classes that return": ({"decode": CLASSES, "restore": LABELS}, "nothing to restore"),
     "classes without a name": ({"decode": {**CLASSES, "names": []}, "restore": NOTHING}, "names"),
     "within no region": (

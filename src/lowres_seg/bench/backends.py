@@ -84,11 +84,11 @@ def _torch(spec: Spec) -> Mapping[str, Network]:
     from lowres_seg.export import sources, torch_network
 
     torch_network.set_threads(spec.threads)
-    source = sources.load(Path(spec.recipe))
+    source = sources.of_bundle(Path(spec.recipe), list(spec.weights))
     networks = {}
-    for name, entry in source.recipe.networks.items():
+    for name, file in spec.weights.items():
         # The file that the bundle was exported from, which need not be the one that the recipe names.
-        weights = Path(spec.weights[name])
+        entry, weights = source.recipe.networks[name], Path(file)
         if torch_network.kind_of(weights) == "torchscript":
             networks[name] = torch_network.load_torchscript(weights)
         else:

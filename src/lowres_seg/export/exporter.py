@@ -182,6 +182,8 @@ def _convert(
         try:
             conversion = ir.convert(network.script(shape), shape, xml)
         except ExportError:
+            if not network.traced:
+                raise
             # Neither form of a trace serves every network: windows of transformers need the frozen one.
             conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
         network.to_onnx(onnx_path, shape)

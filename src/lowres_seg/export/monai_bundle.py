@@ -20,7 +20,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export import torch_network
 from lowres_seg.export.monai_config import EXAMPLE, Arguments, Config, leaves, line, problem, validated
 from lowres_seg.export.monai_transforms import AFTER, BEFORE, Said, SlidingWindowInferer
-from lowres_seg.export.recipe import About, NetworkSource, Recipe
+from lowres_seg.export.recipe import About, NetworkSource, Recipe, named
 from lowres_seg.extras import require
 from lowres_seg.manifest import JudgedRegion, Label, first_problem
 from lowres_seg.stage import Argmax, Conform, Normalise, PaintedRegion, Regions, Stage, Windows
@@ -285,7 +285,7 @@ def _channels(metadata: Config, side: str, item: str) -> tuple[str, ...]:
 
 
 def _name(text: str, where: Path) -> str:
-    name = re.sub(r"[^a-z0-9_.]+", "-", text.lower()).strip("-_.")[:64]
+    name = named(text)
     if not name:
         raise ExportError(f"{where}: {text!r} is no name; expected letters or digits")
     return name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lowres_seg.errors import ExportError
+from lowres_seg.export.recipe import read_json
 
 #: A choice of labels that can be read, for messages.
 EXAMPLE = "$lambda x: torch.where(x[[1]] > 0, 2, torch.where(x[[0]] > 0, 1, 0))"
@@ -58,13 +58,7 @@ class Config:
                 if other.is_file():
                     raise ExportError(f"{other}: is YAML, which is not read; write the same as JSON to {path.name}")
             raise ExportError(f"{path}: is missing; expected the folder of a MONAI bundle")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ExportError(f"{path}: cannot be read as JSON ({line(error)})") from error
-        if not isinstance(content, dict):
-            raise ExportError(f"{path}: is {type(content).__name__}, expected a JSON object")
-        self.content: dict[str, Any] = content
+        self.content = read_json(path)
 
     def at(self, key: str) -> Any:
         """What stands under a key, references replaced by what they lead to; None if nothing does."""

@@ -7,8 +7,6 @@ resampling, windows with a Gaussian, the mean over mirrored copies and over fold
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from pydantic import ValidationError
 
 from lowres_seg.errors import ExportError
 from lowres_seg.export import torch_network
-from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe
+from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe, named, read_json
 from lowres_seg.manifest import JudgedRegion, Label, first_problem
 from lowres_seg.rules import Affine, Clip, IntensityRule, PercentileScale, ZScore
 from lowres_seg.stage import (
+    ORIENTATIONS,
     STORED,
     Argmax,
     Conform,
@@ -34,73 +33,33 @@ from lowres_seg.stage import (
 )
 
 #: Trainers of nnU-Net 2.8 that train the network of plans.json as it stands: what follows nnUNetTrainer in their names.
+# fmt: off
 TRAINERS = (
-    "",
-    *[
-        "Adam",
-        "Adam1en3",
-        "Adam3en4",
-        "Adan",
-        "Adan1en1",
-        "Adan1en3",
-        "Adan3en4",
-        "AdanCosAnneal",
-        "Benchmark_5epochs",
-        "Benchmark_5epochs_noDataLoading",
-        "CELoss",
-        "CELoss_5epochs",
-        "CosAnneal",
-        "DA5",
-        "DA5Segord0",
-        "DA5_10epochs",
-        "DA5ord0",
-        "DiceCELoss_noSmooth",
-        "DiceLoss",
-        "DiceTopK10Loss",
-        "NoDA",
-        "NoDeepSupervision",
-        "NoMirroring",
-        "Topk10Loss",
-        "Topk10LossLS01",
-        "VanillaAdam",
-        "VanillaAdam1en3",
-        "VanillaAdam3en4",
-        "_100epochs",
-        "_10epochs",
-        "_1epoch",
-        "_2000epochs",
-        "_2000epochs_NoMirroring",
-        "_20epochs",
-        "_250epochs",
-        "_250epochs_NoMirroring",
-        "_4000epochs",
-        "_4000epochs_NoMirroring",
-        "_500epochs",
-        "_50epochs",
-        "_5epochs",
-        "_750epochs",
-        "_8000epochs",
-        "_8000epochs_NoMirroring",
-        "_DASegOrd0",
-        "_DASegOrd0_NoMirroring",
-        "_noDummy2DDA",
-        "_onlyMirror01",
-        "_onlyMirror01_1500ep",
-        "_onlyMirror01_DA5",
-        "_onlyMirror01_DASegOrd0",
-        "_probabilisticOversampling",
-        "_probabilisticOversampling_010",
-        "_probabilisticOversampling_033",
-        "_warmup",
-    ],
+    "", "Adam", "Adam1en3", "Adam3en4", "Adan", "Adan1en1", "Adan1en3", "Adan3en4", "AdanCosAnneal",
+    "Benchmark_5epochs", "Benchmark_5epochs_noDataLoading", "CELoss", "CELoss_5epochs", "CosAnneal", "DA5",
+    "DA5Segord0", "DA5_10epochs", "DA5ord0", "DiceCELoss_noSmooth", "DiceLoss", "DiceTopK10Loss", "NoDA",
+    "NoDeepSupervision", "NoMirroring", "Topk10Loss", "Topk10LossLS01", "VanillaAdam", "VanillaAdam1en3",
+    "VanillaAdam3en4", "_100epochs", "_10epochs", "_1epoch", "_2000epochs", "_2000epochs_NoMirroring", "_20epochs",
+    "_250epochs", "_250epochs_NoMirroring", "_4000epochs", "_4000epochs_NoMirroring", "_500epochs", "_50epochs",
+    "_5epochs", "_750epochs", "_8000epochs", "_8000epochs_NoMirroring", "_DASegOrd0", "_DASegOrd0_NoMirroring",
+    "_noDummy2DDA", "_onlyMirror01", "_onlyMirror01_1500ep", "_onlyMirror01_DA5", "_onlyMirror01_DASegOrd0",
+    "_probabilisticOversampling", "_probabilisticOversampling_010", "_probabilisticOversampling_033", "_warmup",
 )
+# fmt: on
 _READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
+#: What a network is called, before its fold.
+_NETWORK = "fold-"
 _RESAMPLING = "resample_data_or_seg_to_shape"
 
 
 def is_folder(folder: Path) -> bool:
     """Whether a folder looks like one of nnU-Net's, of whatever version."""
     return (folder / "plans.json").is_file() or any(folder.glob("**/plans.pkl")) or any(folder.glob("fold_*"))
+
+
+def folds_of(networks: Sequence[str]) -> list[str]:
+    """Folds that networks of a recipe stand for."""
+    return [name.removeprefix(_NETWORK) for name in networks]
 
 
 def recipe(
@@ -131,12 +90,17 @@ def recipe(
     ExportError
         If it is a folder of another version, a fold is missing, or something has no counterpart here.
     """
+    if orientation is not None and orientation not in ORIENTATIONS:
+        raise ExportError(f"orientation: {orientation!r} is none; expected three letters such as RAS or LPS")
     plans, dataset = _json(folder, "plans.json"), _json(folder, "dataset.json")
     files = _checkpoints(folder, folds)
     heads = {name: torch_network.checkpoint(path) for name, path in files.items()}
-    trained = {
-        (str(head.get("trainer_name")), str(head.get("init_args", {}).get("configuration"))) for head in heads.values()
-    }
+    try:
+        trained = {(str(head["trainer_name"]), str(head["init_args"]["configuration"])) for head in heads.values()}
+    except (KeyError, TypeError) as error:
+        raise ExportError(
+            f"{folder}: a checkpoint does not say how it was trained ({error}), expected one that nnU-Net v2 saved"
+        ) from error
     if len(trained) != 1:
         raise ExportError(f"{folder}: its folds were trained differently ({_listed(trained)}); export them one by one")
     ((trainer, name),) = trained
@@ -147,9 +111,7 @@ def recipe(
         )
     plan = _configuration(folder, plans, name)
     axes = next(iter(heads.values())).get("inference_allowed_mirroring_axes") or ()
-    channels = _names(dataset.get("channel_names") or dataset.get("modality") or {})
-    if not channels:
-        raise ExportError(f"{folder / 'dataset.json'}: names no channels, expected channel_names")
+    channels = _channels(folder, dataset)
     try:
         return _recipe(folder, plans, dataset, plan, channels, files, tuple(axes) if mirror else (), orientation)
     except KeyError as error:
@@ -227,13 +189,7 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
         raise ExportError(
             f"{path}: does not exist, expected a results folder of nnU-Net v2: plans.json, dataset.json, fold_0"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"{path}: is {type(content).__name__}, expected a JSON object")
-    return content
+    return read_json(path)
 
 
 def _checkpoints(folder: Path, folds: Sequence[str]) -> dict[str, Path]:
@@ -251,7 +207,7 @@ def _checkpoints(folder: Path, folds: Sequence[str]) -> dict[str, Path]:
         present = [file for file in files if file.is_file()]
         if not present:
             raise ExportError(f"{files[0]}: does not exist, nor {files[1].name}; the training did not end")
-        found[f"fold-{fold}"] = present[0]
+        found[_NETWORK + fold] = present[0]
     return found
 
 
@@ -262,9 +218,15 @@ def _configuration(folder: Path, plans: Mapping[str, Any], name: str) -> dict[st
         raise ExportError(
             f"{folder / 'plans.json'}: has no configuration {name}, which its checkpoints were trained in"
         )
-    plan = dict(every[name])
+    plan, line = dict(every[name]), [name]
     while (parent := plan.pop("inherits_from", None)) is not None:
-        plan = {**every.get(parent, {}), **plan}
+        if parent not in every or parent in line:
+            raise ExportError(
+                f"{folder / 'plans.json'}: configuration {line[-1]} inherits from {parent}, which "
+                + ("inherits from it" if parent in line else "is not there")
+            )
+        line.append(parent)
+        plan = {**every[parent], **plan}
     if plan.get("previous_stage") is not None:
         raise ExportError(
             f"{folder}: {name} refines the result of {plan['previous_stage']}, another folder; export that one"
@@ -374,14 +336,18 @@ def _decoding(
     return Regions(activation="sigmoid", regions=tuple(painted)), labels, judged
 
 
-def _names(given: Mapping[str, Any]) -> tuple[str, ...]:
+def _channels(folder: Path, dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of channels, in the order of their numbers."""
-    return tuple(_unique([_name(str(given[key])) for key in sorted(given, key=int)]))
+    given = dataset.get("channel_names") or dataset.get("modality") or {}
+    if not isinstance(given, dict) or sorted(given) != sorted(str(n) for n in range(len(given))) or not given:
+        raise ExportError(
+            f"{folder / 'dataset.json'}: its channel_names are {given or 'missing'}, expected names of 0, 1, 2, …"
+        )
+    return tuple(_unique([_name(str(given[str(n)])) for n in range(len(given))]))
 
 
 def _name(text: str) -> str:
-    """A name as manifests have them: lower case, without spaces."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-_.")[:64] or "unnamed"
+    return named(text) or "unnamed"
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ Its ``[[stages]]`` and ``[[labels]]`` are those of the manifest.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,6 +136,28 @@ def load(path: Path) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise ExportError(f"{path}: {first_problem(error)}") from error
+
+
+def named(text: str) -> str:
+    """A text of another framework as manifests have names: lower case, without spaces; empty if nothing is left."""
+    return re.sub(r"[^a-z0-9_.]+", "-", text.lower()).strip("-_.")[:64]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Object of a JSON file.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be read, or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ExportError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path}: is {type(content).__name__}, expected a JSON object")
+    return content
 
 
 def digest(source: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lowres_seg.errors import ExportError
@@ -48,28 +48,35 @@ def load(source: Path, options: Options | None = None) -> Source:
     ExportError
         If it is none of them, or holds what cannot be expressed.
     """
+    of_nnunet = source.is_dir() and nnunet.is_folder(source) and not (source / "configs").is_dir()
+    if not of_nnunet and options not in (None, Options()):
+        raise ExportError(f"{source}: folds, mirroring, orientation and trainers are options of an nnU-Net folder")
     if not source.is_dir():
-        if options not in (None, Options()):
-            raise ExportError(f"{source}: folds, mirroring and orientation are options of an nnU-Net folder")
         return Source(source.parent, recipes.load(source), recipes.digest(source))
+    if of_nnunet:
+        return Source(source, nnunet.recipe(source, **asdict(options or Options())), recipes.digest(source))
     if (source / "configs").is_dir():
         from lowres_seg.export import monai_bundle
 
         return Source(source, monai_bundle.recipe(source), recipes.digest(source))
-    if nnunet.is_folder(source):
-        given = options or Options()
-        recipe = nnunet.recipe(
-            source,
-            folds=given.folds,
-            mirror=given.mirror,
-            orientation=given.orientation,
-            plans_network=given.plans_network,
-        )
-        return Source(source, recipe, recipes.digest(source))
     raise ExportError(
         f"{source}: is a folder of neither nnU-Net v2 (plans.json, dataset.json, fold_0) nor MONAI "
         "(configs/metadata.json, configs/inference.json, models); name a recipe.toml or a file"
     )
+
+
+def of_bundle(source: Path, networks: Sequence[str]) -> Source:
+    """Read again what a bundle with these networks was exported from.
+
+    Raises
+    ------
+    ExportError
+        As `load`.
+    """
+    if source.is_dir() and not (source / "configs").is_dir():
+        # What was asked for then: those folds, and a trainer that was taken for nnU-Net's own.
+        return load(source, Options(folds=nnunet.folds_of(networks), plans_network=True))
+    return load(source)
 
 
 def plan(source: Path, described_by: Path | None, options: Options) -> Source:

@@ -99,6 +99,11 @@ class TorchNetwork:
         """Network that ``torch.compile`` speeds up; the first run compiles it."""
         return TorchNetwork(torch.compile(self.module), self.running_norms)
 
+    @property
+    def traced(self) -> bool:
+        """Whether its TorchScript is a trace, and not what was loaded."""
+        return not isinstance(self.module, torch.jit.ScriptModule)
+
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`; traced, unless it is TorchScript already.
 
@@ -109,7 +114,7 @@ class TorchNetwork:
         ExportError
             If the network cannot be traced.
         """
-        if isinstance(self.module, torch.jit.ScriptModule):
+        if not self.traced:
             return self.module
         with _quiet(), torch.no_grad():
             try:
