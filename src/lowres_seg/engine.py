@@ -6,6 +6,7 @@ computes in bf16 wherever the CPU can.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -22,9 +23,26 @@ from lowres_seg.errors import EngineError
 # `import openvino` sends a usage event and writes to the home folder if it finds this package. A module that
 # is None in sys.modules cannot be imported, and OpenVINO then goes without.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# Its converter is half of what the import takes, and the runtime converts nothing: it waits until it is asked for.
+_CONVERTER = "openvino.tools.ovc"
+_EARLY = _CONVERTER in sys.modules
+sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
 from openvino import opset13 as opset  # noqa: E402
+
+
+def _later(name: str) -> Any:
+    """What the import left out, for whoever else in this process wants it."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return importlib.import_module(_CONVERTER).convert_model
+
+
+if not _EARLY:
+    del sys.modules[_CONVERTER]
+    if not hasattr(openvino, "convert_model"):
+        openvino.__getattr__ = _later
 
 # The first request that OpenVINO's Python binding serves fills a table of dtypes, in a way that two threads that race
 # for it never get out of (2026.4). So it is filled here, where there is one thread.

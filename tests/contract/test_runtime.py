@@ -21,6 +21,7 @@ BUILD_TIME = (
     "onnxruntime",
     "onnxscript",
     "openvino_telemetry",
+    "openvino.tools.ovc",
     "scipy.ndimage",
     "scipy.special",
     "scipy.linalg",

@@ -102,3 +102,21 @@ def test_two_threads_may_run_their_first_network_at_once(_attempt: int) -> None:
     """OpenVINO's binding fills a table at the first run, and two threads that race for it hang: see engine.py."""
     done = subprocess.run([sys.executable, "-c", BOTH_AT_ONCE], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "done\n"
+
+
+def test_openvinos_converter_waits_until_somebody_asks_for_it() -> None:
+    code = """
+import sys
+import lowres_seg.engine
+assert not [name for name in sys.modules if name.startswith("openvino.tools.ovc")]
+import openvino
+from openvino import convert_model
+assert openvino.convert_model is convert_model and "openvino.tools.ovc" in sys.modules
+assert not hasattr(openvino, "convert_models")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_converter_that_is_there_already_stays() -> None:
+    code = "import openvino; f = openvino.convert_model; import lowres_seg.engine; assert openvino.convert_model is f"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

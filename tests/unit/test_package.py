@@ -26,7 +26,7 @@ HOMES = {
     "nncf": {"quantize.int8"},
     "onnx": {"export.onnx_graph"},
     "onnxruntime": {"export.onnx_graph"},
-    "openvino": {"engine", "export.ir", "quantize.int8"},
+    "openvino": {"engine", "export.ir", "export.rewrites", "quantize.int8"},
     "psutil": {"host"},
     "rich": {"cli", "cli_bench", "cli_build", "screen"},
     "torch": {"export.nnunet_network", "export.torch_network"},

@@ -11,6 +11,7 @@ import numpy as np
 
 from lowres_seg import engine  # before OpenVINO: it keeps the usage events out
 from lowres_seg.errors import ExportError
+from lowres_seg.export import rewrites
 
 import openvino  # isort: skip
 from openvino._offline_transformations import apply_moc_transformations  # isort: skip
@@ -42,9 +43,9 @@ class Conversion:
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     """Write TorchScript, or an ONNX file, as IR in true fp32.
 
-    Two exact rewrites come first: everything that depends on weights alone, such as the scale and shift of a
-    norm with running statistics, is computed now; and a constant scale and shift after a convolution is folded
-    into it. They are OpenVINO's own, on the graph with its static shape.
+    Exact rewrites come first. Two are OpenVINO's own, on the graph with its static shape: everything that depends on
+    weights alone, such as the scale and shift of a norm with running statistics, is computed now; and a constant scale
+    and shift after a convolution is folded into it. Those of `rewrites` follow.
 
     Parameters
     ----------
@@ -73,6 +74,8 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W); prune other heads")
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
+    rewrites.narrow_before_upsampling(model)
+    rewrites.upsample_rows_first(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)

@@ -36,6 +36,8 @@ _PASS, _POINT = 4.0, 1.4
 #: Norms keep their input in f32. They compute in f32 whatever they read, so INT8 saves them reading time alone, and
 #: it costs more agreement than all of the convolutions (docs/adr/0005-norms-keep-f32.md).
 NORMS = ("MVN", "GroupNormalization")
+#: A leaky activation with at most this slope leaves less below zero than two steps of a signed INT8 range.
+_SLIGHT = 0.015
 #: Of the process before any network runs.
 _BASE_BYTES = 700 << 20
 
@@ -96,20 +98,23 @@ def quantize_network(
         overflow_fix=nncf.OverflowFix.ENABLE,
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
+    ignored = nncf.IgnoredScope(names=sorted({*reverted, *_interpolations(model)}), types=list(NORMS), validate=False)
     try:
         with _quiet(), _few_points_at_a_time(points):
-            return nncf.quantize(
+            quantized = nncf.quantize(
                 model,
                 nncf.Dataset(list(inputs)),
                 preset=nncf.QuantizationPreset(preset),
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(inputs),
-                ignored_scope=nncf.IgnoredScope(names=sorted(reverted), types=list(NORMS), validate=False),
+                ignored_scope=ignored,
                 advanced_parameters=parameters,
             )
     except (RuntimeError, ValueError, nncf.InternalError, nncf.ValidationError) as error:
         reason = " ".join(str(error).split())[:300]
         raise QuantizationError(f"network {xml.stem}: NNCF cannot quantize it ({reason})") from error
+    _spend_codes_above_zero(quantized)
+    return quantized
 
 
 def save(model: Any, xml: Path) -> None:
@@ -209,6 +214,44 @@ def _has_quantized_weights(node: Any) -> bool:
     """Whether a node computes in INT8 though what it reads was quantized further up, before a Concat, say."""
     kind = node.get_type_name()
     return ("Convolution" in kind or kind == "MatMul") and 1 in _quantized_ports(node)
+
+
+def _interpolations(model: Any) -> list[str]:
+    """Names of the interpolations that compute, in f32 whatever they read; those that pick the nearest do not."""
+    return [
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if node.get_type_name() == "Interpolate" and node.get_attributes()["mode"] != "nearest"
+    ]
+
+
+def _spend_codes_above_zero(model: Any) -> None:
+    """Give all codes of a slightly leaky activation to what is above zero.
+
+    A signed range spends half of its codes on the one hundredth of it that the activation leaves below zero, and
+    rounds most of that to zero all the same. Unsigned, steps above zero are half as wide, and convolutions are a few
+    percent faster, as they have no zero point to make up for. A Concat needs one range for all that it joins, so what
+    it reads stays as it is.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize" or node.input_value(0).get_node().get_type_name() != "PRelu":
+            continue
+        slope = node.input_value(0).get_node().input_value(1).get_node()
+        readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+        ends = [node.input_value(port).get_node() for port in range(1, 5)]
+        if (
+            slope.get_type_name() == "Constant"
+            and bool((slope.data >= 0).all() and (slope.data <= _SLIGHT).all())
+            and all(reader.get_type_name() != "Concat" for reader in readers)
+            and all(end.data.size == 1 for end in ends)
+            and np.isclose(float(-ends[0].data.item()), float(ends[1].data.item()), rtol=0.02)
+        ):
+            for port in (1, 3):
+                node.input(port).replace_source_output(_scalar_like(ends[port - 1], 0.0).output(0))
+
+
+def _scalar_like(constant: Any, value: float) -> Any:
+    return openvino.op.Constant(np.full(constant.data.shape, value, np.float32))
 
 
 #: Nodes that hand on what they read: quantized if that was.

@@ -1,0 +1,214 @@
+"""Rewrites of decoders: the function that torch computes, in fewer steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from torch import nn
+
+from lowres_seg.engine import OpenVinoEngine
+from lowres_seg.export import ir
+from lowres_seg.quantize import int8
+
+Shape = tuple[int, ...]
+
+
+class Decoder(nn.Module):
+    """An upsampling between a convolution and a head, as decoders have it."""
+
+    def __init__(self, up: nn.Module, head: nn.Module, channels: int = 16) -> None:
+        super().__init__()
+        self.first, self.up, self.head = nn.Conv3d(1, channels, 3, padding=1), up, head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.up(self.first(x)))
+        return found
+
+
+class Split(nn.Module):
+    """Reads its input twice."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.conv(x) + x
+        return found
+
+
+def converted(module: nn.Module, shape: Shape, path: Path) -> Any:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        ir.convert(torch.jit.trace(module.eval(), torch.zeros(shape)), shape, path)
+    return int8.read(path)
+
+
+def kinds(model: Any) -> list[str]:
+    wanted = ("Convolution", "Interpolate", "Transpose")
+    return [node.get_type_name() for node in model.get_ordered_ops() if node.get_type_name() in wanted]
+
+
+def difference(module: nn.Module, model: Any, shape: Shape) -> float:
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    return float(np.abs(OpenVinoEngine.of_model(model, threads=1).run(x) - expected).max())
+
+
+UPS = {
+    "trilinear": nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
+    "aligned": nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True),
+    "anisotropic": nn.Upsample(scale_factor=(1, 2, 3), mode="trilinear", align_corners=False),
+    "to a size": nn.Upsample(size=(19, 25, 31), mode="trilinear", align_corners=False),
+    "nearest": nn.Upsample(scale_factor=2, mode="nearest"),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("up", UPS)
+def test_a_convolution_of_single_voxels_goes_before_the_upsampling(tmp_path: Path, up: str, bias: bool) -> None:
+    module, shape = Decoder(UPS[up], nn.Conv3d(16, 4, 1, bias=bias)), (1, 1, 9, 12, 10)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution", "Convolution", "Interpolate"]
+    (interpolation,) = (node for node in model.get_ops() if node.get_type_name() == "Interpolate")
+    assert interpolation.output(0).shape[1] == 4
+    assert [port.get_node().get_type_name() for port in interpolation.output(0).get_target_inputs()] == ["Result"]
+    assert difference(module, model, shape) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Conv3d(16, 4, 3, padding=1),
+        nn.Conv3d(16, 4, 1, padding=1),
+        nn.Conv3d(16, 4, 1, stride=2),
+        nn.Conv3d(16, 32, 1),
+        nn.Conv3d(16, 4, 1, groups=4),
+        Split(16),
+        nn.Sequential(nn.ReLU(), nn.Conv3d(16, 4, 1)),
+    ],
+    ids=["3x3x3", "padded", "strided", "widening", "grouped", "read twice", "activated"],
+)
+def test_other_heads_stay_behind_it(tmp_path: Path, head: nn.Module) -> None:
+    module, shape = Decoder(UPS["trilinear"], head), (1, 1, 9, 12, 10)
+    model = converted(module, shape, tmp_path / "m.xml")
+    order = [node.get_type_name() for node in model.get_ordered_ops()]
+    assert order.index("Interpolate") < len(order) - 1 - order[::-1].index(
+        "GroupConvolution" if "GroupConvolution" in order else "Convolution"
+    )
+    assert difference(module, model, shape) < 1e-5
+
+
+def test_a_smaller_grid_is_left_alone(tmp_path: Path) -> None:
+    module = Decoder(nn.Upsample(scale_factor=0.5, mode="trilinear"), nn.Conv3d(16, 4, 1))
+    model = converted(module, (1, 1, 16, 16, 16), tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution", "Interpolate", "Convolution"]
+
+
+@pytest.mark.parametrize("up", ["trilinear", "aligned", "to a size"])
+def test_large_tensors_are_upsampled_by_rows_and_then_across(tmp_path: Path, up: str) -> None:
+    shape = (1, 1, 14, 18, 22)
+    larger = nn.Upsample(size=(39, 45, 47), mode="trilinear", align_corners=False) if up == "to a size" else UPS[up]
+    module = Decoder(larger, nn.Conv3d(24, 8, 3, padding=1), channels=24)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution", "Interpolate", *["Transpose"] * 2, "Interpolate", *["Transpose"] * 2, "Convolution"]  # fmt: skip
+    assert difference(module, model, shape) < 1e-5
+
+
+def test_it_can_be_given_another_shape(tmp_path: Path) -> None:
+    module = Decoder(UPS["aligned"], nn.Conv3d(24, 8, 3, padding=1), channels=24)
+    model = converted(module, (1, 1, 14, 18, 22), tmp_path / "m.xml")
+    other = (1, 1, 8, 10, 6)
+    assert difference(module, int8.reshaped(model, other), other) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "up"),
+    [(24, (1, 1, 8, 8, 8), "trilinear"), (4, (1, 1, 32, 36, 40), "trilinear"), (24, (1, 1, 18, 22, 24), "anisotropic")],
+    ids=["small", "few channels", "two axes"],
+)
+def test_what_gains_nothing_is_left_in_one_piece(tmp_path: Path, channels: int, shape: Shape, up: str) -> None:
+    module = Decoder(UPS[up], nn.Conv3d(channels, 8, 3, padding=1), channels=channels)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution", "Interpolate", "Convolution"]
+    assert difference(module, model, shape) < 1e-5
+
+
+class Leaky(nn.Module):
+    """A leaky activation that a convolution reads, and perhaps a Concat."""
+
+    def __init__(self, slope: float, *, concat: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(16 if concat else 8, 4, 3, padding=1)
+        self.act, self.concat = nn.LeakyReLU(slope), concat
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        y = self.act(x)
+        found: torch.Tensor = self.second(torch.cat([y, x], 1) if self.concat else y)
+        return found
+
+
+def quantized(module: nn.Module, folder: Path, preset: int8.Preset = "performance") -> Any:
+    shape = (1, 1, 16, 16, 16)
+    converted(module, shape, folder / "m.xml")
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return int8.quantize_network(folder / "m.xml", [x], preset=preset, reverted=(), max_ram_bytes=4 << 30)
+
+
+def lowest(model: Any) -> list[float]:
+    """Low end of each quantizer behind an activation or a Concat."""
+    return [
+        float(node.input_value(1).get_node().data.item())
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize"
+        and node.input_value(0).get_node().get_type_name() in ("PRelu", "Concat")
+    ]
+
+
+def test_codes_go_to_what_a_slightly_leaky_activation_leaves_above_zero(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((1, 1, 16, 16, 16), dtype=np.float32)
+    unsigned, signed = [], []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        module = Leaky(0.01)
+        model = quantized(module, tmp_path)
+        assert lowest(model) == [0.0]
+        with torch.no_grad():
+            expected = module(torch.from_numpy(x)).numpy()
+        unsigned.append(np.abs(OpenVinoEngine.of_model(model, threads=1).run(x) - expected).mean())
+        (quantizer,) = (
+            node
+            for node in model.get_ordered_ops()
+            if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() == "PRelu"
+        )
+        high = quantizer.input_value(2).get_node().data
+        for port in (1, 3):
+            low = openvino.op.Constant(np.full(high.shape, -high * 128 / 127, np.float32))
+            quantizer.input(port).replace_source_output(low.output(0))
+        signed.append(np.abs(OpenVinoEngine.of_model(model, threads=1).run(x) - expected).mean())
+    assert np.mean(unsigned) < np.mean(signed)
+
+
+@pytest.mark.parametrize(
+    ("module", "preset"),
+    [(Leaky(0.2), "performance"), (Leaky(0.01, concat=True), "performance"), (Leaky(0.01), "mixed")],
+    ids=["leakier", "joined with others", "asymmetric"],
+)
+def test_other_activations_keep_their_range(tmp_path: Path, module: nn.Module, preset: int8.Preset) -> None:
+    found = lowest(quantized(module, tmp_path, preset))
+    assert found
+    assert max(found) < 0
+
+
+def test_what_an_interpolation_computes_in_f32_is_not_quantized_for_it(tmp_path: Path) -> None:
+    model = quantized(Decoder(UPS["aligned"], nn.Conv3d(16, 4, 3, padding=1)), tmp_path)
+    (interpolation,) = (node for node in model.get_ops() if node.get_type_name() == "Interpolate")
+    assert interpolation.input_value(0).get_node().get_type_name() != "FakeQuantize"
+    assert [port.get_node().get_type_name() for port in interpolation.output(0).get_target_inputs()] == ["FakeQuantize"]
