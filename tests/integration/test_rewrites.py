@@ -42,6 +42,18 @@ class Split(nn.Module):
         return found
 
 
+class AddsRow(nn.Module):
+    """Adds another value in each column, as many as there are channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.row = nn.Conv3d(16, 4, 1, bias=False), nn.Parameter(torch.arange(4.0).reshape(1, 1, 1, 1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.conv(x) + self.row
+        return found
+
+
 def converted(module: nn.Module, shape: Shape, path: Path) -> Any:
     torch.manual_seed(0)
     with torch.no_grad():
@@ -79,6 +91,13 @@ def test_a_convolution_of_single_voxels_goes_before_the_upsampling(tmp_path: Pat
     (interpolation,) = (node for node in model.get_ops() if node.get_type_name() == "Interpolate")
     assert interpolation.output(0).shape[1] == 4
     assert [port.get_node().get_type_name() for port in interpolation.output(0).get_target_inputs()] == ["Result"]
+    assert difference(module, model, shape) < 1e-5
+
+
+def test_what_is_added_to_columns_is_no_bias(tmp_path: Path) -> None:
+    module, shape = Decoder(UPS["trilinear"], AddsRow()), (1, 1, 9, 12, 2)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution", "Convolution", "Interpolate"]
     assert difference(module, model, shape) < 1e-5
 
 

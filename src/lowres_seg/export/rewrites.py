@@ -30,13 +30,14 @@ def narrow_before_upsampling(model: Any) -> int:
     moved = 0
     for node in model.get_ordered_ops():
         up = node.input_value(0).get_node() if node.get_type_name() == "Convolution" else None
-        if up is None or not _upsamples(up) or not _is_pointwise(node) or _readers(up) != [node]:
+        if up is None or not _upsamples(up) or not _is_pointwise(node) or len(_readers(up)) != 1:
             continue
         last = node
         if [reader.get_type_name() for reader in _readers(node)] == ["Add"]:
             (add,) = _readers(node)
             bias = add.input_value(1)
-            if bias.get_node().get_type_name() == "Constant" and prod(bias.shape) in (1, node.output(0).shape[1]):
+            by_channel = list(bias.shape)[-4:] == [node.output(0).shape[1], 1, 1, 1]
+            if bias.get_node().get_type_name() == "Constant" and (by_channel or prod(bias.shape) == 1):
                 last = add
         readers = last.output(0).get_target_inputs()
         node.input(0).replace_source_output(up.input_value(0))
