@@ -9,7 +9,6 @@ on the input that INT8 was calibrated on. Needs lowres-seg[all].
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from suites import brainmage_network
 
 from lowres_seg.engine import OpenVinoEngine, cpu_capabilities
 from lowres_seg.export import ir, rewrites
@@ -53,15 +53,9 @@ def main() -> None:
 
 def traced() -> Any:
     """The network of BrainMaGe's recipe."""
-    path = Path(__file__).parents[1] / "export" / "brainmage" / "network.py"
-    spec = importlib.util.spec_from_file_location("brainmage_network", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     torch.manual_seed(0)
     with torch.no_grad():
-        return torch.jit.trace(module.build().eval(), torch.zeros(SHAPE))
+        return torch.jit.trace(brainmage_network().eval(), torch.zeros(SHAPE))
 
 
 def converted(script: Any, xml: Path, *, narrow: bool, rows: bool) -> Path:

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from lowres_seg.bench import Suite
 from lowres_seg.demo import fetch
@@ -92,14 +93,8 @@ def brainmage() -> None:
     import torch
 
     if not (BUNDLES / "seeded.pt").exists():
-        recipe = CHECKOUT / "export" / "brainmage"
-        spec = importlib.util.spec_from_file_location("brainmage_network", recipe / "network.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         torch.manual_seed(0)
-        torch.save({"model_state_dict": module.build().state_dict()}, BUNDLES / "seeded.pt")
+        torch.save({"model_state_dict": brainmage_network().state_dict()}, BUNDLES / "seeded.pt")
     if not (BUNDLES / "brainmage-fp32").exists():
         recipe = CHECKOUT / "export" / "brainmage" / "recipe.toml"
         target = BUNDLES / "brainmage-fp32"
@@ -107,6 +102,17 @@ def brainmage() -> None:
     calibrate = table("mr-calibrate.csv", "mr", f"{HEADS / 'rordenlab_T1_0.8mm.nii.gz'}")
     validate = table("mr-validate.csv", "mr", f"{fetch().head}")
     quantize("brainmage", (calibrate, validate), "--max-drop", "1", "--max-hd95-rise", "1000")
+
+
+def brainmage_network() -> Any:
+    """The torch module of BrainMaGe's recipe, its weights as torch seeds them."""
+    path = CHECKOUT / "export" / "brainmage" / "network.py"
+    spec = importlib.util.spec_from_file_location("brainmage_network", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build()
 
 
 def page() -> str:

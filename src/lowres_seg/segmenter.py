@@ -143,9 +143,10 @@ class Segmenter:
             lean = lean or memory.of_networks(bundle.manifest, bundle.path, lean=False) > 0.67 * max_ram_bytes
             networks = memory.of_networks(bundle.manifest, bundle.path, lean=lean)
             if networks > max_ram_bytes:
+                wide = any(network.precision == "fp32" for network in bundle.manifest.networks.values())
                 raise InputError(
                     f"{bundle.path}: its largest network alone needs about {networks / 1e9:.1f} GB, the bound is "
-                    f"{max_ram_bytes / 1e9:.1f} GB; raise --max-ram or use a bundle in INT8"
+                    f"{max_ram_bytes / 1e9:.3g} GB; raise --max-ram" + (" or use a bundle in INT8" if wide else "")
                 )
             bound = _Bound(max_ram_bytes, networks, lean)
         engines = compile_networks(bundle.manifest, bundle.path, threads=count, lean=lean)

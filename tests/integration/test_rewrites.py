@@ -94,6 +94,13 @@ def test_a_convolution_of_single_voxels_goes_before_the_upsampling(tmp_path: Pat
     assert difference(module, model, shape) < 1e-5
 
 
+def test_onnx_says_the_size_of_every_axis_channels_too(tmp_path: Path) -> None:
+    module, shape = Decoder(UPS["to a size"], nn.Conv3d(16, 4, 1)).eval(), (1, 1, 9, 12, 10)
+    torch.onnx.export(module, (torch.zeros(shape),), tmp_path / "m.onnx", dynamo=False)
+    ir.convert(tmp_path / "m.onnx", shape, tmp_path / "m.xml")
+    assert difference(module, int8.read(tmp_path / "m.xml"), shape) < 1e-5
+
+
 def test_what_is_added_to_columns_is_no_bias(tmp_path: Path) -> None:
     module, shape = Decoder(UPS["trilinear"], AddsRow()), (1, 1, 9, 12, 2)
     model = converted(module, shape, tmp_path / "m.xml")

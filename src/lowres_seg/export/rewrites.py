@@ -21,13 +21,12 @@ _WORTH_VALUES = 1 << 20
 _TOGETHER_CHANNELS = 8
 
 
-def narrow_before_upsampling(model: Any) -> int:
-    """Move 1×1×1 convolutions, with their bias, from behind an upsampling to before it; say how many.
+def narrow_before_upsampling(model: Any) -> None:
+    """Move 1×1×1 convolutions, with their bias, from behind an upsampling to before it.
 
     The weights of an interpolation add up to 1 at each voxel, so the two commute. The convolution then works on an
     eighth of the voxels, and what is interpolated has no more channels than before.
     """
-    moved = 0
     for node in model.get_ordered_ops():
         up = node.input_value(0).get_node() if node.get_type_name() == "Convolution" else None
         if up is None or not _upsamples(up) or not _is_pointwise(node) or len(_readers(up)) != 1:
@@ -44,19 +43,16 @@ def narrow_before_upsampling(model: Any) -> int:
         up.input(0).replace_source_output(last.output(0))
         for reader in readers:
             reader.replace_source_output(up.output(0))
-        moved += 1
     model.validate_nodes_and_infer_types()
-    return moved
 
 
-def upsample_rows_first(model: Any) -> int:
-    """Upsample large tensors along rows, then along the other axes with whole rows for channels; say how many.
+def upsample_rows_first(model: Any) -> None:
+    """Upsample large tensors along rows, then along the other axes with whole rows for channels.
 
     Trilinear interpolation is separable. OpenVINO's kernel is called once for each output position, with all of its
     channels: a call for a row in place of one for a voxel. The transpositions between are changes of name: where
     channels lie together in memory, the row of a tensor is its last axis already.
     """
-    split = 0
     for node in model.get_ordered_ops():
         shape = list(node.output(0).shape) if _is_trilinear(node) else []
         if not shape or shape[1] < _TOGETHER_CHANNELS or prod(shape) < _WORTH_VALUES:
@@ -74,9 +70,7 @@ def upsample_rows_first(model: Any) -> int:
         y.set_friendly_name(node.get_friendly_name())
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(y.output(0))
-        split += 1
     model.validate_nodes_and_infer_types()
-    return split
 
 
 def _upsamples(node: Any) -> bool:
@@ -86,6 +80,9 @@ def _upsamples(node: Any) -> bool:
     attributes = node.get_attributes()
     if any(attributes["pads_begin"]) or any(attributes["pads_end"]) or attributes["antialias"]:
         return False
+    targets = _targets(node)
+    if not targets or (attributes["shape_calculation_mode"] == "sizes" and min(targets) < 2):
+        return False  # it may name a number of channels, as ONNX does, which would then be another one
     before, after = node.input_value(0).shape, node.output(0).shape
     return list(before)[:2] == list(after)[:2] and prod(after) > prod(before)
 

@@ -247,11 +247,8 @@ def _spend_codes_above_zero(model: Any) -> None:
             and np.isclose(float(-ends[0].data.item()), float(ends[1].data.item()), rtol=0.02)
         ):
             for port in (1, 3):
-                node.input(port).replace_source_output(_scalar_like(ends[port - 1], 0.0).output(0))
-
-
-def _scalar_like(constant: Any, value: float) -> Any:
-    return openvino.op.Constant(np.full(constant.data.shape, value, np.float32))
+                zero = openvino.op.Constant(np.zeros(ends[port - 1].data.shape, np.float32))
+                node.input(port).replace_source_output(zero.output(0))
 
 
 #: Nodes that hand on what they read: quantized if that was.
