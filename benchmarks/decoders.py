@@ -10,7 +10,7 @@ on the input that INT8 was calibrated on. Needs lowres-seg[all].
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,7 +27,9 @@ from lowres_seg.quantize import int8
 
 SHAPE = (1, 1, 128, 128, 128)
 ROUNDS = 15
-Rewrite = Callable[[Any], Any]
+#: In the order of what they save.
+STEPS = ("narrow_before_upsampling", "upsample_rows_first", "join_by_planes")
+ALL, SIGNED = "… joined by planes", "… signed leaky"
 
 
 def main() -> None:
@@ -37,9 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = {
-            "as converted": converted(script, folder / "plain.xml", narrow=False, rows=False),
-            "narrow first": converted(script, folder / "narrow.xml", narrow=True, rows=False),
-            "narrow, by rows": converted(script, folder / "rows.xml", narrow=True, rows=True),
+            label: converted(script, folder / f"{count}.xml", STEPS[:count])
+            for count, label in enumerate(("as converted", "narrow first", "… by rows", "… joined by planes"))
         }
         engines = {}
         for label, xml in made.items():
@@ -47,7 +48,7 @@ def main() -> None:
                 engines[precision, label] = OpenVinoEngine(xml, threads=2, inference_precision=precision)
             engines["int8", label] = quantized(xml, x)
         with patch.object(int8, "_SLIGHT", -1.0):
-            engines["int8", "… signed leaky"] = quantized(made["narrow, by rows"], x)
+            engines["int8", SIGNED] = quantized(made[ALL], x)
         report(engines, x)
 
 
@@ -58,12 +59,11 @@ def traced() -> Any:
         return torch.jit.trace(brainmage_network().eval(), torch.zeros(SHAPE))
 
 
-def converted(script: Any, xml: Path, *, narrow: bool, rows: bool) -> Path:
+def converted(script: Any, xml: Path, steps: tuple[str, ...]) -> Path:
     """IR with some of the rewrites."""
-    with (
-        patch.object(rewrites, "narrow_before_upsampling", rewrites.narrow_before_upsampling if narrow else id),
-        patch.object(rewrites, "upsample_rows_first", rewrites.upsample_rows_first if rows else id),
-    ):
+    with ExitStack() as stack:
+        for left_out in set(STEPS) - set(steps):
+            stack.enter_context(patch.object(rewrites, left_out, id))
         ir.convert(script, SHAPE, xml)
     return xml
 
@@ -89,7 +89,7 @@ def report(engines: dict[tuple[str, str], OpenVinoEngine], x: np.ndarray[Any, An
     print("| | | ms | f32 as fast | mean difference |\n|---|---|---|---|---|")
     for key in sorted(engines, key=lambda k: ("f32", "bf16", "int8").index(k[0])):
         precision, label = key
-        like = median(seconds["f32", "narrow, by rows" if label.startswith("…") else label])
+        like = median(seconds["f32", ALL if label == SIGNED else label])
         mine = median(seconds[key])
         print(f"| {precision} | {label} | {1000 * mine:.0f} | {like / mine:.2f} | {off[key]:.2g} |")
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lowres_seg.engine import OpenVinoEngine
-from lowres_seg.export import ir
+from lowres_seg.export import ir, rewrites
 from lowres_seg.quantize import int8
 
 Shape = tuple[int, ...]
@@ -164,6 +164,142 @@ def test_what_gains_nothing_is_left_in_one_piece(tmp_path: Path, channels: int, 
     model = converted(module, shape, tmp_path / "m.xml")
     assert kinds(model) == ["Convolution", "Interpolate", "Convolution"]
     assert difference(module, model, shape) < 1e-5
+
+
+class Joins(nn.Module):
+    """A convolution that reads what several others found, joined; `links` lie between."""
+
+    def __init__(
+        self,
+        links: nn.Module | None = None,
+        *,
+        parts: int = 2,
+        up: bool = False,
+        widths: tuple[int, ...] = (),
+        **conv: Any,
+    ) -> None:
+        super().__init__()
+        widths = widths or (8,) * parts
+        self.parts = nn.ModuleList(nn.Conv3d(1, width, 3, padding=1) for width in widths)
+        self.up = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False) if up else nn.Identity()
+        self.links = links or nn.Identity()
+        self.last = nn.Conv3d(sum(widths), 8, **({"kernel_size": 3, "padding": 1} | conv))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.up(self.parts[0](x[:, :, ::2, ::2, ::2] if isinstance(self.up, nn.Upsample) else x))
+        joined = torch.cat([first, *(part(x) for part in self.parts[1:])], 1)
+        found: torch.Tensor = self.last(self.links(joined))
+        return found
+
+
+class Twice(nn.Module):
+    """Gives what it reads and its square."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x * torch.sigmoid(x)
+
+
+def norm(channels: int) -> nn.Module:
+    """A batch norm that has seen something."""
+    found = nn.BatchNorm3d(channels)
+    for index, values in enumerate((found.weight.data, found.bias.data, found.running_mean, found.running_var)):
+        assert values is not None
+        values.copy_(torch.linspace(0.5, 1.5, channels).roll(index))
+    return found
+
+
+@pytest.fixture
+def joins_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joins are rewritten whatever their size, upsamplings are not too small."""
+    monkeypatch.setattr(rewrites, "_WORTH_JOINED_VALUES", 1)
+    monkeypatch.setattr(rewrites, "_WORTH_VALUES", 1)
+
+
+JOINS = {
+    "at once": Joins,
+    "three parts": lambda: Joins(parts=3),
+    "leaky": lambda: Joins(nn.LeakyReLU(0.01)),
+    "by channel": lambda: Joins(nn.PReLU(16)),
+    "norm and activation": lambda: Joins(nn.Sequential(norm(16), nn.LeakyReLU(0.1))),
+    "activation and norm": lambda: Joins(nn.Sequential(nn.ReLU(), norm(16))),
+    "strided": lambda: Joins(stride=(2, 1, 2)),
+    "one plane": lambda: Joins(kernel_size=(1, 3, 3), padding=(0, 1, 1)),
+    "unpadded": lambda: Joins(kernel_size=(3, 1, 3), padding=0),
+    "dilated within planes": lambda: Joins(dilation=(1, 2, 2), padding=(1, 2, 2)),
+    "upsampled": lambda: Joins(up=True),
+    "upsampled, norm and activation": lambda: Joins(nn.Sequential(norm(16), nn.LeakyReLU(0.01)), up=True),
+    "upsampled, by channel": lambda: Joins(nn.PReLU(16), up=True),
+}
+
+
+@pytest.mark.usefixtures("joins_pay")
+@pytest.mark.parametrize("name", JOINS)
+def test_parts_are_joined_plane_after_plane(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    module, shape = JOINS[name]().eval(), (1, 1, 8, 10, 6)
+    for activation in module.modules():
+        if isinstance(activation, nn.PReLU):
+            activation.weight.data = torch.linspace(0.1, 0.9, len(activation.weight))
+    model = converted(module, shape, tmp_path / "m.xml")
+    (last,) = (n for n in model.get_ops() if n.get_type_name() == "Convolution" and n.input_value(0).shape[1] != 1)
+    assert last.input_value(1).shape[:2] == [8, 8]
+    assert last.get_attributes()["strides"][0] % (3 if name == "three parts" else 2) == 0
+    assert difference(module, model, shape) < 1e-5
+    other = (1, 1, 4, 6, 12)
+    assert difference(module, int8.reshaped(model, other), other) < 1e-5
+
+
+@pytest.mark.usefixtures("joins_pay")
+def test_an_activation_goes_before_the_rows_are_taken_apart(tmp_path: Path) -> None:
+    model = converted(JOINS["upsampled, norm and activation"](), (1, 1, 8, 10, 6), tmp_path / "m.xml")
+    readers = [
+        [port.get_node().get_type_name() for port in node.output(0).get_target_inputs()]
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Interpolate"
+    ]
+    assert readers == [["Transpose"], ["PRelu"]]
+
+
+@pytest.mark.usefixtures("joins_pay")
+@pytest.mark.parametrize(
+    "module",
+    [
+        Joins(dilation=2, padding=2),
+        Joins(widths=(8, 16)),
+        Joins(widths=(4, 4)),
+        Joins(nn.Sigmoid()),
+        Joins(Twice()),
+        Joins(groups=2),
+    ],
+    ids=["dilated", "unequal", "few channels", "sigmoid", "read twice", "grouped"],
+)
+def test_other_joins_are_left_alone(tmp_path: Path, module: nn.Module) -> None:
+    shape = (1, 1, 8, 10, 6)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert "Transpose" not in kinds(model)
+    assert difference(module, model, shape) < 1e-5
+
+
+def test_small_joins_are_left_alone(tmp_path: Path) -> None:
+    model = converted(Joins(), (1, 1, 16, 16, 16), tmp_path / "m.xml")
+    assert kinds(model) == ["Convolution"] * 3
+
+
+@pytest.mark.usefixtures("joins_pay")
+def test_a_layer_that_reads_what_is_joined_can_be_reverted(tmp_path: Path) -> None:
+    module = Joins(nn.LeakyReLU(0.01))
+    model = quantized(module, tmp_path)
+    joined = [layer.name for layer in int8.layers(model) if layer.type == "Convolution"][-1]
+    # Both ranges are unsigned, and both quantizers go when the layer that they are for is reverted.
+    behind = [n for n in model.get_ops() if n.get_type_name() == "FakeQuantize" and is_activation(n)]
+    assert [float(n.input_value(1).get_node().data.item()) for n in behind] == [0.0, 0.0]
+    left = int8.without(model, [joined])
+    assert not [n for n in left.get_ops() if n.get_type_name() == "FakeQuantize" and is_activation(n)]
+    assert difference(module, left, (1, 1, 16, 16, 16)) < difference(module, model, (1, 1, 16, 16, 16))
+
+
+def is_activation(quantizer: Any) -> bool:
+    return bool(quantizer.input_value(0).get_node().get_type_name() == "PRelu")
 
 
 class Leaky(nn.Module):

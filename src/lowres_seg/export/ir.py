@@ -75,6 +75,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
     rewrites.narrow_before_upsampling(model)
+    rewrites.join_by_planes(model)
     rewrites.upsample_rows_first(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)

@@ -1,7 +1,7 @@
 """Exact rewrites of a network's graph: the same function of the input, up to rounding, in less time.
 
-They are here for what OpenVINO's own rewrites leave: how a decoder upsamples. Both help every precision, and neither
-costs anything on older instruction sets (benchmarks/decoders.py).
+They are here for what OpenVINO's own rewrites leave: how a decoder upsamples, and how it joins what it upsampled with
+what the encoder kept. None costs anything in any precision or on older instruction sets (benchmarks/decoders.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from openvino import opset13 as opset  # isort: skip
 
 #: Outputs smaller than this are not worth more nodes, which take time to compile.
 _WORTH_VALUES = 1 << 20
+#: The same for what is joined: it saves less.
+_WORTH_JOINED_VALUES = 1 << 23
 #: With fewer channels OpenVINO keeps channels apart in memory, and to bring them together would be work.
 _TOGETHER_CHANNELS = 8
 
@@ -35,7 +37,7 @@ def narrow_before_upsampling(model: Any) -> None:
         if [reader.get_type_name() for reader in _readers(node)] == ["Add"]:
             (add,) = _readers(node)
             bias = add.input_value(1)
-            by_channel = list(bias.shape)[-4:] == [node.output(0).shape[1], 1, 1, 1]
+            by_channel = _is_by_channel(add, node.output(0).shape[1])
             if bias.get_node().get_type_name() == "Constant" and (by_channel or prod(bias.shape) == 1):
                 last = add
         readers = last.output(0).get_target_inputs()
@@ -46,12 +48,55 @@ def narrow_before_upsampling(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def join_by_planes(model: Any) -> None:
+    """Let a convolution read what a Concat joins plane after plane, not channel after channel.
+
+    OpenVINO joins channels by a copy for each voxel of each part. Here plane d of the first part is followed by plane
+    d of the second, which is a copy for each plane, and the convolution steps over as many planes at a time as there
+    are parts: the same products, added up. Scales, shifts and activations between the two go to each part.
+    """
+    for node in model.get_ordered_ops():
+        links = _links_to_convolution(node) if _joins_large_parts(node) else []
+        if not links:
+            continue
+        *links, convolution = links
+        count, channels = node.get_input_size(), node.input_value(0).shape[1]
+        parts = []
+        for index in range(count):
+            mine = slice(index * channels, (index + 1) * channels)
+            part = _linked(node.input_value(index), [(link, _part(link, mine)) for link in links])
+            parts.append(opset.transpose(part, np.array([0, 2, 3, 4, 1])))
+        # (1, D, HWC) each to (1, D, parts × HWC), which in memory is (1, D × parts, H, W, C).
+        plane = opset.gather(opset.shape_of(parts[0]), np.array([2, 3, 4]), np.array(0))
+        flat = [opset.reshape(part, np.array([0, 0, -1]), special_zero=True) for part in parts]
+        target = opset.concat([np.array([1, -1]), plane], 0)
+        y = opset.reshape(opset.concat(flat, 2), target, special_zero=False)
+        y = opset.transpose(y, np.array([0, 4, 1, 2, 3]))
+        old = convolution.input_value(1).get_node().data
+        weights = np.concatenate(np.split(old[:, :, :, None], count, axis=1), axis=3)
+        attributes = convolution.get_attributes()
+        y = opset.convolution(
+            y,
+            opset.constant(np.ascontiguousarray(weights.reshape(len(old), channels, -1, *old.shape[3:]))),
+            *(
+                [count * first, *others]
+                for first, *others in map(attributes.get, ("strides", "pads_begin", "pads_end"))
+            ),
+            attributes["dilations"],
+        )
+        y.set_friendly_name(convolution.get_friendly_name())
+        for reader in convolution.output(0).get_target_inputs():
+            reader.replace_source_output(y.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def upsample_rows_first(model: Any) -> None:
     """Upsample large tensors along rows, then along the other axes with whole rows for channels.
 
     Trilinear interpolation is separable. OpenVINO's kernel is called once for each output position, with all of its
     channels: a call for a row in place of one for a voxel. The transpositions between are changes of name: where
-    channels lie together in memory, the row of a tensor is its last axis already.
+    channels lie together in memory, the row of a tensor is its last axis already. An activation behind it goes before
+    the last of them: what reads a transposition computes with channels apart.
     """
     for node in model.get_ordered_ops():
         shape = list(node.output(0).shape) if _is_trilinear(node) else []
@@ -63,14 +108,92 @@ def upsample_rows_first(model: Any) -> None:
         y = opset.transpose(rows, np.array([0, 2, 3, 4, 1]))
         y = opset.reshape(y, np.array([0, 0, 0, -1]), special_zero=True)
         y = opset.transpose(y, np.array([0, 3, 1, 2]))
-        y = _resized(node, y.output(0), (2, 3))
+        y, last = _resized(node, y.output(0), (2, 3)), node
+        while [reader.get_type_name() for reader in _readers(last)] == ["PRelu"]:
+            (activation,) = _readers(last)
+            slope = activation.input_value(1)
+            if prod(slope.shape) != 1:
+                break
+            y, last = opset.prelu(y, slope), activation
         y = opset.transpose(y, np.array([0, 2, 3, 1]))
         y = opset.reshape(y, np.array([0, 0, 0, -1, channels]), special_zero=True)
         y = opset.transpose(y, np.array([0, 4, 1, 2, 3]))
-        y.set_friendly_name(node.get_friendly_name())
-        for reader in node.output(0).get_target_inputs():
+        y.set_friendly_name(last.get_friendly_name())
+        for reader in last.output(0).get_target_inputs():
             reader.replace_source_output(y.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _joins_large_parts(node: Any) -> bool:
+    """Whether it is a Concat of parts of as many channels each, large enough to copy them in another way."""
+    if (
+        node.get_type_name() != "Concat"
+        or len(node.output(0).shape) != 5
+        or node.get_attributes()["axis"] not in (1, -4)
+    ):
+        return False
+    widths = {node.input_value(port).shape[1] for port in range(node.get_input_size())}
+    return len(widths) == 1 and min(widths) >= _TOGETHER_CHANNELS and prod(node.output(0).shape) >= _WORTH_JOINED_VALUES
+
+
+def _links_to_convolution(node: Any) -> list[Any]:
+    """Nodes between a Concat and the one convolution that reads it, and that convolution; nothing if it is not so."""
+    width, links = node.output(0).shape[1], []
+    while len(_readers(node)) == 1:
+        (node,) = _readers(node)
+        links.append(node)
+        if node.get_type_name() == "Convolution":
+            attributes = node.get_attributes()
+            plain = attributes["auto_pad"] == "explicit" and attributes["dilations"][0] == 1
+            return links if plain and node.input_value(1).get_node().get_type_name() == "Constant" else []
+        if not _is_link(node, width):
+            break
+    return []
+
+
+#: What may lie between a Concat and a convolution, with a constant at its second port if it has one.
+_LINKS = {"Multiply": opset.multiply, "Add": opset.add, "PRelu": opset.prelu, "Relu": opset.relu}
+
+
+def _is_link(node: Any, channels: int) -> bool:
+    """Whether it does to each channel what one constant says, or a constant for each channel."""
+    kind = node.get_type_name()
+    if kind not in _LINKS or kind == "Relu":
+        return kind == "Relu"
+    constant = node.input_value(1)
+    by_channel = kind == "PRelu" and list(constant.shape) == [channels]
+    if not (by_channel or prod(constant.shape) == 1 or _is_by_channel(node, channels)):
+        return False
+    return bool(constant.get_node().get_type_name() == "Constant")
+
+
+def _is_by_channel(node: Any, channels: int) -> bool:
+    """Whether what is at its second port has a value for each channel of (1, C, D, H, W)."""
+    return list(node.input_value(1).shape)[-4:] == [channels, 1, 1, 1] and prod(node.input_value(1).shape) == channels
+
+
+def _part(link: Any, channels: slice) -> list[Any]:
+    """The constant of a link, if it has one, for some of the channels."""
+    if link.get_input_size() == 1:
+        return []
+    values = link.input_value(1).get_node().data
+    if values.size > 1:
+        values = np.ascontiguousarray(values[channels] if values.ndim == 1 else values[..., channels, :, :, :])
+    return [opset.constant(values)]
+
+
+def _linked(source: Any, links: list[tuple[Any, list[Any]]]) -> Any:
+    """What some links with these constants make of a tensor; scales and shifts go before an upsampling."""
+    up = source.get_node()
+    early = 0
+    if _upsamples(up) and len(_readers(up)) == 1:
+        while early < len(links) and links[early][0].get_type_name() in ("Multiply", "Add"):
+            link, constants = links[early]
+            up.input(0).replace_source_output(_LINKS[link.get_type_name()](up.input_value(0), *constants).output(0))
+            early += 1
+    for link, constants in links[early:]:
+        source = _LINKS[link.get_type_name()](source, *constants).output(0)
+    return source
 
 
 def _upsamples(node: Any) -> bool:

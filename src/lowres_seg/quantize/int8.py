@@ -151,10 +151,10 @@ def without(model: Any, names: Sequence[str]) -> Any:
                 node.input(port).replace_source_output(quantizer.input_value(0))
             # What it reads may have been quantized before it was put together, for it alone.
             source = node.input_value(0).get_node()
-            if source.get_type_name() in _PASSING and len(source.output(0).get_target_inputs()) == 1:
-                for port in _quantized_ports(source):
-                    quantizer = source.input_value(port).get_node()
-                    source.input(port).replace_source_output(quantizer.input_value(0))
+            for reader, port in _handed_on(source) if _is_for_one(source) else []:
+                quantizer = reader.input_value(port).get_node()
+                if quantizer.get_type_name() == "FakeQuantize":
+                    reader.input(port).replace_source_output(quantizer.input_value(0))
     copy.validate_nodes_and_infer_types()
     return copy
 
@@ -216,6 +216,29 @@ def _has_quantized_weights(node: Any) -> bool:
     return ("Convolution" in kind or kind == "MatMul") and 1 in _quantized_ports(node)
 
 
+def _is_for_one(source: Any) -> bool:
+    """Whether a node hands on what it reads, and all on the way is read by one alone."""
+    readers = [port.get_node().get_type_name() for port in source.output(0).get_target_inputs()]
+    if source.get_type_name() not in _PASSING or len(readers) - readers.count("ShapeOf") != 1:
+        return False
+    above = (source.input_value(port).get_node() for port in _data_ports(source))
+    return all(_is_for_one(node) for node in above if node.get_type_name() in _PASSING)
+
+
+def _handed_on(source: Any) -> list[tuple[Any, int]]:
+    """What a node hands on was put together from: the ports, its own or further up, that read something new."""
+    found = []
+    for port in _data_ports(source):
+        above = source.input_value(port).get_node()
+        found += _handed_on(above) if above.get_type_name() in _PASSING else [(source, port)]
+    return found
+
+
+def _data_ports(node: Any) -> range:
+    """Ports at which a node reads what it hands on."""
+    return range(node.get_input_size() if node.get_type_name() == "Concat" else 1)
+
+
 def _interpolations(model: Any) -> list[str]:
     """Names of the interpolations that compute, in f32 whatever they read; those that pick the nearest do not."""
     return [
@@ -231,24 +254,48 @@ def _spend_codes_above_zero(model: Any) -> None:
     A signed range spends half of its codes on the one hundredth of it that the activation leaves below zero, and
     rounds most of that to zero all the same. Unsigned, steps above zero are half as wide, and convolutions are a few
     percent faster, as they have no zero point to make up for. A Concat needs one range for all that it joins, so what
-    it reads stays as it is.
+    it reads changes together or stays as it is.
     """
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "FakeQuantize" or node.input_value(0).get_node().get_type_name() != "PRelu":
-            continue
-        slope = node.input_value(0).get_node().input_value(1).get_node()
-        readers = [port.get_node() for port in node.output(0).get_target_inputs()]
-        ends = [node.input_value(port).get_node() for port in range(1, 5)]
-        if (
-            slope.get_type_name() == "Constant"
-            and bool((slope.data >= 0).all() and (slope.data <= _SLIGHT).all())
-            and all(reader.get_type_name() != "Concat" for reader in readers)
-            and all(end.data.size == 1 for end in ends)
-            and np.isclose(float(-ends[0].data.item()), float(ends[1].data.item()), rtol=0.02)
-        ):
-            for port in (1, 3):
-                zero = openvino.op.Constant(np.zeros(ends[port - 1].data.shape, np.float32))
-                node.input(port).replace_source_output(zero.output(0))
+    slight = {
+        node.get_friendly_name(): node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize" and _quantizes_slight_leak(node)
+    }
+    joins = [
+        [reader.input_value(port).get_node() for reader, port in _handed_on(node)]
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "Concat"
+    ]
+    for _ in joins:  # one may be read by two, so that what keeps one of them as it is keeps the other
+        for sources in joins:
+            names = [source.get_friendly_name() for source in sources]
+            if not all(name in slight for name in names) or len({_high(source) for source in sources}) > 1:
+                for name in names:
+                    slight.pop(name, None)
+    for node in slight.values():
+        for port in (1, 3):
+            zero = openvino.op.Constant(np.zeros(node.input_value(port).get_node().data.shape, np.float32))
+            node.input(port).replace_source_output(zero.output(0))
+
+
+def _quantizes_slight_leak(quantizer: Any) -> bool:
+    """Whether it gives an activation with next to nothing below zero a range that is as wide below as above."""
+    activation = quantizer.input_value(0).get_node()
+    if activation.get_type_name() != "PRelu":
+        return False
+    slope = activation.input_value(1).get_node()
+    low, high = (quantizer.input_value(port).get_node().data for port in (1, 2))
+    return (
+        slope.get_type_name() == "Constant"
+        and bool((slope.data >= 0).all() and (slope.data <= _SLIGHT).all())
+        and low.size == high.size == 1
+        and bool(np.isclose(-low.item(), high.item(), rtol=0.02))
+    )
+
+
+def _high(quantizer: Any) -> float:
+    """Upper end of a quantizer's range."""
+    return float(quantizer.input_value(2).get_node().data.max())
 
 
 #: Nodes that hand on what they read: quantized if that was.
