@@ -35,7 +35,8 @@ def bench(
         str | None, typer.Option(metavar="N,...", help="Numbers of cores.", show_default="what this process may use")
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="openvino, onnxruntime, torch, torch-compile.")
+        str | None,
+        typer.Option(metavar="NAME,...", help="openvino, openvino-plain, onnxruntime, torch, torch-compile."),
     ] = None,
     isa: Annotated[
         str | None,

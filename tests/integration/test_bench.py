@@ -53,7 +53,7 @@ def suite(bundle: Path, tiny_network: Tiny) -> Path:
     target = folder / "suite.json"
     done = run(
         "bench", bundle, int8, "--cases", folder / "cases.csv", "--cores", "1,2", "--isa", "native,avx2",
-        "--backend", "openvino,onnxruntime,torch", "--what", "network,end-to-end,throughput", "--passes", 1,
+        "--backend", "openvino,openvino-plain,onnxruntime,torch", "--what", "network,end-to-end,throughput", "--passes", 1,
         "--rounds", 3, "--recipe", tiny_network.recipe, "--weights", tiny_network.weights, "-o", target,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def suite(bundle: Path, tiny_network: Tiny) -> Path:
 
 def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
     found = Suite.read(suite)
-    assert len(found.benchmarks) == 3 * 2 * 2 * 2 * 3
+    assert len(found.benchmarks) == 3 * 2 * 2 * 2 * 4
     assert not found.partial
     served = {(b.bundle, b.backend, b.isa) for b in found.benchmarks if b.status == "measured"}
     assert served == {
@@ -70,6 +70,8 @@ def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
         ("tiny-fp32", "openvino", "avx2"),
         ("tiny-int8", "openvino", "native"),
         ("tiny-int8", "openvino", "avx2"),
+        ("tiny-fp32", "openvino-plain", "native"),
+        ("tiny-fp32", "openvino-plain", "avx2"),
         ("tiny-fp32", "onnxruntime", "native"),
         ("tiny-fp32", "torch", "native"),
         ("tiny-fp32", "torch", "avx2"),
@@ -83,7 +85,7 @@ def test_every_backend_segments_alike(suite: Path) -> None:
     rows = {(b.bundle, b.backend): b.accuracy for b in Suite.read(suite).benchmarks if b.accuracy and b.isa == "native"}
     fp32 = rows["tiny-fp32", "openvino"]
     assert [row.case for row in fp32] == ["case-0", "case-1"]
-    for backend in ("onnxruntime", "torch"):
+    for backend in ("openvino-plain", "onnxruntime", "torch"):
         for mine, theirs in zip(fp32, rows["tiny-fp32", backend], strict=True):
             assert mine.dice == pytest.approx(theirs.dice, abs=1e-3)
 

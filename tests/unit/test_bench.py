@@ -288,6 +288,7 @@ def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("onnxruntime", "native", "no ONNX graph: export it with --onnx"),
         ("onnxruntime", "avx2", "heeds no limit"),
+        ("openvino-plain", "avx2", "no ONNX graph: export it with --onnx"),
         ("torch", "native", "name it with --recipe"),
         ("openvino", "avx2", ""),
     ],

@@ -37,6 +37,7 @@ def load(spec: Spec) -> Mapping[str, Network]:
     """
     loaders: dict[str, Callable[[Spec], Mapping[str, Network]]] = {
         "openvino": _openvino,
+        "openvino-plain": _openvino_plain,
         "onnxruntime": _onnxruntime,
         "torch": _torch,
         "torch-compile": _torch,
@@ -71,6 +72,16 @@ def _openvino(spec: Spec) -> Mapping[str, Network]:
             Path(xml), threads=spec.threads, inference_precision="bf16" if spec.precisions[name] == "bf16" else "f32"
         )
         for name, xml in spec.xml.items()
+    }
+
+
+def _openvino_plain(spec: Spec) -> Mapping[str, Network]:
+    """The ONNX graphs as OpenVINO itself reads them: what one has of it without `export`'s rewrites."""
+    from lowres_seg.engine import OpenVinoEngine
+
+    return {
+        name: OpenVinoEngine(Path(path), threads=spec.threads, inference_precision="f32")
+        for name, path in spec.onnx.items()
     }
 
 

@@ -14,7 +14,7 @@ from lowres_seg.errors import BenchmarkError
 from lowres_seg.manifest import first_problem
 from lowres_seg.metrics import Definition
 
-Backend = Literal["openvino", "onnxruntime", "torch", "torch-compile"]
+Backend = Literal["openvino", "openvino-plain", "onnxruntime", "torch", "torch-compile"]
 Isa = Literal["native", "avx2", "avx2-vnni", "avx512", "avx512-vnni"]
 What = Literal["network", "end-to-end", "throughput"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -54,9 +54,11 @@ def reason_against(cell: Cell, bundle: Bundle, features: Sequence[str]) -> str:
     networks = bundle.manifest.networks.values()
     int8 = any(network.precision == "int8" for network in networks)
     bf16 = any(stage.inference_precision == "bf16" for stage in bundle.manifest.stages)
-    if cell.backend == "onnxruntime":
-        if cell.isa != "native":
-            return "ONNX Runtime heeds no limit on instruction sets"
+    if cell.backend == "onnxruntime" and cell.isa != "native":
+        return "ONNX Runtime heeds no limit on instruction sets"
+    if cell.backend in ("onnxruntime", "openvino-plain"):
+        if int8 or bf16:
+            return "the ONNX graph is that of the network in fp32: it is measured beside the fp32 bundle"
         if any(network.onnx is None for network in networks):
             return "the bundle holds no ONNX graph: export it with --onnx"
     if "torch" in cell.backend:
