@@ -228,7 +228,7 @@ JOINS = {
     "dilated within planes": lambda: Joins(dilation=(1, 2, 2), padding=(1, 2, 2)),
     "upsampled": lambda: Joins(up=True),
     "upsampled, norm and activation": lambda: Joins(nn.Sequential(norm(16), nn.LeakyReLU(0.01)), up=True),
-    "upsampled, by channel": lambda: Joins(nn.PReLU(16), up=True),
+    "upsampled, activation": lambda: Joins(nn.ReLU(), up=True),
 }
 
 
@@ -250,14 +250,29 @@ def test_parts_are_joined_plane_after_plane(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("joins_pay")
-def test_an_activation_goes_before_the_rows_are_taken_apart(tmp_path: Path) -> None:
-    model = converted(JOINS["upsampled, norm and activation"](), (1, 1, 8, 10, 6), tmp_path / "m.xml")
+@pytest.mark.parametrize("activation", [nn.LeakyReLU(0.01), nn.ReLU()], ids=["leaky", "relu"])
+def test_an_activation_goes_before_the_rows_are_taken_apart(tmp_path: Path, activation: nn.Module) -> None:
+    model = converted(Joins(nn.Sequential(norm(16), activation), up=True), (1, 1, 8, 10, 6), tmp_path / "m.xml")
     readers = [
         [port.get_node().get_type_name() for port in node.output(0).get_target_inputs()]
         for node in model.get_ordered_ops()
         if node.get_type_name() == "Interpolate"
     ]
-    assert readers == [["Transpose"], ["PRelu"]]
+    assert readers == [["Transpose"], ["Relu" if isinstance(activation, nn.ReLU) else "PRelu"]]
+
+
+@pytest.mark.usefixtures("joins_pay")
+@pytest.mark.parametrize(
+    "links", [nn.PReLU(16), nn.Sequential(nn.ReLU(), norm(16))], ids=["by channel", "activation and norm"]
+)
+def test_what_depends_on_channels_keeps_an_upsampling_by_rows_joined_by_channels(
+    tmp_path: Path, links: nn.Module
+) -> None:
+    module, shape = Joins(links, up=True).eval(), (1, 1, 8, 10, 6)
+    model = converted(module, shape, tmp_path / "m.xml")
+    assert kinds(model).count("Interpolate") == 2
+    assert [n.output(0).shape for n in model.get_ops() if n.get_type_name() == "Concat"] == [[1, 16, 8, 10, 6]]
+    assert difference(module, model, shape) < 1e-5
 
 
 @pytest.mark.usefixtures("joins_pay")

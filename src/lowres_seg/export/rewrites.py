@@ -56,15 +56,18 @@ def join_by_planes(model: Any) -> None:
     are parts: the same products, added up. Scales, shifts and activations between the two go to each part.
     """
     for node in model.get_ordered_ops():
-        links = _links_to_convolution(node) if _joins_large_parts(node) else []
-        if not links:
+        if not _joins_large_parts(node):
+            continue
+        sources = [node.input_value(port) for port in range(node.get_input_size())]
+        links = _links_to_convolution(node)
+        if not links or not all(_takes(source.get_node(), links[:-1]) for source in sources):
             continue
         *links, convolution = links
-        count, channels = node.get_input_size(), node.input_value(0).shape[1]
+        count, channels = len(sources), sources[0].shape[1]
         parts = []
-        for index in range(count):
+        for index, source in enumerate(sources):
             mine = slice(index * channels, (index + 1) * channels)
-            part = _linked(node.input_value(index), [(link, _part(link, mine)) for link in links])
+            part = _linked(source, [(link, _part(link, mine)) for link in links])
             parts.append(opset.transpose(part, np.array([0, 2, 3, 4, 1])))
         # (1, D, HWC) each to (1, D, parts × HWC), which in memory is (1, D × parts, H, W, C).
         plane = opset.gather(opset.shape_of(parts[0]), np.array([2, 3, 4]), np.array(0))
@@ -99,22 +102,18 @@ def upsample_rows_first(model: Any) -> None:
     the last of them: what reads a transposition computes with channels apart.
     """
     for node in model.get_ordered_ops():
-        shape = list(node.output(0).shape) if _is_trilinear(node) else []
-        if not shape or shape[1] < _TOGETHER_CHANNELS or prod(shape) < _WORTH_VALUES:
+        if not _goes_by_rows(node):
             continue
-        channels = shape[1]
+        channels = node.output(0).shape[1]
         rows = _resized(node, node.input_value(0), (4,))
         # (1, C, D, H, W) to (1, WC, D, H) and back.
         y = opset.transpose(rows, np.array([0, 2, 3, 4, 1]))
         y = opset.reshape(y, np.array([0, 0, 0, -1]), special_zero=True)
         y = opset.transpose(y, np.array([0, 3, 1, 2]))
         y, last = _resized(node, y.output(0), (2, 3)), node
-        while [reader.get_type_name() for reader in _readers(last)] == ["PRelu"]:
-            (activation,) = _readers(last)
-            slope = activation.input_value(1)
-            if prod(slope.shape) != 1:
-                break
-            y, last = opset.prelu(y, slope), activation
+        while len(_readers(last)) == 1 and _is_activation(_readers(last)[0]):
+            (last,) = _readers(last)
+            y = _LINKS[last.get_type_name()](y, *(last.input_value(port) for port in range(1, last.get_input_size())))
         y = opset.transpose(y, np.array([0, 2, 3, 1]))
         y = opset.reshape(y, np.array([0, 0, 0, -1, channels]), special_zero=True)
         y = opset.transpose(y, np.array([0, 4, 1, 2, 3]))
@@ -172,6 +171,21 @@ def _is_by_channel(node: Any, channels: int) -> bool:
     return list(node.input_value(1).shape)[-4:] == [channels, 1, 1, 1] and prod(node.input_value(1).shape) == channels
 
 
+def _is_activation(node: Any) -> bool:
+    """Whether it does the same to each channel, and is no scale or shift."""
+    kind = node.get_type_name()
+    return bool(kind == "Relu" or (kind == "PRelu" and prod(node.input_value(1).shape) == 1))
+
+
+def _takes(part: Any, links: list[Any]) -> bool:
+    """Whether a part can be given the links at no cost: an upsampling by rows has its channels in many places."""
+    if not _goes_by_rows(part):
+        return True
+    while links and links[0].get_type_name() in ("Multiply", "Add"):
+        links = links[1:]
+    return len(_readers(part)) == 1 and all(_is_activation(link) for link in links)
+
+
 def _part(link: Any, channels: slice) -> list[Any]:
     """The constant of a link, if it has one, for some of the channels."""
     if link.get_input_size() == 1:
@@ -216,6 +230,12 @@ def _is_trilinear(node: Any) -> bool:
         return False
     before, after = node.input_value(0).shape, node.output(0).shape
     return all(after[axis] > before[axis] for axis in (2, 3, 4)) and set(_targets(node)) >= {2, 3, 4}
+
+
+def _goes_by_rows(node: Any) -> bool:
+    """Whether it is an upsampling that gains from being taken apart."""
+    shape = list(node.output(0).shape) if _is_trilinear(node) else []
+    return bool(shape) and shape[1] >= _TOGETHER_CHANNELS and prod(shape) >= _WORTH_VALUES
 
 
 def _targets(node: Any) -> dict[int, Any]:
