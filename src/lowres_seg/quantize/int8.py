@@ -269,7 +269,7 @@ def _spend_codes_above_zero(model: Any) -> None:
     for _ in joins:  # one may be read by two, so that what keeps one of them as it is keeps the other
         for sources in joins:
             names = [source.get_friendly_name() for source in sources]
-            if not all(name in slight for name in names) or len({_high(source) for source in sources}) > 1:
+            if not all(name in slight for name in names):
                 for name in names:
                     slight.pop(name, None)
     for node in slight.values():
@@ -291,11 +291,6 @@ def _quantizes_slight_leak(quantizer: Any) -> bool:
         and low.size == high.size == 1
         and bool(np.isclose(-low.item(), high.item(), rtol=0.02))
     )
-
-
-def _high(quantizer: Any) -> float:
-    """Upper end of a quantizer's range."""
-    return float(quantizer.input_value(2).get_node().data.max())
 
 
 #: Nodes that hand on what they read: quantized if that was.
