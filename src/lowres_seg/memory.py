@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,14 @@ from lowres_seg.volume import Grid, Reorientation
 _BASE_BYTES = 180 << 20
 #: What a compiled network takes beyond its tensors and weights: packed weights, borders, scratch. Measured:
 #: benchmarks/memory.py.
-_BEYOND = 1.25
+_BEYOND = 1.3
 
 #: Nodes that the CPU runs in the memory of their first input, or as part of the node before.
 _IN_PLACE = ("Add", "Clamp", "Elu", "Gelu", "Multiply", "PRelu", "Relu", "Sigmoid", "Subtract", "Swish", "Divide")
+#: Transpositions that only name the axes anew, as OpenVINO keeps the channels of a voxel together: to last, and back.
+_RENAMING = ([0, 2, 3, 1], [0, 3, 1, 2], [0, 2, 3, 4, 1], [0, 4, 1, 2, 3])
+#: Nodes whose output is as wide as what they read.
+_AS_WIDE = ("Concat", "MaxPool", "Reshape", "Transpose")
 
 
 def of_networks(manifest: Manifest, folder: Path, *, lean: bool) -> int:
@@ -65,11 +70,13 @@ def _of_stage(manifest: Manifest, stage: Stage, grid: Grid, *, lean: bool) -> in
 def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> int:
     """Memory that a compiled network takes while it runs, by its tensors and weights; an estimate.
 
-    A tensor is held from the node that makes it to the last that reads it. What only feeds a quantizer is in INT8.
+    A tensor is held from the node that makes it to the last that reads it. What only feeds a quantizer is in INT8, and
+    so is what comes of a quantizer's output by moving it.
     """
     nodes = engine.read_graph(xml).get_ordered_ops()
     place = {node.get_friendly_name(): index for index, node in enumerate(nodes)}
     size: dict[str, int] = {}
+    width: dict[str, int] = {}
     last: dict[str, int] = {}
     weights = 0
     owner: dict[str, str] = {}
@@ -82,7 +89,8 @@ def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> 
         data = [source for source in sources if source.get_friendly_name() in owner]
         for source in data:
             last[owner[source.get_friendly_name()]] = index
-        if kind in _IN_PLACE and data and data[0].output(0).shape == node.output(0).shape:
+        same = bool(data) and data[0].output(0).shape == node.output(0).shape
+        if data and ((kind in _IN_PLACE and same) or _only_renames(node)):
             owner[name] = owner[data[0].get_friendly_name()]
             last[owner[name]] = index
             continue
@@ -91,10 +99,23 @@ def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> 
         readers = {t.get_node().get_type_name() for t in node.output(0).get_target_inputs()}
         wide = 2 if inference_precision == "bf16" else 4
         owner[name], last[name] = name, index
-        small = kind == "FakeQuantize" or readers == {"FakeQuantize"}
-        size[name] = (1 if small else wide) * int(np.prod(node.output(0).shape))
+        if kind == "FakeQuantize" or readers == {"FakeQuantize"}:
+            wide = 1
+        elif kind in _AS_WIDE and data:
+            wide = max(width[owner[source.get_friendly_name()]] for source in data)
+        width[name] = wide
+        size[name] = wide * int(np.prod(node.output(0).shape))
     held = np.zeros(len(nodes) + 1, np.int64)
     for name, count in size.items():
         held[place[name]] += count
         held[last[name] + 1] -= count
     return int(np.cumsum(held).max()) + weights
+
+
+def _only_renames(node: Any) -> bool:
+    """Whether a node gives the same bytes in the same order under another shape."""
+    kind = node.get_type_name()
+    if kind == "Transpose":
+        order = node.input_value(1).get_node()
+        return order.get_type_name() == "Constant" and order.data.tolist() in _RENAMING
+    return bool(kind == "Reshape")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from lowres_seg import memory
 from lowres_seg.engine import OpenVinoEngine
 from lowres_seg.export import ir, rewrites
 from lowres_seg.quantize import int8
@@ -311,6 +312,24 @@ def test_a_layer_that_reads_what_is_joined_can_be_reverted(tmp_path: Path) -> No
     left = int8.without(model, [joined])
     assert not [n for n in left.get_ops() if n.get_type_name() == "FakeQuantize" and is_activation(n)]
     assert difference(module, left, (1, 1, 16, 16, 16)) < difference(module, model, (1, 1, 16, 16, 16))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_joins_by_planes_are_not_thought_to_take_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    found = []
+    for index, worth in enumerate((1 << 30, 1)):
+        monkeypatch.setattr(rewrites, "_WORTH_JOINED_VALUES", worth)
+        torch.manual_seed(0)
+        module, xml = Joins(nn.LeakyReLU(0.01), widths=(16, 16)), tmp_path / f"{index}.xml"
+        if precision == "int8":
+            int8.save(quantized(module, tmp_path), xml)
+        else:
+            converted(module, (1, 1, 16, 16, 16), xml)
+        assert ("Transpose" in kinds(int8.read(xml))) == bool(index)
+        found.append(memory.working_bytes(xml, "f32"))
+    assert found[1] <= 1.01 * found[0]
 
 
 def is_activation(quantizer: Any) -> bool:
