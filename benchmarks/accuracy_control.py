@@ -20,14 +20,14 @@ import numpy as np
 import openvino
 import torch
 
-from lowres_seg import Segmenter, Volume, phantom
-from lowres_seg.bundle import Bundle
-from lowres_seg.cases import Case
-from lowres_seg.decode import labels_of, select
-from lowres_seg.export import export
-from lowres_seg.metrics import dice
+from lowres_seg import Segmenter, Volume
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.cohort.cases import Case
+from lowres_seg.export import export, phantom
+from lowres_seg.metrics.agreement import dice
 from lowres_seg.quantize import Limits, Settings, quantize
 from lowres_seg.quantize.candidate import prepared_inputs
+from lowres_seg.runtime.decode import labels_of, select
 
 RECIPE = Path(__file__).parents[1] / "tests" / "integration" / "recipes" / "outlier" / "recipe.toml"
 LIMIT = 0.005

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from suites import brainmage_network
 
-from lowres_seg.engine import OpenVinoEngine, cpu_capabilities
-from lowres_seg.export import ir, rewrites
+from lowres_seg.export import rewrites
+from lowres_seg.export.frameworks import ir
 from lowres_seg.quantize import int8
+from lowres_seg.runtime.engine import OpenVinoEngine, cpu_capabilities
 
 SHAPE = (1, 1, 128, 128, 128)
 ROUNDS = 15

@@ -21,7 +21,7 @@ from statistics import median
 
 from lowres_seg import Volume
 from lowres_seg.demo import fetch
-from lowres_seg.metrics import dice
+from lowres_seg.metrics.agreement import dice
 
 RECIPE = Path(__file__).parents[1] / "export" / "deepbet" / "recipe.toml"
 DEEPBET = "import sys; from deepbet import run_bet; run_bet([sys.argv[1]], mask_paths=[sys.argv[2]], no_gpu=True)"
@@ -57,7 +57,7 @@ def main() -> None:
 
 def prepare(folder: Path) -> None:
     """Write both bundles, and unpack deepbet."""
-    from lowres_seg.cases import Case
+    from lowres_seg.cohort.cases import Case
     from lowres_seg.export import export
     from lowres_seg.quantize import quantize
 

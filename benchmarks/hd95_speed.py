@@ -23,7 +23,7 @@ from medpy.metric import binary
 from scipy import ndimage
 
 from lowres_seg.demo import fetch
-from lowres_seg.metrics import dice, hd95_mm, hd95s_mm
+from lowres_seg.metrics.agreement import dice, hd95_mm, hd95s_mm
 
 REALDATA = Path(os.environ.get("LOWRES_SEG_REALDATA", Path(__file__).parents[2] / "shared" / "realdata"))
 PAIRS = {

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lowres_seg import Bundle, Volume, memory
+from lowres_seg import Bundle, Volume
+from lowres_seg.runtime import memory
 
 
 def main() -> None:

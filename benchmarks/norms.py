@@ -13,13 +13,13 @@ from statistics import median
 from time import perf_counter
 
 from lowres_seg import Volume
-from lowres_seg.decode import labels_of, select
 from lowres_seg.demo import fetch
-from lowres_seg.engine import OpenVinoEngine
 from lowres_seg.export import export
-from lowres_seg.metrics import dice
+from lowres_seg.metrics.agreement import dice
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.candidate import prepared_inputs
+from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.engine import OpenVinoEngine
 
 RECIPE = Path(__file__).parents[1] / "export" / "deepbet" / "recipe.toml"
 

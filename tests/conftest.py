@@ -13,7 +13,7 @@ import pytest
 from openvino import opset13 as opset
 
 from lowres_seg import Bundle, Manifest, Segmenter, Volume
-from lowres_seg import bundle as bundles
+from lowres_seg.bundle import bundle as bundles
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -97,7 +97,7 @@ def write_bundle(folder: Path, content: dict[str, Any]) -> Bundle:
         write_network(folder / network["xml"], *network["input_shape"][1:3])
     content["files"] = {**bundles.digests(folder), content["reference"]["file"]: "0" * 64}
     draft = Manifest.model_validate(content)
-    from lowres_seg.segmenter import compile_networks
+    from lowres_seg.runtime.segmenter import compile_networks
 
     segmenter = Segmenter(draft, compile_networks(draft, folder, threads=1), threads=1)
     scan = {name: blob(seed=index) for index, name in enumerate(content["channels"])}

@@ -1,14 +1,16 @@
 """Run trained brain-MRI segmentation networks fast and small on ordinary CPUs.
 
-What lies directly in this package ships to the workstation. What lies in a subpackage (`export`, `quantize`, `bench`)
-is build-time and needs an extra of the same name.
+The packages `volumes`, `bundle`, `metrics`, `runtime` and `cohort` ship to the workstation. The packages `export`,
+`quantize` and `bench` are for the build machine, and each needs the extra of its name.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lowres_seg.extras import on_demand
 
 if TYPE_CHECKING:
-    from lowres_seg.bundle import Bundle
+    from lowres_seg.bundle.bundle import Bundle
+    from lowres_seg.bundle.manifest import Manifest
     from lowres_seg.errors import (
         AccuracyDropError,
         BenchmarkError,
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
         QuantizationError,
         RegressionError,
     )
-    from lowres_seg.manifest import Manifest
-    from lowres_seg.reference import SelfTest
-    from lowres_seg.segmenter import Segmentation, Segmenter
-    from lowres_seg.volume import Grid, Volume
+    from lowres_seg.runtime.reference import SelfTest
+    from lowres_seg.runtime.segmenter import Segmentation, Segmenter
+    from lowres_seg.volumes.grid import Grid
+    from lowres_seg.volumes.volume import Volume
 
 __version__ = "0.1.0"
 
@@ -55,20 +57,16 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
-    "Bundle": "bundle",
-    "Grid": "volume",
-    "Manifest": "manifest",
-    "Segmentation": "segmenter",
-    "Segmenter": "segmenter",
-    "SelfTest": "reference",
-    "Volume": "volume",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: a process that times torch should not carry OpenVINO, and --help should not wait for it.
-    if name not in __all__:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        **{name: "errors" for name in __all__ if name.endswith("Error")},
+        "Bundle": "bundle.bundle",
+        "Grid": "volumes.grid",
+        "Manifest": "bundle.manifest",
+        "Segmentation": "runtime.segmenter",
+        "Segmenter": "runtime.segmenter",
+        "SelfTest": "runtime.reference",
+        "Volume": "volumes.volume",
+    },
+)

@@ -73,3 +73,20 @@ class RegressionError(BenchmarkError):
 
 class MissingExtraError(LowresSegError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""
+
+
+def one_line(error: BaseException, *, last: bool = False, most: int = 300) -> str:
+    """Text of a foreign exception as one line, for the message of ours.
+
+    Parameters
+    ----------
+    error : BaseException
+    last : bool
+        Take the last line only: OpenVINO and torch put file names and stack frames before it.
+    most : int
+        Number of characters kept.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return (lines[-1] if last else " ".join(lines))[:most]

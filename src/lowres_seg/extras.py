@@ -1,12 +1,16 @@
-"""Optional packages, asked for by the verb that needs them."""
+"""Optional packages, and names that are imported when they are first used."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from lowres_seg.errors import MissingExtraError
 
-#: What each extra brings, by the name it is imported under. A test compares it with pyproject.toml.
+#: Import names of the packages that each extra installs. A test compares this table with pyproject.toml.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "nnunet": ("torch", "onnx", "onnxscript", "onnxruntime", "dynamic_network_architectures"),
@@ -17,19 +21,50 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def missing(extra: str) -> list[str]:
-    """Packages of `extra` that cannot be imported here; nothing is imported to find out."""
+    """List the packages of `extra` that are not installed, without importing any."""
     return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
 def require(extra: str) -> None:
-    """Check that every package of `extra` can be imported.
+    """Check that every package of `extra` is installed.
 
     Raises
     ------
     MissingExtraError
-        If one is missing, with the command that installs it.
+        If one is missing. The message has the command that installs it.
     """
     if names := missing(extra):
         raise MissingExtraError(
             f"{extra} needs {', '.join(names)}, not installed here: pip install 'lowres-seg[{extra}]'"
         )
+
+
+def on_demand(
+    package: str, homes: Mapping[str, str], *, extra: str | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make ``__getattr__`` and ``__dir__`` of a package whose public names are imported when they are first used.
+
+    A process that needs one name of a package then does not pay for the imports of all others.
+
+    Parameters
+    ----------
+    package : str
+        Name of the package.
+    homes : mapping of str to str
+        Public names, and the module of each relative to the package.
+    extra : str, optional
+        Extra that the names need.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            msg = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        if extra is not None:
+            require(extra)
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return find, names

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from lowres_seg import phantom
 from lowres_seg.demo import Assets, fetch
+from lowres_seg.export import phantom
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from lowres_seg import Volume, phantom
+from lowres_seg import Volume
 from lowres_seg.bench import Plan, Suite, bench, compare
-from lowres_seg.bench.pictures import LABEL_RGB, MASK_RGB, three_planes
+from lowres_seg.bench.html.pictures import LABEL_RGB, MASK_RGB, three_planes
+from lowres_seg.export import phantom
 
 from .conftest import Tiny, run
 

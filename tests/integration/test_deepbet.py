@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lowres_seg import Segmenter, phantom
+from lowres_seg import Segmenter
 from lowres_seg.demo import Assets
-from lowres_seg.metrics import dice
+from lowres_seg.export import phantom
+from lowres_seg.metrics.agreement import dice
 
 from .conftest import Demo, run
 

@@ -18,8 +18,9 @@ import openvino
 import pytest
 import torch
 
-from lowres_seg import Bundle, Segmenter, Volume, phantom
-from lowres_seg.bundle import file_sha256
+from lowres_seg import Bundle, Segmenter, Volume
+from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.export import phantom
 
 from .conftest import RECIPES, Tiny, factory, run, seeded
 

@@ -12,7 +12,7 @@ import torch
 from medpy.metric import binary
 from scipy import ndimage
 
-from lowres_seg.metrics import dice, hd95s_mm
+from lowres_seg.metrics.agreement import dice, hd95s_mm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

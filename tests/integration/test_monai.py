@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from lowres_seg import Segmenter
+from lowres_seg.bundle.stage import Argmax, Regions, Windows
 from lowres_seg.errors import ExportError
-from lowres_seg.export import export, monai_bundle, sources
-from lowres_seg.intensity import normalise
-from lowres_seg.stage import Argmax, Regions, Windows
-from lowres_seg.tiling import rows, weights
+from lowres_seg.export import export, sources
+from lowres_seg.export.importers import monai_bundle
+from lowres_seg.runtime.normalise import normalise
+from lowres_seg.runtime.windows import rows, weights
 
 from .conftest import beside
 

@@ -20,12 +20,14 @@ import torch
 from lowres_seg import Bundle, InputError, Segmenter, Volume
 from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
-from lowres_seg.engine import OpenVinoEngine
+from lowres_seg.bundle.stage import Argmax, Regions
 from lowres_seg.errors import ExportError
-from lowres_seg.export import export, nnunet, torch_network
+from lowres_seg.export import export
+from lowres_seg.export.frameworks import torch_network
+from lowres_seg.export.importers import nnunet
 from lowres_seg.export.sources import Options
-from lowres_seg.stage import Argmax, Regions
-from lowres_seg.volume import Reorientation
+from lowres_seg.runtime.engine import OpenVinoEngine
+from lowres_seg.volumes.grid import Reorientation
 
 from .conftest import beside
 

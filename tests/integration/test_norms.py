@@ -15,6 +15,7 @@ from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
 from lowres_seg.export import recipe as recipes
 from lowres_seg.export import sources
+from lowres_seg.export.loading import load_network
 
 from .conftest import RECIPES, factory, run
 
@@ -120,11 +121,10 @@ def test_msnets_recipe_has_three_stages_of_three_views(checkout: Path) -> None:
 def test_msnets_weights_fill_its_network(checkout: Path, realdata: Path) -> None:
     """Every name and shape of the published archives; sha256 is checked where weights are found."""
     source = sources.load(checkout / "export" / "msnet" / "recipe.toml")
-    from lowres_seg.export import torch_network
 
     for name, entry in source.recipe.networks.items():
         path = recipes.find_weights(entry, [realdata / "networks" / "msnet"])
-        network = torch_network.load(entry, path, source.home)
+        network = load_network(entry, path, source.home)
         x = np.random.default_rng(0).standard_normal((1, 4, 9, 16, 20), dtype=np.float32)
         assert network.run(x).shape == (1, 2, 9, 16, 20), name
         assert all((array == 0).all() for key, array in network.statistics().items() if key.endswith("mean"))

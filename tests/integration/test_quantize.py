@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from lowres_seg import Bundle, Segmenter, Volume, phantom
+from lowres_seg import Bundle, Segmenter, Volume
 from lowres_seg.demo import Assets
-from lowres_seg.metrics import dice
+from lowres_seg.export import phantom
+from lowres_seg.metrics.agreement import dice
 from lowres_seg.quantize import int8
-from lowres_seg.volume import Reorientation
+from lowres_seg.volumes.grid import Reorientation
 
 from .conftest import RECIPES, Demo, Tiny, factory, run
 
@@ -177,7 +178,7 @@ def test_only_if_faster_writes_only_what_is(outlier: Outlier, tmp_path: Path) ->
 
 
 def test_bf16_goes_through_the_same_gate(outlier: Outlier, tmp_path: Path) -> None:
-    from lowres_seg.engine import cpu_capabilities
+    from lowres_seg.runtime.engine import cpu_capabilities
 
     done = run(*words(outlier, tmp_path / "bf16", "--precision", "bf16", "--max-drop", 0.02))
     if "BF16" not in cpu_capabilities():

@@ -13,12 +13,12 @@ import pytest
 from openvino import opset13 as opset
 
 from lowres_seg import InputError
-from lowres_seg.engine import OpenVinoEngine
-from lowres_seg.metrics import score
+from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.gate import Judged, Limits, Verdict
 from lowres_seg.quantize.journal import Journal
 from lowres_seg.quantize.search import Clock, Found, Ranked, search
+from lowres_seg.runtime.engine import OpenVinoEngine
 
 
 def verdict(*drops: float, rise: float = 0.0, limits: Limits | None = None) -> Verdict:

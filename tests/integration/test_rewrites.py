@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from lowres_seg import memory
-from lowres_seg.engine import OpenVinoEngine
-from lowres_seg.export import ir, rewrites
+from lowres_seg.export import rewrites
+from lowres_seg.export.frameworks import ir
 from lowres_seg.quantize import int8
+from lowres_seg.runtime import memory
+from lowres_seg.runtime.engine import OpenVinoEngine
 
 Shape = tuple[int, ...]
 

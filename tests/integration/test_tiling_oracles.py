@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lowres_seg.resample import Fit
-from lowres_seg.stage import Conform, Windows
-from lowres_seg.tiling import Accumulator, rows, weights
+from lowres_seg.bundle.stage import Conform, Windows
+from lowres_seg.runtime.conform import Fit
+from lowres_seg.runtime.windows import Accumulator, rows, weights
 
 # The packages that are compared with warn of themselves.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -14,30 +14,30 @@ from lowres_seg import errors, extras
 
 #: The one module that imports each third-party package; a package with two homes, at run and at build time, has two.
 HOMES = {
-    "PIL": {"bench.pictures"},
-    "cc3d": {"cleanup"},
-    "dynamic_network_architectures": {"export.nnunet_network"},
-    "edt": {"nearest"},
-    "fill_voids": {"cleanup"},
-    "google": {"export.onnx_graph"},
-    "jinja2": {"bench.page"},
-    "monai": {"export.monai_bundle"},
-    "nibabel": {"volume"},
+    "PIL": {"bench.html.pictures"},
+    "cc3d": {"runtime.cleanup"},
+    "dynamic_network_architectures": {"export.importers.nnunet_network"},
+    "edt": {"metrics.distances"},
+    "fill_voids": {"runtime.cleanup"},
+    "google": {"export.frameworks.onnx_graph"},
+    "jinja2": {"bench.html.page"},
+    "monai": {"export.importers.monai_bundle"},
+    "nibabel": {"volumes.grid", "volumes.nifti"},
     "nncf": {"quantize.int8"},
-    "onnx": {"export.onnx_graph"},
-    "onnxruntime": {"export.onnx_graph"},
-    "openvino": {"engine", "export.ir", "export.rewrites", "quantize.int8"},
+    "onnx": {"export.frameworks.onnx_graph"},
+    "onnxruntime": {"export.frameworks.onnx_graph"},
+    "openvino": {"runtime.engine", "export.frameworks.ir", "export.rewrites", "quantize.int8"},
     "psutil": {"host"},
-    "rich": {"cli", "cli_bench", "cli_build", "screen"},
-    "torch": {"export.nnunet_network", "export.torch_network"},
-    "typer": {"cli", "cli_bench", "cli_build", "options"},
+    "rich": {"cli.build", "cli.measure", "cli.screen", "cli.workstation"},
+    "torch": {"export.importers.nnunet_network", "export.frameworks.torch_network"},
+    "typer": {"cli.application", "cli.build", "cli.demo", "cli.measure", "cli.options", "cli.workstation"},
 }
 
 
 def test_all_is_exact() -> None:
     tree = ast.parse(Path(lowres_seg.__file__).read_text(encoding="utf-8"))
     named = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert named - {"import_module", "TYPE_CHECKING", "Any"} | {"__version__"} == set(lowres_seg.__all__)
+    assert named - {"TYPE_CHECKING", "on_demand"} | {"__version__"} == set(lowres_seg.__all__) <= set(dir(lowres_seg))
     assert all(getattr(lowres_seg, name) is not None for name in lowres_seg.__all__)
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         lowres_seg.absent  # noqa: B018

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lowres_seg.bench.spec import Spec
 
 if TYPE_CHECKING:
-    from lowres_seg.segmenter import Segmenter
+    from lowres_seg.runtime.segmenter import Segmenter
 
 Array = NDArray[np.float32]
 
@@ -53,8 +53,8 @@ def segmenter(spec: Spec) -> Segmenter:
     BundleError, EngineError, ExportError
         If it cannot be loaded.
     """
-    from lowres_seg.bundle import Bundle
-    from lowres_seg.segmenter import Segmenter
+    from lowres_seg.bundle.bundle import Bundle
+    from lowres_seg.runtime.segmenter import Segmenter
 
     if spec.backend == "openvino":
         return Segmenter.load(spec.bundle, threads=spec.threads)
@@ -65,7 +65,7 @@ def segmenter(spec: Spec) -> Segmenter:
 
 
 def _openvino(spec: Spec) -> Mapping[str, Network]:
-    from lowres_seg.engine import OpenVinoEngine
+    from lowres_seg.runtime.engine import OpenVinoEngine
 
     return {
         name: OpenVinoEngine(
@@ -77,7 +77,7 @@ def _openvino(spec: Spec) -> Mapping[str, Network]:
 
 def _openvino_plain(spec: Spec) -> Mapping[str, Network]:
     """The ONNX graphs as OpenVINO itself reads them: what one has of it without `export`'s rewrites."""
-    from lowres_seg.engine import OpenVinoEngine
+    from lowres_seg.runtime.engine import OpenVinoEngine
 
     return {
         name: OpenVinoEngine(Path(path), threads=spec.threads, inference_precision="f32")
@@ -86,13 +86,15 @@ def _openvino_plain(spec: Spec) -> Mapping[str, Network]:
 
 
 def _onnxruntime(spec: Spec) -> Mapping[str, Network]:
-    from lowres_seg.export.onnx_graph import OrtNetwork
+    from lowres_seg.export.frameworks.onnx_graph import OrtNetwork
 
     return {name: OrtNetwork(Path(path), threads=spec.threads) for name, path in spec.onnx.items()}
 
 
 def _torch(spec: Spec) -> Mapping[str, Network]:
-    from lowres_seg.export import sources, torch_network
+    from lowres_seg.export import sources
+    from lowres_seg.export.frameworks import torch_network
+    from lowres_seg.export.loading import load_network
 
     torch_network.set_threads(spec.threads)
     source = sources.of_bundle(Path(spec.recipe), list(spec.weights))
@@ -103,7 +105,7 @@ def _torch(spec: Spec) -> Mapping[str, Network]:
         if torch_network.kind_of(weights) == "torchscript":
             networks[name] = torch_network.load_torchscript(weights)
         else:
-            networks[name] = torch_network.load(entry, weights, source.home)
+            networks[name] = load_network(entry, weights, source.home)
     if (norms := Path(spec.bundle) / torch_network.NORMS_NAME).is_file():
         arrays = torch_network.checkpoint(norms)
         for name, network in networks.items():

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bench.statistics import t95
+from lowres_seg.bench.estimates import t95
 from lowres_seg.bench.suite import Benchmark, Suite
 from lowres_seg.errors import BenchmarkError
 

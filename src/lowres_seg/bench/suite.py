@@ -19,10 +19,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lowres_seg import atomic
-from lowres_seg.bench.plan import Backend, Isa, What
+from lowres_seg.bench.axes import Backend, Isa, What
+from lowres_seg.bundle.manifest import Sha256, first_problem
 from lowres_seg.errors import BenchmarkError
-from lowres_seg.manifest import Sha256, first_problem
-from lowres_seg.metrics import Definition
+from lowres_seg.metrics.agreement import Definition
 
 SCHEMA_VERSION = 1
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lowres_seg import atomic
-from lowres_seg.bundle import file_sha256
+from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.errors import InputError
 
 _DEEPBET = ("deepbet", "1.0.2", "1999e2ea00ec48f6233b95b96f3901a962d3f70431c63aeb985e8a49a198473c")

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.cases import Case
-from lowres_seg.cleanup import fill_holes
+from lowres_seg.bundle.rules import FillHoles
+from lowres_seg.cohort.cases import Case
 from lowres_seg.demo.assets import Assets, fetch
 from lowres_seg.errors import InputError, LowresSegError
 from lowres_seg.export import export
-from lowres_seg.metrics import dice, hd95_mm
+from lowres_seg.metrics.agreement import dice, hd95_mm
 from lowres_seg.quantize import quantize
-from lowres_seg.rules import FillHoles
-from lowres_seg.volume import Volume
+from lowres_seg.runtime.cleanup import fill_holes
+from lowres_seg.volumes.volume import Volume
 
 Notify = Callable[[str], None]
 

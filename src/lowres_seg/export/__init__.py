@@ -1,9 +1,12 @@
-"""From a trained network to a bundle. Needs ``lowres-seg[export]``."""
+"""From a trained network to a bundle. Needs ``lowres-seg[export]``.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Importers read what a framework wrote and give a recipe. Frameworks load, convert and run networks.
+The exporter checks parity with the source and writes the bundle.
+"""
 
-from lowres_seg.extras import require
+from typing import TYPE_CHECKING
+
+from lowres_seg.extras import on_demand
 
 if TYPE_CHECKING:
     from lowres_seg.export.exporter import export
@@ -11,15 +14,20 @@ if TYPE_CHECKING:
     from lowres_seg.export.recipe import Recipe
     from lowres_seg.export.sources import Options
 
-__all__ = ["Options", "ParityReport", "Recipe", "export"]
+__all__ = [
+    "Options",
+    "ParityReport",
+    "Recipe",
+    "export",
+]
 
-_HOMES = {"Options": "sources", "ParityReport": "parity", "Recipe": "recipe", "export": "exporter"}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: the benchmark that times torch takes its loader from here and nothing else.
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    require("export")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        "Options": "sources",
+        "ParityReport": "parity",
+        "Recipe": "recipe",
+        "export": "exporter",
+    },
+    extra="export",
+)

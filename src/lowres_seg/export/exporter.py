@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import bundle as bundles
-from lowres_seg import host, phantom
-from lowres_seg.bundle import Bundle, file_sha256
-from lowres_seg.cases import Cases
-from lowres_seg.engine import Engine, release
+from lowres_seg import host
+from lowres_seg.bundle import bundle as bundles
+from lowres_seg.bundle.bundle import Bundle, file_sha256
+from lowres_seg.bundle.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
+from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError
-from lowres_seg.export import ir, norms, onnx_graph, sources, torch_network
+from lowres_seg.export import norms, phantom, sources
 from lowres_seg.export import recipe as recipes
-from lowres_seg.export.ir import Conversion
+from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
+from lowres_seg.export.frameworks.ir import Conversion
+from lowres_seg.export.frameworks.torch_network import NORMS_NAME, TorchNetwork
+from lowres_seg.export.loading import load_network
 from lowres_seg.export.parity import ParityReport, compare
 from lowres_seg.export.recipe import NetworkSource, Recipe
 from lowres_seg.export.sources import Options, Source
-from lowres_seg.export.torch_network import NORMS_NAME, TorchNetwork
-from lowres_seg.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
-from lowres_seg.segmenter import Scan, Segmenter, compile_networks
+from lowres_seg.runtime.engine import Engine, release
+from lowres_seg.runtime.segmenter import Scan, Segmenter, compile_networks
 
 REFERENCE_NAME = "reference.npz"
 #: Looser than conversion parity: the workstation's CPU may sum in another order than the build machine's.
@@ -140,7 +142,7 @@ def export(
 def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
     """The network in torch; None for one that comes as ONNX."""
     try:
-        return None if entry.onnx is not None else torch_network.load(entry, weights, home)
+        return None if entry.onnx is not None else load_network(entry, weights, home)
     except ExportError as error:
         raise type(error)(f"network {name}: {error}") from error
 

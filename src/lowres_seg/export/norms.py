@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import pipeline
-from lowres_seg.cases import Case
-from lowres_seg.decode import labels_of, select
-from lowres_seg.engine import Recorder
+from lowres_seg.bundle.stage import Stage
+from lowres_seg.cohort.cases import Case
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.recipe import Recipe
-from lowres_seg.export.torch_network import TorchNetwork
-from lowres_seg.resample import Fit
-from lowres_seg.stage import Stage
-from lowres_seg.volume import Reorientation
+from lowres_seg.runtime import stage_run
+from lowres_seg.runtime.conform import Fit
+from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.engine import Recorder
+from lowres_seg.volumes.grid import Reorientation
 
 Array = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def reestimate(
     scans = []
     for case in cases:
         volumes = case.load()
-        scans.append(pipeline.Scan.of([volumes[name] for name in plan.channels], plan.channels, plan.stages))
+        scans.append(stage_run.Scan.of([volumes[name] for name in plan.channels], plan.channels, plan.stages))
     moved = []
     for stage in plan.stages:
         notify(f"re-estimating the norms of stage {stage.name}")
@@ -98,10 +98,10 @@ def reestimate(
     return moved
 
 
-def _in_one_piece(stage: Stage, scan: pipeline.Scan, multiple_of: int) -> Stage:
+def _in_one_piece(stage: Stage, scan: stage_run.Scan, multiple_of: int) -> Stage:
     """A stage whose one window holds all that it sees of a scan."""
     oriented = Reorientation(scan.volumes[0].grid, stage.conform.orientation, stage.conform.axes)
-    box = pipeline.region(stage, oriented, scan)
+    box = stage_run.region(stage, oriented, scan)
     if stage.windows is None or box is None:
         return stage
     seen = Fit.of(box.shape, oriented.result.spacing_mm, stage.conform, (1, 1, 1)).resampled
@@ -113,13 +113,13 @@ def _recorded(
     stage: Stage,
     pieces: Sequence[Stage],
     networks: Mapping[str, TorchNetwork],
-    scans: Sequence[pipeline.Scan],
+    scans: Sequence[stage_run.Scan],
     threads: int,
 ) -> list[Recorder]:
     """Run a stage on every scan, and keep what went through each of its networks."""
     recorders = [Recorder(networks[name]) for name in stage.networks]
     for piece, scan in zip(pieces, scans, strict=True):
-        scan.results[stage.name] = pipeline.run(piece, recorders, scan, threads=threads)
+        scan.results[stage.name] = stage_run.run(piece, recorders, scan, threads=threads)
     return recorders
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.decode import labels_of, select
+from lowres_seg.bundle.stage import Classes, Decode
 from lowres_seg.errors import ParityError
 from lowres_seg.export.recipe import Parity
-from lowres_seg.stage import Classes, Decode
+from lowres_seg.runtime.decode import labels_of, select
 
 Scores = NDArray[np.float32]
 

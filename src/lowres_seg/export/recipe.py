@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lowres_seg import toml
-from lowres_seg.bundle import file_sha256
+from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.bundle.manifest import JudgedRegion, Label, Sha256, check_stages, first_problem
+from lowres_seg.bundle.rules import Name
+from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import ExportError
-from lowres_seg.manifest import JudgedRegion, Label, Sha256, check_stages, first_problem
-from lowres_seg.rules import Name
-from lowres_seg.stage import Stage
+from lowres_seg.export import toml_file
 
 
 class _Part(BaseModel):
@@ -131,7 +131,7 @@ def load(path: Path) -> Recipe:
     ExportError
         If it is missing, no TOML, or not a valid recipe.
     """
-    content = toml.read(path, ExportError)
+    content = toml_file.read(path, ExportError)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lowres_seg import engine  # noqa: F401 - before OpenVINO: it keeps the usage events out
+from lowres_seg.runtime import engine  # noqa: F401 - before OpenVINO: it keeps the usage events out
 
 from openvino import opset13 as opset  # isort: skip
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export import nnunet, torch_network
 from lowres_seg.export import recipe as recipes
+from lowres_seg.export.frameworks import torch_network
+from lowres_seg.export.importers import nnunet
 from lowres_seg.export.recipe import Recipe
 
 
@@ -56,7 +57,7 @@ def load(source: Path, options: Options | None = None) -> Source:
     if of_nnunet:
         return Source(source, nnunet.recipe(source, **asdict(options or Options())), recipes.digest(source))
     if (source / "configs").is_dir():
-        from lowres_seg.export import monai_bundle
+        from lowres_seg.export.importers import monai_bundle
 
         return Source(source, monai_bundle.recipe(source), recipes.digest(source))
     raise ExportError(

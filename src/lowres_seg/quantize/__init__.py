@@ -1,11 +1,33 @@
-"""From an fp32 bundle to a faster one, within limits on Dice and HD95. Needs ``lowres-seg[quantize]``."""
+"""From an fp32 bundle to a faster one, within limits on Dice and HD95. Needs ``lowres-seg[quantize]``.
 
-from lowres_seg.extras import require
+A candidate is a change of precision. The gate judges it on validation cases.
+The search finds the layers that must keep their precision.
+"""
 
-require("quantize")
+from typing import TYPE_CHECKING
 
-from lowres_seg.quantize.gate import Limits, Verdict  # noqa: E402
-from lowres_seg.quantize.quantizer import Quantized, quantize  # noqa: E402
-from lowres_seg.quantize.settings import Settings  # noqa: E402
+from lowres_seg.extras import on_demand
 
-__all__ = ["Limits", "Quantized", "Settings", "Verdict", "quantize"]
+if TYPE_CHECKING:
+    from lowres_seg.quantize.gate import Limits, Verdict
+    from lowres_seg.quantize.quantizer import Quantized, quantize
+    from lowres_seg.quantize.settings import Settings
+
+__all__ = [
+    "Limits",
+    "Quantized",
+    "Settings",
+    "Verdict",
+    "quantize",
+]
+
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        "Limits": "gate",
+        "Quantized": "quantizer",
+        "Settings": "settings",
+        "Verdict": "gate",
+        "quantize": "quantizer",
+    },
+)

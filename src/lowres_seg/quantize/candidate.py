@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import host
-from lowres_seg.bundle import Bundle
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.errors import QuantizationError
-from lowres_seg.manifest import Manifest
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.int8 import Preset
-from lowres_seg.segmenter import Segmenter, compile_networks
-from lowres_seg.volume import Volume
+from lowres_seg.runtime.segmenter import Segmenter, compile_networks
+from lowres_seg.volumes.volume import Volume
 
 Array = NDArray[np.float32]
 Scan = Mapping[str, Volume]

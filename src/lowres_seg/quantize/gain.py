@@ -11,8 +11,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.engine import InferencePrecision, OpenVinoEngine, cpu_capabilities
 from lowres_seg.quantize import int8
+from lowres_seg.runtime.engine import InferencePrecision, OpenVinoEngine, cpu_capabilities
 
 Array = NDArray[np.float32]
 ROUNDS = 5

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import engine  # before OpenVINO and NNCF: it keeps their usage events out
 from lowres_seg.errors import QuantizationError
+from lowres_seg.runtime import engine  # before OpenVINO and NNCF: it keeps their usage events out
 
 import nncf  # isort: skip
 import openvino  # isort: skip

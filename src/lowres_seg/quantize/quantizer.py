@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from lowres_seg import atomic, host, reference
-from lowres_seg import bundle as bundles
-from lowres_seg.bundle import Bundle
-from lowres_seg.cases import Case, Cases, fingerprint
+from lowres_seg import atomic, host
+from lowres_seg.bundle import bundle as bundles
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest
+from lowres_seg.cohort.cases import Case, Cases, fingerprint
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
-from lowres_seg.manifest import MANIFEST_NAME, Manifest
-from lowres_seg.metrics import score
+from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import candidate, gain, gate, int8, report, sensitivity
 from lowres_seg.quantize.candidate import Int8
 from lowres_seg.quantize.gain import Gain
@@ -28,7 +28,8 @@ from lowres_seg.quantize.gate import Verdict
 from lowres_seg.quantize.journal import Journal
 from lowres_seg.quantize.search import Attempt, Clock, Found, Names, OutOfTimeError, Ranked, search
 from lowres_seg.quantize.settings import Settings
-from lowres_seg.segmenter import Segmenter
+from lowres_seg.runtime import reference
+from lowres_seg.runtime.segmenter import Segmenter
 
 Notify = Callable[[str], None]
 #: Scans that calibration takes at the most; more change ranges little and cost memory for each input.

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lowres_seg import bundle as bundles
 from lowres_seg import host
-from lowres_seg.bundle import Bundle
-from lowres_seg.manifest import Manifest
+from lowres_seg.bundle import bundle as bundles
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.int8 import Layer
 from lowres_seg.quantize.search import Found

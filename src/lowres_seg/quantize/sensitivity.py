@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.decode import labels_of, select
-from lowres_seg.engine import OpenVinoEngine
+from lowres_seg.bundle.stage import Decode
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.search import Ranked
-from lowres_seg.stage import Decode
+from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.engine import OpenVinoEngine
 
 Array = NDArray[np.float32]
 #: Edge of a window. Networks halve their input a few times; this is a multiple of every such factor.

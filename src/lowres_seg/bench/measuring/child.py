@@ -1,0 +1,159 @@
+"""A child process: loads one thing, warms up, and measures it whenever it is told to.
+
+Start it as ``python -m lowres_seg.bench.measuring.child SPEC``. It answers in JSON, one object a line: first the result
+of its start, then one value for each line that it reads, and at ``end`` its peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowres_seg.bench.spec import Spec
+from lowres_seg.errors import LowresSegError
+
+if TYPE_CHECKING:
+    from lowres_seg.bench.backends import Network
+
+#: One thing to time: runs once and gives seconds by step.
+Once = Callable[[], dict[str, float]]
+
+
+def main() -> None:
+    """Do what the spec says."""
+    # What anything prints must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _die_first()
+    spec = Spec.read(sys.argv[1])
+
+    def say(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        if spec.task in ("measure", "reference"):
+            _measure(spec, say)
+        else:
+            from lowres_seg.bench.measuring import tasks
+
+            say({"prepare": tasks.prepare, "judge": tasks.judge, "peak": tasks.peak}[spec.task](spec))
+    except LowresSegError as error:
+        say({"error": " ".join(str(error).split())})
+
+
+def _measure(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
+    once = _reference(spec) if spec.task == "reference" else _once(spec)
+    once()
+    say({"first": time.monotonic()})
+    say({"warm_up_s": [_timed(once)[0] for _ in range(spec.warm_up)]})
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        say(_turn(once, spec.turn_s))
+    from lowres_seg.host import peak_rss_bytes
+
+    say({"peak_rss_bytes": peak_rss_bytes()})
+
+
+def _turn(once: Once, turn_s: float) -> dict[str, Any]:
+    """Values of one turn: one, or as many as it takes for `turn_s`."""
+    values: list[float] = []
+    stages: dict[str, list[float]] = {}
+    end = time.perf_counter() + turn_s
+    while not values or time.perf_counter() < end:
+        seconds, steps = _timed(once)
+        values.append(seconds)
+        for step, taken in steps.items():
+            stages.setdefault(step, []).append(taken)
+    return {"values_s": values, "stages_s": stages}
+
+
+def _timed(once: Once) -> tuple[float, dict[str, float]]:
+    start = time.perf_counter()
+    stages = once()
+    return time.perf_counter() - start, stages
+
+
+def _reference(spec: Spec) -> Once:
+    from lowres_seg.runtime.engine import reference_engine
+
+    engine, x = reference_engine(threads=spec.threads)
+
+    def once() -> dict[str, float]:
+        engine.run(x)
+        return {}
+
+    return once
+
+
+def _once(spec: Spec) -> Once:
+    if spec.what == "end-to-end":
+        return _whole(spec)
+    import numpy as np
+
+    from lowres_seg.bench import backends
+
+    inputs = {feed.file: np.load(feed.file) for feed in spec.feeds}
+    if spec.what == "network":
+        networks = backends.load(spec)
+
+        def once() -> dict[str, float]:
+            seconds: dict[str, float] = {}
+            for feed in spec.feeds:
+                start = time.perf_counter()
+                networks[feed.network].run(inputs[feed.file])
+                seconds[feed.step] = seconds.get(feed.step, 0.0) + time.perf_counter() - start
+            return seconds
+
+        return once
+    # Throughput: as many volumes in flight as there are cores, one thread each.
+    copies = [backends.load(spec) for _ in range(spec.case["in_flight"])]
+
+    def one(networks: Mapping[str, Network]) -> None:
+        for feed in spec.feeds:
+            networks[feed.network].run(inputs[feed.file])
+
+    def all_at_once() -> dict[str, float]:
+        threads = [threading.Thread(target=one, args=(networks,)) for networks in copies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {}
+
+    return all_at_once
+
+
+def _whole(spec: Spec) -> Once:
+    """From the scan's file to the mask's file."""
+    from lowres_seg.bench import backends
+
+    segmenter = backends.segmenter(spec)
+    target = Path(spec.folder) / f"mask-{os.getpid()}.nii.gz"
+    scan = {channel: Path(path) for channel, path in spec.scan.items()}
+
+    def once() -> dict[str, float]:
+        result = segmenter.predict(scan)
+        start = time.perf_counter()
+        result.labels.save(target, force=True)
+        return result.timings_s | {"save": time.perf_counter() - start}
+
+    return once
+
+
+def _die_first() -> None:
+    """Where memory runs out, this process is the one to go, and not the one that keeps the results."""
+    path = Path("/proc/self/oom_score_adj")
+    if os.access(path, os.W_OK):
+        path.write_text("800", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Dice and HD95 of a bundle, each case in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from lowres_seg.bench.measuring.process import Child, ChildError
+from lowres_seg.bench.spec import Spec
+from lowres_seg.bench.suite import Accuracy, Picture
+from lowres_seg.cohort.cases import Case
+from lowres_seg.metrics.agreement import Definition
+
+Judged = tuple[tuple[Accuracy, ...], tuple[Picture, ...]]
+
+
+def judge(
+    bundle: str,
+    cases: Sequence[Case],
+    spec: Spec,
+    start: Callable[[Spec], Child],
+    *,
+    hd95: Definition,
+    pictures: bool,
+    notify: Callable[[str], None],
+) -> Judged | str:
+    """Judge every case; or say which could not be judged: there is no mean over those that happened to work.
+
+    Parameters
+    ----------
+    bundle : str
+        Its name in results.
+    cases : sequence of Case
+        Each with a label map.
+    spec : Spec
+        For ``judge``; the case is put in.
+    start : callable
+        Starts a child.
+    hd95 : str
+        Definition.
+    pictures : bool
+        Whether to draw the first case.
+    notify : callable
+        Called with each step, for people.
+    """
+    rows: list[Accuracy] = []
+    drawn: list[Picture] = []
+    for place, case in enumerate(cases):
+        notify(f"judging {bundle}, {spec.backend}, on {case.id}")
+        one = replace(
+            spec,
+            scan={channel: str(path) for channel, path in case.scan.items()},
+            case={"id": case.id, "label": str(case.label), "hd95": hd95, "pictures": pictures and place == 0},
+        )
+        child = start(one)
+        try:
+            answer = child.answer()
+        except ChildError as error:
+            return f"case {case.id} could not be judged: {error}"
+        finally:
+            child.kill()
+        rows += [Accuracy(case=case.id, region=r, dice=s[0], hd95_mm=s[1]) for r, s in answer["scores"].items()]
+        drawn += [Picture(bundle=bundle, case=case.id, plane=p, png=png) for p, png in answer["pictures"].items()]
+    return tuple(rows), tuple(drawn)

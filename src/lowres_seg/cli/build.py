@@ -1,0 +1,166 @@
+"""The commands of a build machine: export, quantize."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.cli.options import AsJson, BundlePath, Force, Quiet, amount, app, one_of
+from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.cohort.jobs import one_scan
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="recipe.toml; nnU-Net v2 folder; MONAI bundle; TorchScript, ONNX or checkpoint file."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    *,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe.toml that goes with a single file of weights.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Scan to check parity on as well; CHANNEL=PATH, repeated, for several."),
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Folds of an nnU-Net folder.", show_default="all of them")
+    ] = None,
+    mirror: Annotated[bool, typer.Option(help="Mirror as nnU-Net does at inference.")] = True,
+    orientation: Annotated[
+        str | None,
+        typer.Option(
+            help="Orientation of the files that nnU-Net was trained on, such as LPS.", show_default="as stored"
+        ),
+    ] = None,
+    plans_network: Annotated[
+        bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
+    ] = False,
+    reestimate_norm: Annotated[
+        Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Keep the ONNX graphs in the bundle.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a trained network into a bundle, and check that it still gives the same numbers."""
+    from lowres_seg.export import Options
+    from lowres_seg.export import export as run
+
+    options = Options(tuple(folds.split(",")) if folds else (), mirror, orientation, plans_network)
+    with steps(quiet=quiet) as notify:
+        bundle = run(
+            source,
+            output,
+            recipe=recipe,
+            weights=weights,
+            volume=one_scan(volume) if volume else None,
+            options=options,
+            reestimate_norm=reestimate_norm,
+            keep_onnx=onnx,
+            force=force,
+            notify=notify,
+        )
+    report = json.loads(bundle.file("reports/export.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"bundle": str(output), "digest": bundle.digest, **report})
+    elif not quiet:
+        table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
+        for row in report["parity"]:
+            table.add_row(
+                row["network"],
+                row["input"],
+                f"{row['candidate']} with {row['reference']}",
+                f"{row['max_abs_diff']:.2e}",
+                f"{row['mean_abs_diff']:.2e}",
+                f"{row['flipped']} of {row['voxels']}",
+            )
+        out.print(table)
+        for name, network in report["networks"].items():
+            constant = network["rewrites"]["running_statistics_norms_made_constant"]
+            removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
+            out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+        for moved in report["norms_reestimated"]:
+            out.print(
+                f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "
+                f"{moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
+            )
+        out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
+
+
+@app.command()
+def quantize(
+    bundle: BundlePath,
+    calibrate: Annotated[Path, typer.Option(metavar="CASES", help="Table of the cases to calibrate on.")],
+    validate: Annotated[Path, typer.Option(metavar="CASES", help="Table of the cases to judge on; other ones.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
+    *,
+    max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any label.")] = 0.005,
+    max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    worst_case_drop: Annotated[
+        float | None, typer.Option(min=0, help="Allowed drop of Dice in any case.", show_default="no bound")
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin no attempt after this: 90s, 30m, 2h.", show_default="no bound"),
+    ] = None,
+    max_ram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Bound on calibration: 8GB, 800MB.", show_default="80% of what is free to use"
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="performance (symmetric) or mixed (asymmetric activations).")
+    ] = "performance",
+    precision: Annotated[str, typer.Option(help="int8 or bf16.")] = "int8",
+    seed: Annotated[int, typer.Option(help="Chooses among many calibration cases.")] = 0,
+    only_if_faster: Annotated[
+        bool, typer.Option("--only-if-faster", help="Write no bundle that is not faster.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a bundle faster, as far as Dice and HD95 allow."""
+    from lowres_seg.cohort.cases import Cases
+    from lowres_seg.quantize import Limits, Settings
+    from lowres_seg.quantize import quantize as run
+
+    settings = Settings(
+        limits=Limits(max_drop, max_hd95_rise, worst_case_drop),
+        precision=one_of("--precision", precision, ("int8", "bf16")),
+        preset=one_of("--preset", preset, ("performance", "mixed")),
+        time_budget_s=amount("--time-budget", time_budget, {"s": 1, "m": 60, "h": 3600}),
+        max_ram_bytes=None if max_ram is None else int(amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9})),
+        seed=seed,
+        only_if_faster=only_if_faster,
+    )
+    channels = Bundle.open(bundle).manifest.channels
+    tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
+    with steps(quiet=quiet) as notify:
+        result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)
+    if as_json:
+        report = json.loads(result.bundle.file("reports/quantize.json").read_text(encoding="utf-8"))
+        volatile = json.loads(result.bundle.file("reports/run.json").read_text(encoding="utf-8"))
+        print_json({"bundle": str(output), "digest": result.bundle.digest, **report, **volatile})
+    elif not quiet:
+        out.print(plain(result.bundle.file("reports/quantize.txt").read_text(encoding="utf-8")), end="")
+        for gain in result.gains:
+            for line in gain.lines():
+                out.print(plain(line))
+        out.print(f"{output}: written, sha256 {result.bundle.digest[:12]}…")

@@ -1,0 +1,223 @@
+"""The commands that measure and judge: bench, compare, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.cli.options import AsJson, Force, Quiet, app, one_of
+from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.cohort.jobs import one_scan
+from lowres_seg.errors import BenchmarkError, RegressionError
+
+
+@app.command()
+def bench(
+    bundles: Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Folders of the bundles.")] = None,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Suite to write, as JSON.")],
+    plan: Annotated[Path | None, typer.Option(help="Plan file (TOML); the options below replace what it says.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Table of labelled cases, for Dice and HD95.")] = None,
+    scan: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Scan to time, without labels; CHANNEL=PATH, repeated, for several.",
+            show_default="the first case, or the bundle's reference case",
+        ),
+    ] = None,
+    cores: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Numbers of cores.", show_default="what this process may use")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="openvino, openvino-plain, onnxruntime, torch, torch-compile."),
+    ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="native, or this host limited to avx2, avx2-vnni, avx512, avx512-vnni."),
+    ] = None,
+    what: Annotated[str | None, typer.Option(metavar="NAME,...", help="network, end-to-end, throughput.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="recipe.toml or folder that the bundles come from, for torch's own run.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
+    ] = None,
+    hd95: Annotated[
+        str | None, typer.Option(help="Definition: max-directed, monai, medpy, surface-distance or brats.")
+    ] = None,
+    passes: Annotated[int | None, typer.Option(min=1, help="Processes for each measurement.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Values that each of them gives.")] = None,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Keep no slices of the first case for the report.")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency, memory, Dice and HD95: bundles, backends, cores and instruction sets in turn."""
+    from lowres_seg import atomic
+    from lowres_seg.bench import Plan
+    from lowres_seg.bench import bench as run
+
+    atomic.check_target(output, force=force)
+    given: dict[str, Any] = {
+        "cases": cases,
+        "cores": _listed("--cores", cores),
+        "backends": _listed("--backend", backend),
+        "isa": _listed("--isa", isa),
+        "what": _listed("--what", what),
+        "hd95": hd95,
+        "passes": passes,
+        "rounds": rounds,
+        "pictures": False if no_pictures else None,
+    }
+    named = [_contestant(path, recipe, weights) for path in bundles or []]
+    if recipe is not None and named and not any("recipe" in bundle for bundle in named):
+        raise BenchmarkError(
+            f"{recipe}: none of the bundles was exported from this recipe; name the one they come from, or export again"
+        )
+    if scan is not None:
+        given["scan"] = _scan(scan, Bundle.open(named[0]["path"]).manifest.channels if named else ())
+    given = {name: value for name, value in given.items() if value is not None}
+    if plan is not None:
+        chosen = Plan.read(plan, named)
+        if given:
+            chosen = Plan.build("options", {**chosen.model_dump(), **given})
+    elif not named:
+        raise typer.BadParameter("name a bundle, or a plan with --plan", param_hint="BUNDLE...")
+    else:
+        chosen = Plan.build("options", {"bundles": named, **given})
+    with steps(quiet=quiet) as notify:
+        suite = run(chosen, notify=notify)
+    suite.write(output, force=force)
+    if as_json:
+        print_json(suite.model_dump(mode="json"))
+    elif not quiet:
+        # One line a benchmark, in files and pipes too.
+        Console(width=max(out.width, 150), highlight=False).print(_table(suite))
+        for line in _remarks(suite):
+            out.print(plain(line))
+        out.print(f"{output}: written; see it with: lowres-seg report {output} -o report.html")
+    if suite.partial:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE.json", help="Suite from before.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW.json", help="Suite from after.")],
+    *,
+    max_slowdown: Annotated[float, typer.Option(min=0, help="Allowed rise of latency, in percent.")] = 5.0,
+    max_memory_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of peak memory, in percent.")] = 10.0,
+    max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any region.")] = 0.005,
+    max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, json or github.")] = "text",
+) -> None:
+    """Say whether a suite is slower, fatter or worse than its base; exit code 3 if it is."""
+    from lowres_seg.bench import Suite, Tolerances
+    from lowres_seg.bench import compare as run
+
+    chosen = one_of("--format", form, ("text", "markdown", "json", "github"))
+    tolerances = Tolerances(max_slowdown / 100, max_memory_rise / 100, max_drop, max_hd95_rise)
+    comparison = run(Suite.read(base), Suite.read(new), tolerances)
+    out.print(plain(comparison.render(chosen)))
+    if not comparison.met:
+        raise RegressionError(f"{new}: {len(comparison.regressions)} regressions against {base}")
+
+
+@app.command()
+def report(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE.json", help="What `bench` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write (HTML).")],
+    *,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a suite as one page that opens anywhere, without a network."""
+    from lowres_seg.bench import Suite
+    from lowres_seg.bench import report as run
+    from lowres_seg.extras import require
+
+    require("bench")
+    run(Suite.read(suite), output, force=force)
+    if not quiet:
+        out.print(f"{output}: written")
+
+
+def _listed(option: str, text: str | None) -> list[Any] | None:
+    """Words between commas; numbers where they are."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if option == "--cores":
+        wrong = [word for word in words if not word.isdigit() or int(word) < 1]
+        if wrong:
+            raise typer.BadParameter(f"{wrong[0]!r}, expected numbers such as 1,2,4", param_hint=option)
+        return [int(word) for word in words]
+    return words
+
+
+def _contestant(path: Path, recipe: Path | None, weights: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": path, "weights": weights}
+    if recipe is not None:
+        from lowres_seg.export.recipe import digest
+
+        # Several bundles may come from several recipes: torch runs those that come from this one.
+        if not recipe.exists():
+            raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml, or the folder that was exported")
+        if digest(recipe) == Bundle.open(path).manifest.lineage.recipe:
+            found["recipe"] = recipe
+    return found
+
+
+def _scan(words: list[str], channels: tuple[str, ...]) -> dict[str, Path]:
+    scan = one_scan(words)
+    if isinstance(scan, dict):
+        return scan
+    if len(channels) != 1:
+        raise typer.BadParameter("name the channel of each: CHANNEL=PATH", param_hint="--scan")
+    return {channels[0]: scan}
+
+
+def _table(suite: Any) -> Table:
+    titles = ("benchmark", "p50", "95% interval", "p99", "cold start", "peak memory", "of peak", "a second")
+    table = Table(*titles, box=None, pad_edge=False)
+    for b in suite.benchmarks:
+        if b.status != "measured":
+            table.add_row(plain(b.title), b.status)
+            continue
+        low, high = b.latency_s.ci95
+        table.add_row(
+            plain(b.title),
+            f"{1000 * b.latency_s.p50:.1f} ms",
+            f"{1000 * low:.1f} to {1000 * high:.1f}",
+            f"{1000 * b.latency_s.p99:.1f} ms",
+            f"{b.cold_start_s:.2f} s",
+            f"{b.peak_rss_bytes / 2**20:.0f} MiB",
+            "" if b.peak_share is None else f"{100 * b.peak_share:.0f}%",
+            "" if b.throughput_per_s is None else f"{b.throughput_per_s:.2f}",
+        )
+    return table
+
+
+def _remarks(suite: Any) -> list[str]:
+    """What stands below the table: accuracy, what is missing, doubts."""
+    lines = []
+    for b in {(b.bundle, b.backend, b.isa): b for b in suite.benchmarks if b.accuracy}.values():
+        for region in dict.fromkeys(row.region for row in b.accuracy):
+            rows = [row for row in b.accuracy if row.region == region]
+            dice, hd95 = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("dice", "hd95_mm"))
+            lines.append(
+                f"{b.bundle}, {b.backend}{'' if b.isa == 'native' else f', {b.isa}'}, {region}: "
+                f"mean Dice {dice:.4f}, mean HD95 {hd95:.2f} mm ({suite.hd95}), {len(rows)} cases"
+            )
+    lines += suite.gaps()
+    lines += [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.doubted())]
+    return lines

@@ -1,0 +1,47 @@
+"""The application and the options that its commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXIT_ERROR, EXIT_GATE = 1, 3
+
+app = typer.Typer(
+    name="lowres-seg",
+    help="Run trained brain-MRI segmentation networks fast and small on ordinary CPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to compute with.", show_default="what this process may use")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more of what happens.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
+    """The value, if it is one of the choices."""
+    if value not in choices:
+        raise typer.BadParameter(f"{value!r}, expected {' or '.join(choices)}", param_hint=option)
+    return value
+
+
+def amount(option: str, text: str | None, units: dict[str, int]) -> Any:
+    """A number with a unit."""
+    if text is None:
+        return None
+    for unit, factor in units.items():
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return float(number) * factor
+    raise typer.BadParameter(f"{text!r}, expected a number and one of {', '.join(units)}", param_hint=option)

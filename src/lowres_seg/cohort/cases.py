@@ -1,0 +1,169 @@
+"""Labelled studies, from a table: one case at a time, read when its turn comes.
+
+A **case** is one study: a scan, by channel, and, if there is one, its label map. A table is CSV, or TSV if its name
+ends in .tsv, with a column for each channel, an optional column ``label`` and an optional column ``id``. Paths are
+relative to the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.errors import InputError
+from lowres_seg.volumes.grid import Reorientation
+from lowres_seg.volumes.volume import Volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study.
+
+    Attributes
+    ----------
+    id : str
+        Unique in its table.
+    scan : dict of str to pathlib.Path
+        By channel.
+    label : pathlib.Path or None
+    """
+
+    id: str
+    scan: dict[str, Path]
+    label: Path | None = None
+
+    def load(self) -> dict[str, Volume]:
+        """Voxels of each channel.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read; the message begins with the case.
+        """
+        try:
+            return {channel: Volume.load(path) for channel, path in self.scan.items()}
+        except InputError as error:
+            raise InputError(f"case {self.id}: {error}") from error
+
+    def load_label(self, values: Sequence[int], like: Volume) -> NDArray[np.uint8] | None:
+        """Label map on the grid of `like`, None if the case has none.
+
+        Parameters
+        ----------
+        values : sequence of int
+            Label values of the manifest; the map must hold at least one of them, or nothing but 0.
+        like : Volume
+            The scan.
+
+        Raises
+        ------
+        InputError
+            If the map cannot be read, lies on another grid, or holds none of the values.
+        """
+        if self.label is None:
+            return None
+        try:
+            volume = Volume.load(self.label)
+        except InputError as error:
+            raise InputError(f"case {self.id}: {error}") from error
+        if not volume.grid.same_space(like.grid):
+            raise InputError(
+                f"case {self.id}: {self.label} lies on another grid (shape {volume.grid.shape}, orientation "
+                f"{volume.grid.orientation}) than its scan (shape {like.grid.shape}, orientation "
+                f"{like.grid.orientation})"
+            )
+        found = np.unique(volume.data)
+        if not np.isin(found, np.arange(256)).all():
+            raise InputError(f"case {self.id}: {self.label} is no label map: it holds {_some(found)}")
+        if found.any() and not np.isin(found, values).any():
+            raise InputError(
+                f"case {self.id}: {self.label} holds the labels {_some(found[found != 0])}, "
+                f"the bundle writes {_some(values)}"
+            )
+        return volume.data.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases of a table, in its order."""
+
+    path: Path
+    items: tuple[Case, ...]
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], channels: Sequence[str]) -> Cases:
+        """Read a table of cases with these channels.
+
+        Raises
+        ------
+        InputError
+            If the table cannot be read, lacks a column, has one too many, or holds no case; if an id is there twice
+            or a file that it names is not there.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise InputError(f"{path}: cannot be read as a table of cases ({reason})") from error
+        reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        columns = [column.strip() for column in reader.fieldnames or []]
+        reader.fieldnames = columns
+        wrong = [column for column in columns if column not in (*channels, "label", "id")]
+        if wrong or any(channel not in columns for channel in channels):
+            raise InputError(
+                f"{path}: has the columns {', '.join(columns) or 'none'}; expected {', '.join(channels)}, "
+                "and optionally label and id"
+            )
+        items = [_case(path, line, row, channels) for line, row in enumerate(reader, start=2)]
+        if not items:
+            raise InputError(f"{path}: holds no case; expected one a line below the names of the columns")
+        ids = [item.id for item in items]
+        twice = [name for name in ids if ids.count(name) > 1]
+        if twice:
+            raise InputError(f"{path}: case {twice[0]} is there twice; give each an id of its own")
+        return cls(path, tuple(items))
+
+
+def fingerprint(scan: dict[str, Volume]) -> str:
+    """Digest of what a scan shows: the same for a copy of another name, dtype or storage orientation."""
+    digest = hashlib.sha256()
+    for channel in sorted(scan):
+        there = Reorientation(scan[channel].grid, "RAS")
+        digest.update(channel.encode() + repr(there.result.shape).encode())
+        digest.update(np.ascontiguousarray(there.apply(scan[channel].data), dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -> Case:
+    if None in row or None in row.values():
+        raise InputError(f"{path}: line {line} has another number of fields than the first line")
+    row = {column: value.strip() for column, value in row.items()}
+    files = {column: path.parent / row[column] for column in (*channels, "label") if row.get(column)}
+    for channel in channels:
+        if channel not in files:
+            raise InputError(f"{path}: line {line} names no file for channel {channel}")
+    for column, file in files.items():
+        if not file.is_file():
+            raise InputError(f"{path}: line {line}, column {column}: {file} does not exist")
+    label = files.pop("label", None)
+    return Case(row.get("id") or Path(row[channels[0]]).name, files, label)
+
+
+def _some(values: Any) -> str:
+    shown = [f"{value:g}" for value in list(values)[:6]]
+    return ", ".join(shown) + (", …" if len(values) > 6 else "")

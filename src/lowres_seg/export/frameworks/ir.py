@@ -1,0 +1,110 @@
+"""Networks in OpenVINO IR: converted, rewritten, written. This is the home of OpenVINO at build time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowres_seg.errors import ExportError
+from lowres_seg.export import rewrites
+from lowres_seg.runtime import engine  # before OpenVINO: it keeps the usage events out
+
+import openvino  # isort: skip
+from openvino._offline_transformations import apply_moc_transformations  # isort: skip
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What conversion did to a network.
+
+    Attributes
+    ----------
+    operators : dict of str to int
+        Operators of the IR, by type.
+    removed : dict of str to int
+        Operators that the rewrites took away, by type.
+    output_shape : tuple of int
+    parameters : int
+        Values in the weights.
+    """
+
+    operators: dict[str, int]
+    removed: dict[str, int]
+    output_shape: Shape
+    parameters: int
+
+
+def convert(source: Any, shape: Shape, target: Path) -> Conversion:
+    """Write TorchScript, or an ONNX file, as IR in true fp32.
+
+    Exact rewrites come first. Two are OpenVINO's own, on the graph with its static shape: everything that depends on
+    weights alone, such as the scale and shift of a norm with running statistics, is computed now; and a constant scale
+    and shift after a convolution is folded into it. Those of `rewrites` follow.
+
+    Parameters
+    ----------
+    source : torch.jit.ScriptModule or pathlib.Path
+        TorchScript in eval mode, or path of an ONNX file.
+    shape : tuple of int
+        (1, C, D, H, W) of the input.
+    target : pathlib.Path
+        Path of the .xml; the .bin comes beside it.
+
+    Raises
+    ------
+    ExportError
+        If OpenVINO cannot express the network, or its output is not one (1, C, D, H, W).
+    """
+    try:
+        if isinstance(source, Path):
+            model = openvino.convert_model(source)
+            model.reshape(list(shape))
+        else:
+            model = openvino.convert_model(source, input=[list(shape)])
+    except Exception as error:
+        raise ExportError(f"OpenVINO cannot convert the network ({_reason(error)})") from error
+    if len(model.outputs) != 1 or model.outputs[0].partial_shape.rank.get_length() != 5:
+        found = ", ".join(str(output.partial_shape) for output in model.outputs)
+        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W); prune other heads")
+    before = _operators(model)
+    apply_moc_transformations(model, cf=True)
+    rewrites.narrow_before_upsampling(model)
+    rewrites.join_by_planes(model)
+    rewrites.upsample_rows_first(model)
+    after = _operators(model)
+    output = tuple(model.outputs[0].shape)
+    _forget_paths(model)
+    engine.write_ir(model, target)
+    weights = sum(
+        int(np.prod(tuple(node.output(0).shape)))
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32
+    )
+    return Conversion(dict(sorted(after.items())), dict(sorted((before - after).items())), output, weights)
+
+
+def version() -> str:
+    """Version of OpenVINO."""
+    return engine.version()
+
+
+def _operators(model: Any) -> Counter[str]:
+    return Counter(node.get_type_name() for node in model.get_ops())
+
+
+def _forget_paths(model: Any) -> None:
+    """Keep the build machine's paths out of the bundle: conversion notes them in the IR."""
+    if model.has_rt_info(["conversion_parameters", "input_model"]):
+        model.set_rt_info("", ["conversion_parameters", "input_model"])
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "not supported" in line.lower() or "No conversion rule" in line]
+    return (named or lines or [type(error).__name__])[-1][:300]

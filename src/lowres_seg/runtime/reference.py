@@ -1,0 +1,119 @@
+"""The reference case of a bundle: one input and what it gave when the bundle was made.
+
+It lies in the bundle as ``reference.npz``, without pickles: ``channel.<name>`` and ``affine`` of the scan, its
+``labels``, and for each network ``<stage>.<place>.at`` and ``.scores``, a sample of its scores.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.bundle.manifest import Reference
+from lowres_seg.errors import InputError, IntegrityError
+from lowres_seg.runtime.engine import Recorder
+from lowres_seg.volumes.volume import Volume
+
+SAMPLES = 4096
+Recorders = Mapping[str, Sequence[Recorder]]
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What running a bundle's reference case gave.
+
+    Attributes
+    ----------
+    max_abs_diff : dict of str to float
+        Largest difference of a score from the expected one, by network; infinite if the network did not run.
+    flipped : float
+        Share of voxels with another label than expected.
+    passed : bool
+        Whether both keep the bounds of the manifest.
+    """
+
+    max_abs_diff: dict[str, float]
+    flipped: float
+    passed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A reference case that was read.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    scan : dict of str to Volume
+    arrays : dict of str to ndarray
+        All that the file holds.
+    """
+
+    path: Path
+    scan: dict[str, Volume]
+    arrays: dict[str, NDArray[Any]]
+
+
+def write(path: Path, scan: Mapping[str, Volume], labels: Volume, recorders: Recorders) -> None:
+    """Write the reference case of networks that have just segmented `scan`."""
+    arrays: dict[str, NDArray[Any]] = {"labels": labels.data, "affine": labels.grid.affine}
+    arrays |= {f"channel.{name}": volume.data for name, volume in scan.items()}
+    pick = np.random.default_rng(0)
+    for name, recorder in _networks(recorders):
+        if recorder.outputs:
+            scores = recorder.outputs[0].reshape(-1)
+            at = np.sort(pick.choice(scores.size, min(SAMPLES, scores.size), replace=False))
+            arrays |= {f"{name}.at": at, f"{name}.scores": scores[at]}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def read(path: Path, channels: Sequence[str]) -> Case:
+    """Read a reference case.
+
+    Raises
+    ------
+    IntegrityError
+        If it is no reference case of a bundle with these channels.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        scan = {name: Volume.from_array(arrays[f"channel.{name}"], arrays["affine"]) for name in channels}
+    except (KeyError, ValueError, InputError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"{path}: does not fit the bundle ({error}); export it again") from error
+    return Case(path, scan, arrays)
+
+
+def compare(expected: Case, labels: Volume, recorders: Recorders, bound: Reference) -> SelfTest:
+    """Compare what networks gave for a reference case with what it holds.
+
+    Raises
+    ------
+    IntegrityError
+        If the case is of other networks.
+    """
+    diffs = {}
+    try:
+        for name, recorder in _networks(recorders):
+            if f"{name}.at" not in expected.arrays and not recorder.outputs:
+                continue
+            scores = recorder.outputs[0].reshape(-1)[expected.arrays[f"{name}.at"]] if recorder.outputs else np.inf
+            diffs[name] = float(np.abs(scores - expected.arrays[f"{name}.scores"]).max())
+        flipped = float(np.mean(labels.data != expected.arrays["labels"]))
+    except (KeyError, IndexError, ValueError) as error:
+        raise IntegrityError(f"{expected.path}: does not fit the bundle ({error}); export it again") from error
+    # Written so that NaN fails.
+    passed = all(diff <= bound.max_abs_diff for diff in diffs.values()) and flipped <= bound.max_flipped
+    return SelfTest(diffs, flipped, passed)
+
+
+def _networks(recorders: Recorders) -> Iterator[tuple[str, Recorder]]:
+    for stage, group in recorders.items():
+        for place, recorder in enumerate(group):
+            yield f"{stage}.{place}", recorder

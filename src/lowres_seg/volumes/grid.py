@@ -1,0 +1,208 @@
+"""Grids: where voxels lie in space.
+
+A **grid** is a shape and an **affine**, without voxels. The affine maps voxel indices (i, j, k) to millimetres in RAS+
+(right, anterior and superior are positive), as in nibabel and NIfTI. The **orientation** of a grid is the nearest
+anatomical direction of each array axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+from lowres_seg.errors import InputError
+from lowres_seg.volumes.orientations import STORED
+
+#: A spacing outside of this range means metres, micrometres or a damaged header.
+PLAUSIBLE_SPACING_MM = (0.02, 50.0)
+
+_T = TypeVar("_T")
+
+
+def three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    """Tuple of exactly three values, one for each array axis."""
+    i, j, k = values
+    return i, j, k
+
+
+@dataclass(frozen=True)
+class Box:
+    """A cuboid of voxels: on each axis from `start` up to but not including `stop`."""
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int, int]) -> Box:
+        """Box of all voxels of a grid of this shape."""
+        return cls((0, 0, 0), shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels on each axis."""
+        return three(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index of the box in an (I, J, K) array."""
+        return three(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A shape and an affine.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Number of voxels on each axis, all positive.
+    affine : (4, 4) array_like
+        Maps voxel indices to millimetres in RAS+. Finite and invertible.
+
+    Raises
+    ------
+    InputError
+        If the shape is not three positive numbers, or the affine is singular or not finite, or its spacing is not
+        plausible.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid = Grid((182, 218, 182), np.diag([-1.0, 1.0, 1.0, 1.0]))
+    >>> grid.orientation, grid.spacing_mm
+    ('LAS', (1.0, 1.0, 1.0))
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        shape: tuple[int, ...] = self.shape
+        if len(shape) != 3 or any(n < 1 for n in shape):
+            raise InputError(f"shape {shape}: expected three axes with at least one voxel each")
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise InputError("affine: expected a 4×4 matrix of finite numbers")
+        spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing):
+            raise InputError(
+                f"affine: singular, its axes do not span space (spacing {_mm(spacing)}); "
+                "repair the qform or sform of the header"
+            )
+        low, high = PLAUSIBLE_SPACING_MM
+        if (spacing < low).any() or (spacing > high).any():
+            raise InputError(
+                f"spacing {_mm(spacing)}: expected {low} to {high} mm; is it in metres or micrometres? "
+                "rewrite the header in millimetres"
+            )
+        affine.flags.writeable = False
+        object.__setattr__(self, "shape", three(int(n) for n in self.shape))
+        object.__setattr__(self, "affine", affine)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return self.shape == other.shape and bool(np.array_equal(self.affine, other.affine))
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along each array axis."""
+        return three(float(s) for s in np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
+
+    @property
+    def orientation(self) -> str:
+        """Nearest anatomical direction of each array axis, such as ``"RAS"``."""
+        return "".join(nibabel.aff2axcodes(self.affine))
+
+    def same_space(self, other: Grid, *, tolerance_mm: float = 1e-2) -> bool:
+        """Tell whether both grids have one shape, and no corner lies more than `tolerance_mm` from its counterpart."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], [1.0])).reshape(4, -1)
+        apart = (self.affine - other.affine) @ corners
+        return bool(np.sqrt((apart[:3] ** 2).sum(axis=0)).max() <= tolerance_mm)
+
+
+@dataclass(frozen=True)
+class Reorientation:
+    """A permutation and flips of array axes that give a grid another orientation. Nothing is resampled.
+
+    Parameters
+    ----------
+    grid : Grid
+        The grid to reorient.
+    orientation : str
+        The orientation wanted, such as ``"LPS"``; or ``"stored"`` for the axes of `grid` in the order of `axes`.
+    axes : tuple of 3 int
+        Order of the stored axes. Used with ``"stored"`` only.
+    """
+
+    grid: Grid
+    orientation: str
+    axes: tuple[int, int, int] = (0, 1, 2)
+
+    def _forward(self) -> NDArray[np.float64]:
+        if self.orientation == STORED:
+            return np.array([[self.axes.index(axis), 1] for axis in range(3)], dtype=float)
+        start = nibabel.io_orientation(self.grid.affine)
+        end = orientations.axcodes2ornt(tuple(self.orientation))
+        return np.asarray(orientations.ornt_transform(start, end))
+
+    def _backward(self) -> NDArray[np.float64]:
+        if self.orientation == STORED:
+            return np.array([[axis, 1] for axis in self.axes], dtype=float)
+        start = orientations.axcodes2ornt(tuple(self.orientation))
+        return np.asarray(orientations.ornt_transform(start, nibabel.io_orientation(self.grid.affine)))
+
+    @property
+    def result(self) -> Grid:
+        """The reoriented grid."""
+        forward = self._forward()
+        affine = self.grid.affine @ orientations.inv_ornt_aff(forward, self.grid.shape)
+        shape = np.empty(3, dtype=int)
+        shape[forward[:, 0].astype(int)] = self.grid.shape
+        return Grid(three(shape.tolist()), affine)
+
+    def apply(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Reorient an (I, J, K) array of the first grid. The result is a view."""
+        return np.asarray(orientations.apply_orientation(data, self._forward()))
+
+    def undo(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Reorient an array of the second grid back to the first. The result is a view."""
+        return np.asarray(orientations.apply_orientation(data, self._backward()))
+
+    def apply_box(self, box: Box) -> Box:
+        """Box on the second grid that holds the voxels of a box on the first."""
+        return _reoriented(box, self._forward(), self.grid.shape)
+
+    def undo_box(self, box: Box) -> Box:
+        """Box on the first grid that holds the voxels of a box on the second."""
+        return _reoriented(box, self._backward(), self.result.shape)
+
+
+def _reoriented(box: Box, transform: NDArray[np.float64], shape: tuple[int, int, int]) -> Box:
+    start, stop = [0, 0, 0], [0, 0, 0]
+    for axis, (to, flip) in enumerate(transform):
+        low, high = box.start[axis], box.stop[axis]
+        if flip < 0:
+            low, high = shape[axis] - high, shape[axis] - low
+        start[int(to)], stop[int(to)] = low, high
+    return Box(three(start), three(stop))
+
+
+def _mm(spacing: Iterable[float]) -> str:
+    return "×".join(f"{s:.4g}" for s in spacing) + " mm"

@@ -1,0 +1,391 @@
+"""The harness: real bundles, real child processes, and faults planted in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lowres_seg import BenchmarkError, InputError, MissingExtraError, Segmenter, Volume, extras, host
+from lowres_seg.bench import Plan, Suite, bench
+from lowres_seg.bench.measuring.plan import Cell, Contestant, cells
+from lowres_seg.bench.measuring.process import Child
+from lowres_seg.bench.measuring.serving import check_recipes, reason_against
+from lowres_seg.bench.suite import json_schema
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.cli import app
+
+QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "turn_s": 0, "pictures": False}
+
+
+def plan(*bundles: Path, **changes: Any) -> Plan:
+    return Plan.build("test", {"bundles": [{"path": path} for path in bundles], **QUICK, **changes})
+
+
+@pytest.fixture
+def table(tmp_path: Path, tiny: Path, lopsided: Callable[..., Volume]) -> Path:
+    """A case whose label map is what the bundle itself finds."""
+    scan = lopsided()
+    scan.save(tmp_path / "scan.nii.gz")
+    Segmenter.load(tiny, threads=1).predict(scan).labels.save(tmp_path / "label.nii.gz")
+    path = tmp_path / "cases.csv"
+    path.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\n", encoding="utf-8")
+    return path
+
+
+def test_everything_is_measured(tiny: Path, table: Path, checkout: Path, tmp_path: Path) -> None:
+    suite = bench(plan(tiny, what=("network", "end-to-end", "throughput"), cases=table))
+    assert [b.what for b in suite.benchmarks] == ["network", "end-to-end", "throughput"]
+    assert not suite.partial
+    assert suite.timed == "case one"
+    for b in suite.benchmarks:
+        assert b.status == "measured"
+        assert len(b.runs) == 2
+        assert all(len(run.values_s) == len(run.reference_s) == 3 for run in b.runs)
+        assert all(len(run.warm_up_s) == 1 for run in b.runs)
+        assert b.latency_s is not None
+        assert b.latency_s.min <= b.latency_s.p50 <= b.latency_s.p90 <= b.latency_s.p99
+        assert b.latency_s.ci95[0] <= b.latency_s.p50 <= b.latency_s.ci95[1]
+        # A process that starts Python, reads and compiles takes longer than a network of one convolution.
+        assert b.cold_start_s is not None
+        assert b.cold_start_s > 5 * b.latency_s.p50
+        assert b.peak_rss_bytes is not None
+        assert 20e6 < b.peak_rss_bytes < 2e9
+        assert b.accuracy[0].model_dump() == {"case": "one", "region": "brain", "dice": 1.0, "hd95_mm": 0.0}
+        assert any("only 6 values" in doubt for doubt in b.doubts)
+    network, whole, throughput = suite.benchmarks
+    assert network.macs == 16**3 * 3
+    assert network.peak_share is not None
+    assert 0 < network.peak_share < 1
+    assert list(whole.stages_s) == ["load", "only.conform", "only.normalise", "only.network", "only.decode", "only.restore", "only.cleanup", "save"]  # fmt: skip
+    assert whole.latency_s is not None
+    assert sum(whole.stages_s.values()) < 1.2 * whole.latency_s.p90
+    assert throughput.throughput_per_s == pytest.approx(1 / throughput.latency_s.p50)  # type: ignore[union-attr]
+    assert set(suite.peaks[0].macs_per_s) >= {"f32", "int8"}
+    assert suite.host.cores == host.inspect().threads
+    suite.write(tmp_path / "suite.json")
+    content = json.loads((tmp_path / "suite.json").read_text(encoding="utf-8"))
+    jsonschema.validate(content, json.loads((checkout / "docs" / "suite.schema.json").read_text(encoding="utf-8")))
+    assert Suite.read(tmp_path / "suite.json") == suite
+
+
+def test_the_published_schema_is_the_code(checkout: Path) -> None:
+    published = json.loads((checkout / "docs" / "suite.schema.json").read_text(encoding="utf-8"))
+    assert published == json_schema()
+
+
+def test_all_take_turns(tiny: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every round each process gives one value, and no round has the order of all others."""
+    asked: list[tuple[str, int]] = []
+    ask = Child.ask
+
+    def listening(self: Child, word: str) -> dict[str, Any]:
+        asked.append((word, self.pid))
+        return ask(self, word)
+
+    monkeypatch.setattr(Child, "ask", listening)
+    bench(plan(tiny, make_bundle("other"), make_bundle("third"), what=("network",), passes=1, rounds=6))
+    turns = [pid for word, pid in asked if word == "go"]
+    rounds = [turns[i : i + 4] for i in range(0, len(turns), 4)]
+    assert len(rounds) == 6
+    assert all(set(turn) == set(rounds[0]) for turn in rounds)
+    assert len({tuple(turn) for turn in rounds}) > 1
+
+
+def test_short_values_fill_their_turn(tiny: Path) -> None:
+    (only,) = bench(plan(tiny, what=("network",), passes=1, rounds=2, turn_s=0.1)).benchmarks
+    assert len(only.values_s) > 10
+    assert 0.15 < sum(only.values_s) < 0.5
+    assert len(only.runs[0].stages_s["only.network"]) == len(only.values_s)
+    assert sum(only.runs[0].reference_s) >= 0.15
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not let processes choose cores")
+def test_a_child_runs_on_its_cores(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    ask = Child.ask
+
+    def looking(self: Child, word: str) -> dict[str, Any]:
+        seen.append(len(os.sched_getaffinity(self.pid)))
+        return ask(self, word)
+
+    before = os.sched_getaffinity(0)
+    monkeypatch.setattr(Child, "ask", looking)
+    bench(plan(tiny, what=("network",), passes=1, rounds=1))
+    assert set(seen) == {1}
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_killed_child_is_a_result_and_the_rest_go_on(
+    tiny: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, ask = Child.__init__, Child.ask
+
+    def remember(self: Child, spec: Any, **options: Any) -> None:
+        self.spec = spec  # type: ignore[attr-defined]
+        start(self, spec, **options)
+
+    def killing(self: Child, word: str) -> dict[str, Any]:
+        if word == "go" and self.spec.bundle.endswith("tiny"):  # type: ignore[attr-defined]
+            os.kill(self.pid, signal.SIGKILL)
+        return ask(self, word)
+
+    monkeypatch.setattr(Child, "__init__", remember)
+    monkeypatch.setattr(Child, "ask", killing)
+    suite = bench(plan(tiny, make_bundle("other"), what=("network",)))
+    first, second = suite.benchmarks
+    assert first.status == "failed"
+    assert first.reason.startswith("was killed (signal 9), most likely because memory ran out")
+    assert second.status == "measured"
+    assert len(second.values_s) == 6
+    assert suite.partial
+
+
+def test_a_child_that_fails_says_why(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The IR is damaged after the bundle was opened: the child finds out."""
+    import lowres_seg.bench.measuring.runner as runner
+
+    prepare = runner._Bench._prepare
+
+    def damage(self: Any) -> Any:
+        found = prepare(self)
+        (tiny / "networks" / "net.xml").write_text("<net/>", encoding="utf-8")
+        return found
+
+    monkeypatch.setattr(runner._Bench, "_prepare", damage)
+    (only,) = bench(plan(tiny, what=("network",))).benchmarks
+    assert only.status == "failed"
+    assert "OpenVINO cannot compile it" in only.reason
+
+
+def test_a_silent_child_is_ended(tiny: Path) -> None:
+    with pytest.raises(BenchmarkError, match="gave no answer within 0.01 s"):
+        bench(plan(tiny, what=("network",), timeout_s=0.01))
+
+
+def test_what_was_measured_is_kept_when_the_reference_ends(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second pass: the first stands. In the first: there is nothing to keep, and the error is said."""
+    ask, started = Child.ask, []
+
+    def killing(self: Child, word: str) -> dict[str, Any]:
+        if word == "go" and self.pid not in started:
+            started.append(self.pid)
+            if len(started) == fatal:
+                os.kill(self.pid, signal.SIGKILL)
+        return ask(self, word)
+
+    monkeypatch.setattr(Child, "ask", killing)
+    fatal = 3  # reference and network of the first pass, then the reference of the second
+    suite = bench(plan(tiny, what=("network",)))
+    assert suite.partial
+    assert any("ended early: the reference workload was killed" in doubt for doubt in suite.doubts)
+    assert len(suite.benchmarks[0].values_s) == 3
+    started.clear()
+    fatal = 1
+    with pytest.raises(BenchmarkError, match="the reference workload was killed"):
+        bench(plan(tiny, what=("network",)))
+
+
+def test_a_scan_in_which_a_network_sees_nothing_is_refused(
+    make_bundle: Callable[..., Path], content: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = content()["stages"][0]
+    first["name"], first["decode"] = (
+        "first",
+        {**first["decode"], "regions": [{"channel": 1, "threshold": 2, "label": 1}]},
+    )
+    second = {
+        **content()["stages"][0],
+        "name": "second",
+        "networks": ["late"],
+        "region": {"kind": "box-of", "stage": "first"},
+    }
+    net = content()["networks"]["net"]
+    late = {**net, "xml": "networks/late.xml", "bin": "networks/late.bin"}
+    two = make_bundle("two", stages=[first, second], networks={"net": net, "late": late})
+    with pytest.raises(BenchmarkError, match="preparing two: network late of .* sees nothing of the scan"):
+        bench(plan(two, what=("network",)))
+
+
+def test_an_interrupted_suite_is_marked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, calls = Child.ask, []
+
+    def interrupt(self: Child, word: str) -> dict[str, Any]:
+        calls.append(word)
+        if len(calls) > 12:
+            raise KeyboardInterrupt
+        return ask(self, word)
+
+    monkeypatch.setattr(Child, "ask", interrupt)
+    suite = bench(plan(tiny, what=("network",), passes=3))
+    assert suite.partial
+    assert any("interrupted" in doubt for doubt in suite.doubts)
+    assert len(suite.benchmarks[0].runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cores": (4096,)}, "--cores 4096: this process may use"),
+        ({"cores": (1, 1)}, "1 is there twice"),
+        ({"backends": ("tensorrt",)}, "backends.0: Input should be 'openvino'"),
+        ({"isa": ("sse",)}, "isa.0: Input should be 'native'"),
+        ({"what": ()}, "at least 1"),
+        ({"hd95": "mine"}, "hd95"),
+    ],
+)
+def test_a_plan_that_cannot_be(tiny: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        bench(plan(tiny, **changes))
+
+
+def test_an_instruction_set_this_cpu_has_not(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lowres_seg.bench.measuring.runner as runner
+
+    old = host.inspect()
+    monkeypatch.setattr(runner.host, "inspect", lambda: type(old)(**{**vars(old), "features": ("avx", "avx2")}))
+    with pytest.raises(BenchmarkError, match="--isa avx512: this CPU has no avx512f"):
+        bench(plan(tiny, isa=("avx512",)))
+
+
+def test_two_bundles_of_one_name(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="two bundles are called tiny"):
+        plan(tiny, tiny)
+
+
+def test_a_case_without_a_label_is_refused(tiny: Path, table: Path) -> None:
+    table.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\ntwo,scan.nii.gz,\n", encoding="utf-8")
+    with pytest.raises(InputError, match="case two has no label"):
+        bench(plan(tiny, cases=table))
+
+
+def test_a_case_that_cannot_be_judged_leaves_no_mean(tiny: Path, table: Path, lopsided: Callable[..., Volume]) -> None:
+    Volume.from_array(np.ones((3, 3, 3), np.uint8), np.eye(4)).save(table.parent / "small.nii.gz")
+    table.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\ntwo,scan.nii.gz,small.nii.gz\n", encoding="utf-8")
+    suite = bench(plan(tiny, cases=table, what=("network",)))
+    assert suite.benchmarks[0].accuracy == ()
+    assert any("case two could not be judged" in doubt for doubt in suite.benchmarks[0].doubts)
+    assert suite.partial
+
+
+def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "missing", lambda extra: ["torch"])
+    with pytest.raises(MissingExtraError, match=r"pip install 'lowres-seg\[bench\]'"):
+        bench(plan(tiny, backends=("torch",)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "isa", "message"),
+    [
+        ("onnxruntime", "native", "no ONNX graph: export it with --onnx"),
+        ("onnxruntime", "avx2", "heeds no limit"),
+        ("openvino-plain", "avx2", "no ONNX graph: export it with --onnx"),
+        ("torch", "native", "name it with --recipe"),
+        ("openvino", "avx2", ""),
+    ],
+)
+def test_what_cannot_be_served(tiny: Path, backend: Any, isa: Any, message: str) -> None:
+    reason = reason_against(Cell(Contestant(path=tiny), backend, isa, 1, "network"), Bundle.open(tiny), ("avx2",))
+    assert (message in reason) if message else reason == ""
+
+
+def test_bf16_below_bf16_is_not_served(tiny: Path) -> None:
+    fp32 = Bundle.open(tiny)
+    stage = fp32.manifest.stages[0].model_copy(update={"inference_precision": "bf16"})
+    bf16 = replace(fp32, manifest=fp32.manifest.model_copy(update={"stages": (stage,)}))
+    has = ("avx2", "avx512f", "avx512_bf16")
+
+    def reason(backend: Any, isa: Any, features: tuple[str, ...]) -> str:
+        return reason_against(Cell(Contestant(path=tiny), backend, isa, 1, "network"), bf16, features)
+
+    assert reason("openvino", "native", has) == ""
+    assert "bf16" in reason("openvino", "avx512", has)
+    assert "bf16" in reason("openvino", "native", ("avx2",))
+    assert "fp32 bundle" in reason("torch", "native", has)
+
+
+def test_a_recipe_of_something_else_is_refused(tiny: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("", encoding="utf-8")
+    content = {"bundles": [{"path": tiny, "recipe": recipe}], "backends": ("torch",)}
+    with pytest.raises(BenchmarkError, match="is not the recipe"):
+        check_recipes(Plan.build("test", content), {"tiny": Bundle.open(tiny)})
+
+
+def test_a_plan_file_is_relative_to_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    file = folder / "p.toml"
+    file.write_text(
+        'cores = [1, 2]\nisa = ["native", "avx2"]\ncases = "c.csv"\n[[bundles]]\npath = "../b"\nname = "mine"\n'
+        '[[bundles]]\npath = "d"\n',
+        encoding="utf-8",
+    )
+    found = Plan.read(file)
+    assert [b.name for b in found.bundles] == ["mine", "d"]
+    assert found.bundles[0].path == folder / ".." / "b"
+    assert found.cases == folder / "c.csv"
+    assert len(list(cells(found, found.cores))) == 2 * 2 * 2 * 2
+    assert [b.name for b in Plan.read(file, [{"path": tmp_path / "z"}]).bundles] == ["z"]
+    file.write_text("colour = 3\n", encoding="utf-8")
+    with pytest.raises(BenchmarkError, match=r"p\.toml: "):
+        Plan.read(file)
+    with pytest.raises(BenchmarkError, match="cannot be read"):
+        Plan.read(folder / "absent.toml")
+
+
+def test_the_commands(tiny: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "s.json"
+    words = [
+        "bench",
+        str(tiny),
+        "--cores",
+        "1",
+        "--what",
+        "network",
+        "--passes",
+        "2",
+        "--rounds",
+        "5",
+        "-o",
+        str(suite),
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "of peak" in done.output
+    assert "doubt: " in done.output
+    assert suite.is_file()
+    again = CliRunner().invoke(app, words)
+    assert isinstance(again.exception, InputError)
+    same = CliRunner().invoke(app, ["compare", str(suite), str(suite), "--format", "json"])
+    assert same.exit_code == 0
+    assert json.loads(same.output)["met"] is True
+    # As on a machine without noise, which this one need not be: two passes of equal values.
+    content = json.loads(suite.read_text(encoding="utf-8"))
+    run, _ = content["benchmarks"][0]["runs"]
+    content["benchmarks"][0]["runs"] = [run, run]
+    suite.write_text(json.dumps(content), encoding="utf-8")
+    run["values_s"] = [1.5 * value for value in run["values_s"]]
+    slower = tmp_path / "slower.json"
+    slower.write_text(json.dumps(content), encoding="utf-8")
+    worse = CliRunner().invoke(app, ["compare", str(suite), str(slower)])
+    assert type(worse.exception).__name__ == "RegressionError"
+    assert "regression: tiny, openvino f32, 1 core, network: latency" in worse.output
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("", encoding="utf-8")
+    other = CliRunner().invoke(app, ["bench", str(tiny), "--recipe", str(recipe), "-o", str(tmp_path / "x.json")])
+    assert "none of the bundles was exported from this recipe" in str(other.exception)
+    assert CliRunner().invoke(app, ["bench", "-o", str(tmp_path / "x.json")]).exit_code == 2
+    assert (
+        CliRunner().invoke(app, ["bench", str(tiny), "--cores", "two", "-o", str(tmp_path / "x.json")]).exit_code == 2
+    )
+    assert not (tmp_path / "x.json").exists()

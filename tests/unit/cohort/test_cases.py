@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lowres_seg import InputError, Volume
+from lowres_seg.cohort.cases import Cases, fingerprint
+from lowres_seg.volumes.grid import Reorientation
+
+
+@pytest.fixture
+def folder(tmp_path: Path, lopsided: Callable[..., Volume]) -> Path:
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b"):
+        scan = lopsided(seed=ord(name))
+        scan.save(tmp_path / "scans" / f"{name}.nii.gz")
+        Volume((scan.data > 0.5).astype(np.uint8), scan.grid).save(tmp_path / "scans" / f"{name}_label.nii.gz")
+    return tmp_path
+
+
+def table(folder: Path, text: str, name: str = "cases.csv") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_reads_a_table_relative_to_itself(folder: Path) -> None:
+    text = "id,t1,label\none,scans/a.nii.gz,scans/a_label.nii.gz\ntwo,scans/b.nii.gz,\n"
+    one, two = Cases.read(table(folder, text), ["t1"])
+    assert (one.id, two.id) == ("one", "two")
+    assert one.scan == {"t1": folder / "scans" / "a.nii.gz"}
+    assert two.label is None
+    scan = one.load()["t1"]
+    label = one.load_label([1], scan)
+    assert label is not None
+    assert np.array_equal(label, scan.data > 0.5)
+
+
+def test_tabs_byte_order_marks_and_missing_ids_are_fine(folder: Path) -> None:
+    path = table(folder, "\ufefft1\tlabel\nscans/a.nii.gz\t\n", "cases.tsv")
+    assert [case.id for case in Cases.read(path, ["t1"])] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has the columns none; expected t1"),
+        ("t1,label\n", "holds no case"),
+        ("t2\nscans/a.nii.gz\n", "has the columns t2; expected t1"),
+        ("t1,t2\nscans/a.nii.gz,scans/b.nii.gz\n", "has the columns t1, t2"),
+        ("t1\nscans/none.nii\n", "line 2, column t1: .*none.nii does not exist"),
+        ("t1,label\nscans/a.nii.gz,none.nii\n", "line 2, column label"),
+        ("t1,label\nscans/a.nii.gz\n", "line 2 has another number of fields"),
+        ("t1\nscans/a.nii.gz,extra\n", "line 2 has another number of fields"),
+        ("t1,label\n,scans/a_label.nii.gz\n", "names no file for channel t1"),
+        ("id,t1\nx,scans/a.nii.gz\nx,scans/b.nii.gz\n", "case x is there twice"),
+    ],
+)
+def test_bad_tables_are_refused(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Cases.read(table(folder, text), ["t1"])
+
+
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        Cases.read(tmp_path / "none.csv", ["t1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: Volume(v.data[:-1], Volume.from_array(v.data[:-1], v.grid.affine).grid), "lies on another grid"),
+        (lambda v: Volume(v.data * 7, v.grid), "holds the labels 7, the bundle writes 1"),
+        (lambda v: Volume(v.data * np.float32(0.5), v.grid), "is no label map"),
+    ],
+)
+def test_bad_labels_are_refused(folder: Path, change: Callable[[Volume], Volume], message: str) -> None:
+    path = folder / "scans" / "a_label.nii.gz"
+    change(Volume.load(path)).save(path, force=True)
+    (case,) = Cases.read(table(folder, "t1,label\nscans/a.nii.gz,scans/a_label.nii.gz\n"), ["t1"])
+    with pytest.raises(InputError, match=message):
+        case.load_label([1], case.load()["t1"])
+
+
+def test_an_empty_label_map_is_one(folder: Path) -> None:
+    path = folder / "scans" / "a_label.nii.gz"
+    volume = Volume.load(path)
+    Volume(np.zeros_like(volume.data, np.uint8), volume.grid).save(path, force=True)
+    (case,) = Cases.read(table(folder, "t1,label\nscans/a.nii.gz,scans/a_label.nii.gz\n"), ["t1"])
+    label = case.load_label([1], case.load()["t1"])
+    assert label is not None
+    assert not label.any()
+
+
+def test_a_fingerprint_is_of_the_content(lopsided: Callable[..., Volume]) -> None:
+    scan = lopsided()
+    there = Reorientation(scan.grid, "LIA")
+    turned = Volume(np.ascontiguousarray(there.apply(scan.data)), there.result, name="another name")
+    assert fingerprint({"t1": scan}) == fingerprint({"t1": turned})
+    changed = scan.data.copy()
+    changed[0, 0, 0] += 1
+    assert fingerprint({"t1": scan}) != fingerprint({"t1": Volume(changed, scan.grid)})
+    assert fingerprint({"t1": scan}) != fingerprint({"t2": scan})

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from lowres_seg import EngineError
+from lowres_seg.runtime import engine as engines
+from lowres_seg.runtime.engine import OpenVinoEngine, TransientEngine, convolution_seconds, cpu_capabilities
+
+
+@pytest.fixture
+def xml(tiny: Path) -> Path:
+    return tiny / "networks" / "net.xml"
+
+
+@pytest.mark.parametrize("kind", [OpenVinoEngine, TransientEngine])
+def test_runs_a_network(xml: Path, kind: type[OpenVinoEngine]) -> None:
+    x = np.random.default_rng(0).random((1, 1, 16, 16, 16), dtype=np.float32)
+    scores = kind(xml, threads=1, inference_precision="f32").run(x)
+    right = np.concatenate([x[:, :, 1:], np.zeros_like(x[:, :, :1])], axis=2)
+    assert np.allclose(scores[:, 1:], 1 / (1 + np.exp(-20 * (right - 0.5))), atol=1e-5)
+
+
+def test_what_a_transient_engine_gave_outlives_it(xml: Path) -> None:
+    engine = TransientEngine(xml, threads=1, inference_precision="f32")
+    x = np.random.default_rng(0).random((1, 1, 16, 16, 16), dtype=np.float32)
+    first = engine.run(x)
+    kept = first.copy()
+    for _ in range(3):
+        engine.release()
+        engine.run(1 - x)
+    assert np.array_equal(first, kept)
+
+
+def test_precision_and_threads_are_what_was_asked_for(xml: Path) -> None:
+    engine = OpenVinoEngine(xml, threads=1, inference_precision="f32")
+    assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_bf16_is_computed_in_bf16_or_refused(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "BF16" in cpu_capabilities():
+        engine = OpenVinoEngine(xml, threads=1, inference_precision="bf16")
+        assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+    monkeypatch.setattr(engines, "cpu_capabilities", lambda: ("FP32", "INT8"))
+    with pytest.raises(EngineError, match="bf16, which this CPU has not"):
+        OpenVinoEngine(xml, threads=1, inference_precision="bf16")
+
+
+def test_a_wrong_shape_is_an_engine_error_in_one_line(xml: Path) -> None:
+    engine = OpenVinoEngine(xml, threads=1, inference_precision="f32")
+    with pytest.raises(EngineError, match=r"cannot run it on \(1, 1, 8, 8, 8\)") as caught:
+        engine.run(np.zeros((1, 1, 8, 8, 8), np.float32))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_ir_is_an_engine_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<net")
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(EngineError, match="cannot compile") as caught:
+        OpenVinoEngine(tmp_path / "a.xml", threads=1, inference_precision="f32")
+    assert "\n" not in str(caught.value)
+
+
+def test_precisions_are_timed() -> None:
+    seconds = convolution_seconds(threads=1, rounds=1)
+    assert {"f32", "int8"} <= set(seconds) <= {"f32", "bf16", "int8"}
+    assert all(0 < value < 60 for value in seconds.values())
+
+
+BOTH_AT_ONCE = """
+import sys, threading
+import numpy as np
+from lowres_seg.runtime.engine import reference_engine
+
+sys.setswitchinterval(1e-6)
+both = threading.Barrier(2)
+
+
+def first_run(engine, x):
+    both.wait()
+    engine.run(x)
+
+
+threads = [threading.Thread(target=first_run, args=reference_engine(threads=1)) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("_attempt", range(3))
+def test_two_threads_may_run_their_first_network_at_once(_attempt: int) -> None:
+    """OpenVINO's binding fills a table at the first run, and two threads that race for it hang: see engine.py."""
+    done = subprocess.run([sys.executable, "-c", BOTH_AT_ONCE], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "done\n"
+
+
+def test_openvinos_converter_waits_until_somebody_asks_for_it() -> None:
+    code = """
+import sys
+import lowres_seg.runtime.engine
+assert not [name for name in sys.modules if name.startswith("openvino.tools.ovc")]
+import openvino
+from openvino import convert_model
+assert openvino.convert_model is convert_model and "openvino.tools.ovc" in sys.modules
+assert not hasattr(openvino, "convert_models")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_converter_that_is_there_already_stays() -> None:
+    code = "import openvino; f = openvino.convert_model; import lowres_seg.runtime.engine; assert openvino.convert_model is f"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
