@@ -84,7 +84,7 @@ def theirs(bundle: Bundle, calibrate: list[Case], validate: list[Case]) -> None:
     stage = bundle.manifest.stages[0]
     model = openvino.Core().read_model(bundle.file(bundle.network("net").xml))
     inputs = {
-        name: prepared_inputs(bundle, [case.load() for case in group])["net"]
+        name: prepared_inputs(bundle, Segmenter.load(bundle, lean=True), [case.load() for case in group])["net"]
         for name, group in (("calibrate", calibrate), ("validate", validate))
     }
 

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from suites import brainmage_network
 
+from lowres_seg.bundle import NetworkFiles
 from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks import ir
 from lowres_seg.quantize import int8
-from lowres_seg.runtime.engine import OpenVinoEngine, cpu_capabilities
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine, cpu_capabilities, read_graph
 
 SHAPE = (1, 1, 128, 128, 128)
 ROUNDS = 15
@@ -71,7 +72,8 @@ def converted(script: Any, xml: Path, steps: tuple[str, ...]) -> Path:
 
 def quantized(xml: Path, x: np.ndarray[Any, Any]) -> OpenVinoEngine:
     """INT8 of an IR, compiled."""
-    model = int8.quantize_network(xml, [x], preset="performance", reverted=(), max_ram_bytes=16 << 30)
+    graph = read_graph(NetworkFiles.written(xml))
+    model = int8.quantize_network("brain", graph, [x], preset="performance", reverted=(), max_ram_bytes=16 << 30)
     target = xml.with_name(f"{xml.stem}-{int8._SLIGHT}-int8.xml")  # noqa: SLF001 - it is what is varied
     int8.save(model, target)
     return OpenVinoEngine(target, threads=2, inference_precision="f32")

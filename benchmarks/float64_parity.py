@@ -15,7 +15,7 @@ import torch
 
 from lowres_seg.demo import fetch
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
-from lowres_seg.runtime.engine import OpenVinoEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 SHAPE = (1, 1, 256, 256, 256)
 

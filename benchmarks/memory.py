@@ -22,10 +22,12 @@ def main() -> None:
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
     path, scan = Path(sys.argv[1]), sys.argv[2:]
-    manifest = Bundle.open(path).manifest
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
     grid = Volume.load(scan[0].rpartition("=")[2]).grid
-    networks = memory.of_networks(manifest, path, lean=True)
-    estimate = networks + memory.of_scan(manifest, grid, lean=True)
+    heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
+    networks = max(memory.bytes_of_networks(manifest, bundle.network_files()))
+    estimate = networks + memory.bytes_of_scan(manifest, grid, heads, lean=True)
     out = Path(tempfile.mkdtemp()) / "mask.nii.gz"
     command = [sys.executable, "-m", "lowres_seg", "predict", str(path), *scan, "-o", str(out), "--json"]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -12,14 +12,14 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from lowres_seg import Volume
+from lowres_seg import Segmenter, Volume
 from lowres_seg.demo import fetch
 from lowres_seg.export import export
 from lowres_seg.metrics.agreement import dice
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.candidate import prepared_inputs
 from lowres_seg.runtime.decode import labels_of, select
-from lowres_seg.runtime.engine import OpenVinoEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine, read_graph
 
 RECIPE = Path(__file__).parents[1] / "export" / "deepbet" / "recipe.toml"
 
@@ -30,15 +30,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = export(RECIPE, folder / "fp32", weights=assets.weights)
-        x = prepared_inputs(bundle, [{"t1": Volume.load(assets.head)}])["brain"][0]
-        xml = bundle.file(bundle.network("brain").xml)
-        engines = {"fp32": OpenVinoEngine(xml, threads=2, inference_precision="f32")}
+        x = prepared_inputs(bundle, Segmenter.load(bundle, lean=True), [{"t1": Volume.load(assets.head)}])["brain"][0]
+        files = bundle.network_files()["brain"]
+        engines = {"fp32": OpenVinoEngine(files, threads=2)}
         kept = int8.NORMS
         for label, norms in (("norms in f32", kept), ("norms read INT8", ())):
             int8.NORMS = norms
-            model = int8.quantize_network(xml, [x], preset="performance", reverted=[], max_ram_bytes=8 << 30)
+            graph = read_graph(files)
+            model = int8.quantize_network("brain", graph, [x], preset="performance", reverted=[], max_ram_bytes=8 << 30)
             int8.save(model, folder / f"{label}.xml")
-            engines[label] = OpenVinoEngine(folder / f"{label}.xml", threads=2, inference_precision="f32")
+            engines[label] = OpenVinoEngine(folder / f"{label}.xml", threads=2)
         seconds: dict[str, list[float]] = {label: [] for label in engines}
         masks = {}
         decode = bundle.manifest.stages[1].decode

@@ -144,7 +144,7 @@ def ratios(suite: Suite) -> list[str]:
     ]
     measured = [b for b in suite.benchmarks if b.latency_s and b.cold_start_s and b.peak_rss_bytes]
     for b in measured:
-        alike = [o for o in measured if (o.what, o.cores) == (b.what, b.cores)]
+        alike = [o for o in measured if (o.workload, o.cores) == (b.workload, b.cores)]
         base = next((o for o in alike if o.backend == "torch"), alike[0])
         assert b.latency_s
         assert base.latency_s

@@ -13,7 +13,9 @@ import pytest
 from openvino import opset13 as opset
 
 from lowres_seg import Bundle, Manifest, Segmenter, Volume
-from lowres_seg.bundle import bundle as bundles
+from lowres_seg import bundle as bundles
+from lowres_seg.bundle import NetworkFiles
+from lowres_seg.runtime.openvino_engine import compile_networks
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -97,9 +99,8 @@ def write_bundle(folder: Path, content: dict[str, Any]) -> Bundle:
         write_network(folder / network["xml"], *network["input_shape"][1:3])
     content["files"] = {**bundles.digests(folder), content["reference"]["file"]: "0" * 64}
     draft = Manifest.model_validate(content)
-    from lowres_seg.runtime.segmenter import compile_networks
-
-    segmenter = Segmenter(draft, compile_networks(draft, folder, threads=1), threads=1)
+    files = {name: NetworkFiles.written(folder / network["xml"]) for name, network in content["networks"].items()}
+    segmenter = Segmenter(draft, compile_networks(draft, files, threads=1), threads=1)
     scan = {name: blob(seed=index) for index, name in enumerate(content["channels"])}
     segmenter.record_reference(scan, folder / "reference.npz")
     content["files"] = bundles.digests(folder)

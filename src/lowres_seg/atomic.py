@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all.
 
-Work happens under a temporary name beside the target, and one rename puts it in place. What fails or is
-interrupted leaves the target as it was.
+An output is written under a temporary name beside its target, and one rename puts it in place. A failure or an
+interruption leaves the target as it was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lowres_seg.errors import InputError
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
-    """Refuse, before any work is done, an output that could not be put in place.
+    """Check before any work that an output can be put in place.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def check_target(target: Path, *, force: bool = False) -> None:
 
 @contextmanager
 def directory(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty directory that becomes `target` when the block ends without an error."""
+    """Yield an empty folder. It becomes `target` when the block ends without an error."""
     check_target(target, force=force)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -58,7 +58,7 @@ def directory(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def file(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a path with the suffixes of `target`; the file written there becomes `target`."""
+    """Yield a path with the suffixes of `target`. The file written there becomes `target`."""
     check_target(target, force=force)
     if target.is_dir():
         raise InputError(f"{target}: is a folder, expected the path of a file")

@@ -1,11 +1,11 @@
-"""Every error that `lowres_seg` raises on purpose.
+"""The errors that `lowres_seg` raises on purpose.
 
 ::
 
     LowresSegError
     ├── BundleError             a bundle cannot be used
     │   ├── ManifestError       its manifest.json is not a valid manifest
-    │   └── IntegrityError      a file is missing, changed, or outside the bundle
+    │   └── IntegrityError      a file is missing, has changed, or lies outside the bundle
     ├── InputError              a scan, a path or an argument is unusable (also a ValueError)
     ├── EngineError             OpenVINO could not compile or run a network
     ├── ExportError             a source could not become a bundle
@@ -16,15 +16,15 @@
     │   └── RegressionError     a suite is slower, fatter or worse than its base
     └── MissingExtraError       an optional package is not installed (also an ImportError)
 
-A message says where, what was found, what was expected and what to do, in one line. Exceptions of other
-packages are translated in the one module that imports the package, and nowhere else.
+A message says in one line where the problem is, what was found, what was expected and what to do. Exceptions of other
+packages are translated in the one module that imports the package.
 """
 
 from __future__ import annotations
 
 
 class LowresSegError(Exception):
-    """Root of the tree: catch this to catch everything the package raises on purpose."""
+    """Root of the tree. Catch it to catch every error of this package."""
 
 
 class BundleError(LowresSegError):
@@ -32,7 +32,7 @@ class BundleError(LowresSegError):
 
 
 class ManifestError(BundleError):
-    """A manifest is not valid, or of a newer schema version than this code reads."""
+    """A manifest is not valid, or has a newer schema version than this code reads."""
 
 
 class IntegrityError(BundleError):
@@ -52,7 +52,7 @@ class ExportError(LowresSegError):
 
 
 class ParityError(ExportError):
-    """The converted network gives other numbers than its source; no bundle was written."""
+    """The converted network gives other numbers than its source. No bundle was written."""
 
 
 class QuantizationError(LowresSegError):
@@ -60,7 +60,7 @@ class QuantizationError(LowresSegError):
 
 
 class AccuracyDropError(QuantizationError):
-    """No attempt kept the limits on Dice and HD95; no bundle was written."""
+    """No attempt kept the limits on Dice and HD95. No bundle was written."""
 
 
 class BenchmarkError(LowresSegError):
@@ -72,21 +72,15 @@ class RegressionError(BenchmarkError):
 
 
 class MissingExtraError(LowresSegError, ImportError):
-    """An optional package is not installed; the message has the command that installs it."""
+    """An optional package is not installed. The message has the command that installs it."""
 
 
-def one_line(error: BaseException, *, last: bool = False, most: int = 300) -> str:
-    """Text of a foreign exception as one line, for the message of ours.
+def one_line(error: BaseException, *, most: int = 300) -> str:
+    """Text of a foreign exception in one line of at most `most` characters, for the message of ours."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
-    Parameters
-    ----------
-    error : BaseException
-    last : bool
-        Take the last line only: OpenVINO and torch put file names and stack frames before it.
-    most : int
-        Number of characters kept.
-    """
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return (lines[-1] if last else " ".join(lines))[:most]
+
+def last_line(error: BaseException, *, most: int = 300) -> str:
+    """Last line of a foreign exception. OpenVINO and torch put file names and stack frames before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:most] if lines else type(error).__name__

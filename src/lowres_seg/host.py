@@ -1,7 +1,7 @@
-"""What this process may really use: cores, memory, and what the CPU can do.
+"""Cores and memory that this process may use, and the instruction sets of the CPU.
 
-A container or a batch scheduler often grants less than the machine has. The cores counted here are those of
-the affinity mask, bounded by the CPU quota of the cgroup; the memory is bounded by the cgroup's limit.
+A container or a batch scheduler often grants less than the machine has. Cores are counted by the affinity mask and the
+CPU quota of the cgroup. Memory is bounded by the limit of the cgroup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-#: CPU flags that decide which kernels run, in the order in which they appeared.
+#: CPU flags that decide which kernels run, from the oldest to the newest.
 FEATURES = (
     "sse4_1",
     "avx",
@@ -35,7 +35,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Host:
-    """The machine and what this process may use of it.
+    """The machine, and what this process may use of it.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Host:
     physical_cores, logical_cores : int
         Of the machine.
     affinity : int
-        Processors this process may run on.
+        Number of processors that this process may run on.
     quota : float or None
-        Processors' worth of time that the cgroup grants, None if unlimited.
+        Number of processors whose time the cgroup grants; None if it is unlimited.
     memory_bytes, memory_limit_bytes : int
-        Of the machine, and what the cgroup grants of it.
+        Memory of the machine, and the part of it that the cgroup grants.
     features : tuple of str
-        CPU flags out of `FEATURES`; empty where the system does not tell.
+        CPU flags out of `FEATURES`; empty if the system does not tell.
     """
 
     cpu: str
@@ -66,7 +66,7 @@ class Host:
 
     @property
     def threads(self) -> int:
-        """Threads worth starting: no more than the affinity mask and the quota allow, at least one."""
+        """Number of threads to compute with: at least one, at most what mask, quota and cores allow."""
         allowed = self.affinity if self.quota is None else min(self.affinity, max(1, math.floor(self.quota)))
         return max(1, min(allowed, self.physical_cores))
 
@@ -91,12 +91,12 @@ def inspect() -> Host:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident set that this process has had so far."""
+    """Largest resident set of this process so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage: on Linux a process inherits there the peak of the one that started it.
+        # Not getrusage: on Linux a process inherits the peak of its parent there.
         peak = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
     import resource
@@ -105,9 +105,9 @@ def peak_rss_bytes() -> int:
 
 
 def processors() -> list[int]:
-    """Processors this process may run on, one for each core first, then their hyper-threads.
+    """Processors that this process may run on: first one of each core, then their hyper-threads.
 
-    Empty where the system does not let a process choose.
+    Empty if the system does not let a process choose.
     """
     if not hasattr(os, "sched_getaffinity"):
         return []
@@ -123,30 +123,30 @@ def processors() -> list[int]:
 
 
 def governor() -> str | None:
-    """How the first processor's frequency is governed, None where the system does not tell."""
+    """Frequency governor of the first processor; None if the system does not tell."""
     words = _words(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
     return words[0] if words else None
 
 
 def load_average() -> float:
-    """Processes that ran or wanted to, on average over the last minute."""
+    """Mean number of processes that ran or waited to run over the last minute."""
     return float(psutil.getloadavg()[0])
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the machine has done so far, beside this process and what it started.
+    """Other work of the machine so far, apart from this process and its children.
 
     Attributes
     ----------
     others : dict of int to (str, float)
-        Name and processor seconds of every process that can be seen and is not of this one's tree.
+        Name and processor seconds of every visible process outside of this process's tree.
     stolen_s : float
-        Processor seconds that a hypervisor gave to somebody else.
+        Processor seconds that the hypervisor gave to other machines.
     throttled : int
-        Periods in which the cgroup of this process was out of its CPU quota.
+        Number of periods in which the cgroup of this process ran out of its CPU quota.
     at_s : float
-        When, on a clock that only goes forward.
+        Time of the look, on a monotonic clock.
     """
 
     others: dict[int, tuple[str, float]]
@@ -156,7 +156,7 @@ class Load:
 
 
 def load() -> Load:
-    """Look at what else goes on."""
+    """Look at the other work of the machine."""
     own = {process.pid for process in _tree(os.getpid())}
     others = {}
     for process in psutil.process_iter():
@@ -173,7 +173,7 @@ def load() -> Load:
 
 
 def tree_rss_bytes(pid: int) -> int:
-    """Resident memory of a process and all that it started, now; pages that they share count for each."""
+    """Resident memory of a process and its children now. Shared pages count for each of them."""
     total = 0
     for process in _tree(pid):
         with suppress(psutil.Error):
@@ -182,7 +182,7 @@ def tree_rss_bytes(pid: int) -> int:
 
 
 def kill_tree(pid: int) -> None:
-    """End a process and all that it started."""
+    """End a process and its children."""
     for process in _tree(pid):
         with suppress(psutil.Error):
             process.kill()
@@ -202,7 +202,7 @@ def _affinity(logical: int) -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """First entry of each key of /proc/cpuinfo, empty where there is none."""
+    """First entry of each key of /proc/cpuinfo; empty if there is no such file."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return {}
@@ -214,7 +214,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _cgroup_folders(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[Path]:
-    """Folders whose limits bind this process: its own cgroup and every parent of it, in v1 and v2."""
+    """Folders of the cgroups that limit this process: its own and every parent, in versions 1 and 2."""
     if not own.is_file():
         return []
     folders: list[Path] = []
@@ -222,14 +222,14 @@ def _cgroup_folders(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(",") if controllers else [""]:
             base = root / controller if controller else root
-            # In a container the path may be the host's: then only the root folder is visible.
+            # In a container the path may be that of the host. Then only the root folder is visible.
             folder = base / path.lstrip("/")
             folders += [f for f in (folder, *folder.parents) if f.is_dir() and f.is_relative_to(base)]
     return list(dict.fromkeys(folders))
 
 
 def _quota(folders: list[Path] | None = None) -> float | None:
-    """Smallest CPU quota, in processors, of the cgroups that bind this process."""
+    """Smallest CPU quota, in processors, of the cgroups that limit this process."""
     quotas: list[float] = []
     for folder in _cgroup_folders() if folders is None else folders:
         v2 = _words(folder / "cpu.max")
@@ -252,5 +252,5 @@ def _memory_limit(folders: list[Path] | None = None) -> int | None:
 
 
 def _words(path: Path) -> list[str]:
-    # Unreadable is not unlimited, but a process that may not read its own cgroup has nothing else to go by.
+    # A limit that this process may not read is unknown, and counts as no limit.
     return path.read_text(encoding="utf-8").split() if os.access(path, os.R_OK) and path.is_file() else []

@@ -78,7 +78,7 @@ def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
         ("tiny-fp32", "torch", "avx2"),
     }
     assert all(b.reason for b in found.benchmarks if b.status == "unserved")
-    whole = [b for b in found.benchmarks if b.what == "end-to-end" and b.status == "measured"]
+    whole = [b for b in found.benchmarks if b.workload == "end-to-end" and b.status == "measured"]
     assert all(b.stages_s["load"] > 0 and b.stages_s["save"] > 0 for b in whole)
 
 

@@ -15,7 +15,7 @@ import torch
 from lowres_seg import Segmenter
 from lowres_seg.bundle.stage import Argmax, Regions, Windows
 from lowres_seg.errors import ExportError
-from lowres_seg.export import export, sources
+from lowres_seg.export import export, importers
 from lowres_seg.export.importers import monai_bundle
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.windows import rows, weights
@@ -280,7 +280,7 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) 
 def test_options_of_nnunet_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
     with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
-        sources.load(folder, sources.Options(**given))
+        importers.read(folder, given)
 
 
 def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import torch
 from lowres_seg import Bundle, Segmenter, Volume
 from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
+from lowres_seg.export import importers
 from lowres_seg.export import recipe as recipes
-from lowres_seg.export import sources
 from lowres_seg.export.loading import load_network
 
 from .conftest import RECIPES, factory, run
@@ -120,7 +120,7 @@ def test_msnets_recipe_has_three_stages_of_three_views(checkout: Path) -> None:
 
 def test_msnets_weights_fill_its_network(checkout: Path, realdata: Path) -> None:
     """Every name and shape of the published archives; sha256 is checked where weights are found."""
-    source = sources.load(checkout / "export" / "msnet" / "recipe.toml")
+    source = importers.read(checkout / "export" / "msnet" / "recipe.toml")
 
     for name, entry in source.recipe.networks.items():
         path = recipes.find_weights(entry, [realdata / "networks" / "msnet"])

@@ -15,7 +15,7 @@ from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks import ir
 from lowres_seg.quantize import int8
 from lowres_seg.runtime import memory
-from lowres_seg.runtime.engine import OpenVinoEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 Shape = tuple[int, ...]
 

@@ -26,9 +26,15 @@ HOMES = {
     "nncf": {"quantize.int8"},
     "onnx": {"export.frameworks.onnx_graph"},
     "onnxruntime": {"export.frameworks.onnx_graph"},
-    "openvino": {"runtime.engine", "export.frameworks.ir", "export.rewrites", "quantize.int8"},
+    "openvino": {
+        "export.frameworks.ir",
+        "export.rewrites",
+        "quantize.int8",
+        "runtime.openvino_engine",
+        "runtime.probe",
+    },
     "psutil": {"host"},
-    "rich": {"cli.build", "cli.measure", "cli.screen", "cli.workstation"},
+    "rich": {"cli.build", "cli.demo", "cli.measure", "cli.screen", "cli.workstation"},
     "torch": {"export.importers.nnunet_network", "export.frameworks.torch_network"},
     "typer": {"cli.application", "cli.build", "cli.demo", "cli.measure", "cli.options", "cli.workstation"},
 }

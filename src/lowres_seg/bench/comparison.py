@@ -1,10 +1,10 @@
-"""Is a suite slower, fatter or worse than its base? A verdict that allows for noise.
+"""A verdict on whether a suite is slower, fatter or less accurate than its base. It allows for noise.
 
-What counts is the lower quartile of each run's values: what disturbs a machine only ever makes it slower. Their spread
-from run to run says how sure a change is (Welch's interval): a **regression** is a change beyond the limit that is also
-surely no noise. Where the fixed piece of work, which ran in the same rounds, shows that the machine itself has changed
-since, values are first divided by it. They are not otherwise, as it has noise of its own. The **smallest detectable**
-change is the one that this comparison would have caught nine times out of ten.
+The lower quartile of each run's values is compared, because disturbances only make a machine slower. The spread from
+run to run gives Welch's interval of the change. A **regression** is a change beyond the limit whose interval does not
+contain zero. If the fixed workload, which ran in the same rounds, shows that the machine itself has changed, values are
+first divided by it; otherwise they are not, because it has noise of its own. The **smallest detectable** change is the
+one that this comparison would have caught nine times out of ten.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _Z90 = 1.2816
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What may become worse, and by how much.
+    """Allowed losses.
 
     Attributes
     ----------
     latency, memory : float
-        Shares: 0.05 is 5%. For throughput, `latency` bounds the seconds for each volume.
+        Allowed rises, as shares: 0.05 is 5%. For throughput, `latency` bounds the seconds for each volume.
     max_drop : float
-        Of the mean Dice of any region.
+        Allowed drop of the mean Dice of any region.
     max_hd95_rise_mm : float
-        Of the mean HD95 of any region.
+        Allowed rise of the mean HD95 of any region.
     """
 
     latency: float = 0.05
@@ -51,8 +51,8 @@ class Tolerances:
 class Change:
     """One quantity of one benchmark, before and after.
 
-    `change` is a share for latency and memory, and a difference for Dice and HD95; `interval` is its 95% interval, and
-    `detectable` the smallest change that would have been caught, both where there are several runs to tell from.
+    `change` is a share for latency and memory, and a difference for Dice and HD95. `interval` is its 95% interval, and
+    `detectable` the smallest change that would have been caught; both need several runs.
     """
 
     benchmark: str
@@ -68,7 +68,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All changes, and what cannot be compared."""
+    """All changes, and the benchmarks that are missing."""
 
     changes: tuple[Change, ...]
     lost: tuple[str, ...]
@@ -76,22 +76,22 @@ class Comparison:
 
     @property
     def regressions(self) -> list[str]:
-        """What is worse beyond the limits, in words; empty if nothing is."""
+        """Changes for the worse beyond the limits, in words."""
         worse = [
             f"{c.benchmark}: {c.quantity} {_value(c, c.base)} → {_value(c, c.new)} ({_signed(c, c.change)}, "
             f"allowed {_signed(c, c.limit)})"
             for c in self.changes
             if c.verdict == "regression"
         ]
-        return worse + [f"{name}: measured in the base, and not any more" for name in self.lost]
+        return worse + [f"{name}: measured in the base, but not in the new suite" for name in self.lost]
 
     @property
     def met(self) -> bool:
-        """Whether nothing is worse beyond the limits."""
+        """True if nothing is worse beyond the limits."""
         return not self.regressions
 
     def render(self, form: Format) -> str:
-        """Text, a Markdown table, JSON, or GitHub's annotations with that table."""
+        """Write as text, as a Markdown table, as JSON, or as GitHub's annotations with that table."""
         if form == "json":
             return self._json()
         if form == "github":
@@ -164,7 +164,7 @@ def compare(base: Suite, new: Suite, tolerances: Tolerances | None = None) -> Co
     after = {b.key: b for b in new.benchmarks}
     shared = [(b, after[key]) for key, b in before.items() if key in after and after[key].status == "measured"]
     if not shared:
-        raise BenchmarkError("the suites share no benchmark that both have measured: their bundles are called alike?")
+        raise BenchmarkError("the suites share no benchmark that both have measured; do their bundles have one name?")
     changes = [change for one, other in shared for change in _changes(one, other, tolerances)]
     lost = [
         b.title + (f" ({after[key].reason})" if key in after else "")
@@ -203,29 +203,29 @@ def _changes(one: Benchmark, other: Benchmark, tolerances: Tolerances) -> list[C
                 f"{one.title}: {region} was judged on {len(then)} cases in the base and {len(now)} in the new suite, "
                 "or on others; judge both on the same"
             )
-        for what, limit, sign in (("dice", tolerances.max_drop, -1), ("hd95_mm", tolerances.max_hd95_rise_mm, 1)):
-            first, second = (float(np.mean([getattr(row, what) for row in rows.values()])) for rows in (then, now))
+        for metric, limit, sign in (("dice", tolerances.max_drop, -1), ("hd95_mm", tolerances.max_hd95_rise_mm, 1)):
+            first, second = (float(np.mean([getattr(row, metric) for row in rows.values()])) for rows in (then, now))
             worse = sign * (second - first)
-            name = f"{region} {'Dice' if what == 'dice' else 'HD95'}"
+            name = f"{region} {'Dice' if metric == 'dice' else 'HD95'}"
             changes.append(Change(one.title, name, first, second, second - first, sign * limit, _verdict(worse, limit)))
     return changes
 
 
 def _latency(one: Benchmark, other: Benchmark, limit: float) -> Change:
-    quantity = "seconds a volume" if one.what == "throughput" else "latency"
+    quantity = "seconds a volume" if one.workload == "throughput" else "latency"
     assert one.latency_s is not None  # noqa: S101 - both are measured
     assert other.latency_s is not None  # noqa: S101
     pair = (one.latency_s.p50, other.latency_s.p50)
     a, b = _levels(one), _levels(other)
-    work, work_now = _reference_levels(one), _reference_levels(other)
-    if _surely_other(_welch(work, work_now)):
+    work, work_now = _fixed_levels(one), _fixed_levels(other)
+    if _is_significant(_welch(work, work_now)):
         a, b = a - work, b - work_now
     change, error, half = _welch(a, b)
     share = math.expm1(change)
     verdict = _verdict(share, limit)
     if math.isnan(error):
         return Change(one.title, quantity, *pair, share, limit, verdict)
-    if not _surely_other((change, error, half)):
+    if not _is_significant((change, error, half)):
         verdict = "same"
     interval = (math.expm1(change - half), math.expm1(change + half))
     detectable = math.expm1(max(math.log1p(limit), half) + _Z90 * error)
@@ -233,7 +233,7 @@ def _latency(one: Benchmark, other: Benchmark, limit: float) -> Change:
 
 
 def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Change of the mean, its standard error, and half of its 95% interval; NaN where one run alone is there."""
+    """Change of the mean, its standard error, and half of its 95% interval; NaN if one of both has a single run."""
     change = float(np.mean(b) - np.mean(a))
     if min(len(a), len(b)) < 2:
         return change, math.nan, math.nan
@@ -243,7 +243,7 @@ def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float
     return change, error, t95(sum(variances) ** 2 / max(spread, 1e-30)) * error
 
 
-def _surely_other(found: tuple[float, float, float]) -> bool:
+def _is_significant(found: tuple[float, float, float]) -> bool:
     change, _, half = found
     return abs(change) > half
 
@@ -253,13 +253,13 @@ def _levels(benchmark: Benchmark) -> NDArray[np.float64]:
     return np.array([math.log(np.percentile(run.values_s, 25)) for run in benchmark.runs])
 
 
-def _reference_levels(benchmark: Benchmark) -> NDArray[np.float64]:
-    """The same of the fixed piece of work."""
+def _fixed_levels(benchmark: Benchmark) -> NDArray[np.float64]:
+    """Logarithm of the lower quartile of the fixed workload in each run."""
     return np.array([math.log(np.percentile(run.reference_s, 25)) for run in benchmark.runs])
 
 
 def _verdict(worse: float, limit: float) -> Literal["same", "better", "regression"]:
-    # Written so that NaN is a regression.
+    # A comparison with NaN is false, so NaN is a regression.
     if not worse <= limit:
         return "regression"
     return "better" if worse < -limit else "same"
@@ -288,5 +288,5 @@ def _signed(change: Change, value: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As GitHub's workflow commands want it."""
+    """Escape as GitHub's workflow commands need it."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,8 +1,10 @@
-"""Numbers from values, and doubts about them."""
+"""Estimates from measured values, and doubts about them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,13 +12,13 @@ from lowres_seg.bench.suite import Latency, Run
 from lowres_seg.host import Load
 
 Values = Sequence[float]
-#: Resamples of a bootstrap.
+#: Number of resamples of a bootstrap.
 RESAMPLES = 1000
-#: Two-sided 95% quantiles of Student's t, by degrees of freedom; beyond the last, that of the normal distribution.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-#: When there are doubts: fewer values than this, a spread (between quartiles) or a drift beyond these shares of the
-#: median, other work on the machine beyond this share of a processor, and values shorter than this.
+#: Doubts are raised below this number of values; beyond these shares of the median for the spread between quartiles and
+#: for the drift; beyond this share of a processor for other work; and for values shorter than this.
 FEW, SPREAD, DRIFT, BUSY, SHORT_S = 10, 0.10, 0.10, 0.10, 1e-3
+#: Degrees of freedom beyond which the quantile of Student's t is taken from its series about the normal distribution's.
+_MANY = 300.0
 
 
 def latency(runs: Sequence[Values], seed: int) -> Latency:
@@ -33,17 +35,40 @@ def latency(runs: Sequence[Values], seed: int) -> Latency:
 
 
 def median(values: Values) -> float:
-    """Middle value."""
+    """Median of some values."""
     return float(np.median(values))
 
 
+@lru_cache(maxsize=256)
 def t95(freedom: float) -> float:
-    """Two-sided 95% quantile of Student's t."""
-    return _T95[min(max(int(freedom), 1), len(_T95)) - 1] if freedom <= len(_T95) else 1.96
+    """Two-sided 95% quantile of Student's t, for any number of degrees of freedom from 1 on.
+
+    With t = √ν·tan θ the distribution function is an integral of cos(θ)^(ν-1), which has no tails.
+
+    Examples
+    --------
+    >>> round(t95(1), 3), round(t95(16), 3), round(t95(1e9), 3)
+    (12.706, 2.12, 1.96)
+    """
+    nu = max(1.0, float(freedom))
+    if nu > _MANY:
+        z = 1.959963984540054
+        return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+
+    def area(theta: float) -> float:
+        """Integral of cos^(ν-1) from 0 to theta."""
+        return float((weights * np.cos(theta * (nodes + 1) / 2) ** (nu - 1)).sum() * theta / 2)
+
+    whole, low, high = area(math.pi / 2), 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if area(middle) < 0.95 * whole else (low, middle)
+    return math.sqrt(nu) * math.tan(low)
 
 
 def doubts(runs: Sequence[Run]) -> list[str]:
-    """What a reader should know before believing the values, with what to do."""
+    """Reasons to doubt the values of a benchmark, each with what to do."""
     values = np.array([value for run in runs for value in run.values_s])
     middle = float(np.median(values))
     found = []
@@ -57,17 +82,17 @@ def doubts(runs: Sequence[Run]) -> list[str]:
             f"unstable: the middle half of the values spreads over {100 * (high - low) / middle:.0f}% of the median; "
             "leave the machine alone, or raise --rounds"
         )
-    reference = [float(np.median(run.reference_s)) for run in runs if run.reference_s]
-    if reference and (max(reference) - min(reference)) / min(reference) > DRIFT:
+    fixed = [float(np.median(run.reference_s)) for run in runs if run.reference_s]
+    if fixed and (max(fixed) - min(fixed)) / min(fixed) > DRIFT:
         found.append(
-            f"the machine drifted: the same work took {1000 * min(reference):.0f} to {1000 * max(reference):.0f} ms "
+            f"the machine drifted: the fixed workload took {1000 * min(fixed):.0f} to {1000 * max(fixed):.0f} ms "
             "from one pass to another; compare within this suite only, or with `compare`, which allows for it"
         )
     return found
 
 
 def busy(before: Load, after: Load) -> list[str]:
-    """Doubts about the host: what else it did between two looks."""
+    """Reasons to doubt the host: other work between two looks at it."""
     seconds = after.at_s - before.at_s
     found = []
     spent = {

@@ -1,4 +1,4 @@
-"""What the parent tells a child process, and nothing heavy: the child's start is part of what is measured."""
+"""What the parent tells a child process. It imports nothing heavy, because the child's start is measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Feed:
-    """One call of a network: of which stage, and the file of the array that it takes."""
+    """One run of a network: the step that it belongs to, and the file of its input."""
 
     step: str
     network: str
@@ -19,49 +19,45 @@ class Feed:
 
 @dataclass(frozen=True)
 class Spec:
-    """One child process.
+    """The task of one child process.
 
     Attributes
     ----------
     task : str
-        ``measure``, ``reference`` (the fixed piece of work), ``prepare`` (write what the networks take), ``judge``
-        (Dice and HD95 of one case) or ``peak`` (fastest convolutions).
-    bundle, backend, what : str
+        ``measure``, ``fixed`` (the fixed workload), ``prepare`` (write the inputs of the networks), ``judge`` (Dice and
+        HD95 of one case) or ``peak`` (fastest convolutions).
+    bundle, backend, workload : str
     threads : int
     warm_up : int
+        Number of runs before the first value.
     turn_s : float
-        How long a turn lasts at least.
+        Shortest duration of a turn.
     scan : dict of channel to path
         Empty for the bundle's reference case.
     feeds : list of Feed
-        For networks by themselves.
+        Runs of the networks by themselves.
     folder : str
-        For what the child writes.
-    precisions : dict of network to str
-        What each network computes in, f32 or bf16.
-    xml, onnx : dict of network to path
-    recipe : str
-    weights : dict of network to path
-        Of torch's own run.
+        Folder for the files that the child writes.
+    networks : dict
+        What the backend needs to load the networks, by name.
+    in_flight : int
+        Number of volumes at a time, for throughput.
     case : dict
-        For ``judge``: its id and the path of its label map; the definition of HD95; whether to draw pictures.
+        For ``judge``: the case's id and the path of its label map, the definition of HD95, whether to draw pictures.
     """
 
     task: str
     bundle: str = ""
     backend: str = "openvino"
-    what: str = "network"
+    workload: str = "network"
     threads: int = 1
     warm_up: int = 0
     turn_s: float = 0.0
     scan: dict[str, str] = field(default_factory=dict)
     feeds: list[Feed] = field(default_factory=list)
     folder: str = ""
-    precisions: dict[str, str] = field(default_factory=dict)
-    xml: dict[str, str] = field(default_factory=dict)
-    onnx: dict[str, str] = field(default_factory=dict)
-    recipe: str = ""
-    weights: dict[str, str] = field(default_factory=dict)
+    networks: dict[str, Any] = field(default_factory=dict)
+    in_flight: int = 1
     case: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:

@@ -1,38 +1,47 @@
-"""What was measured: a suite of benchmarks, each of several runs. One JSON object in one file.
+"""A suite: what was measured, in one JSON object in one file.
 
-A **run** is one process's life: its start, its warm-up, its values. A **benchmark** is the runs of one combination of
-bundle, backend, precision, cores and instruction set. A **suite** is what one command measured on one host.
+A **run** is the life of one process: its start, its warm-up, its values. A **benchmark** is the runs of one combination
+of bundle, backend, precision, cores and instruction set. A **suite** is everything that one command measured on one
+host.
 
 The JSON Schema of this module is published as ``docs/suite.schema.json``; a test compares the two.
 
 Schema versions
 ---------------
-1   the first.
+1   The first.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from lowres_seg import atomic
-from lowres_seg.bench.axes import Backend, Isa, What
-from lowres_seg.bundle.manifest import Sha256, first_problem
+from lowres_seg.bench.axes import Isa, Workload
+from lowres_seg.bench.backends import BACKENDS
+from lowres_seg.bundle.part import Part, Sha256, first_problem
 from lowres_seg.errors import BenchmarkError
 from lowres_seg.metrics.agreement import Definition
 
 SCHEMA_VERSION = 1
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        msg = f"expected one of {', '.join(BACKENDS)}, found {name!r}"
+        raise ValueError(msg)
+    return name
 
 
-class Latency(_Part):
-    """Seconds; `ci95` is a bootstrap interval of the median, over runs and then over their values."""
+#: Name of a backend.
+BackendName = Annotated[str, AfterValidator(_known), WithJsonSchema({"enum": list(BACKENDS), "type": "string"})]
+
+
+class Latency(Part):
+    """Seconds. `ci95` is a bootstrap interval of the median, over runs and then over their values."""
 
     p50: float
     p90: float
@@ -41,11 +50,11 @@ class Latency(_Part):
     ci95: tuple[float, float]
 
 
-class Run(_Part):
+class Run(Part):
     """One process.
 
-    `reference_s` are the seconds that a fixed piece of work took in the same rounds, in a process of its own with as
-    many cores. `peak_rss_bytes` is that of the process and all that it started.
+    `reference_s` are the seconds that the fixed workload took in the same rounds, in a process of its own with as many
+    cores. `peak_rss_bytes` is that of the process and all that it started.
     """
 
     cold_start_s: float = Field(description="from the start of the process to its first result")
@@ -56,7 +65,7 @@ class Run(_Part):
     peak_rss_bytes: int
 
 
-class Accuracy(_Part):
+class Accuracy(Part):
     """One region of one case against its label map."""
 
     case: str
@@ -65,21 +74,21 @@ class Accuracy(_Part):
     hd95_mm: float
 
 
-class Benchmark(_Part):
+class Benchmark(Part):
     """The runs of one combination.
 
-    A benchmark that could not be measured says so in `status` and why in `reason`: ``unserved`` when there is no such
-    combination (no ONNX graph in the bundle), ``failed`` when a process ended before its time.
+    If it was not measured, `status` and `reason` say so: ``unserved`` if the backend cannot run the bundle (no ONNX
+    graph in it, for example), ``failed`` if a process ended too early.
     """
 
     bundle: str
     digest: Sha256
-    backend: Backend
+    backend: BackendName
     precision: Literal["fp32", "int8"]
     inference_precision: str
     isa: Isa
     cores: int
-    what: What
+    workload: Workload = Field(alias="what")
     status: Literal["measured", "unserved", "failed"]
     reason: str = ""
     latency_s: Latency | None = Field(default=None, description="for throughput: seconds for each volume")
@@ -95,15 +104,15 @@ class Benchmark(_Part):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What makes it the same benchmark in two suites."""
-        return (self.bundle, self.backend, self.isa, self.cores, self.what)
+        """Identity of the benchmark across suites."""
+        return (self.bundle, self.backend, self.isa, self.cores, self.workload)
 
     @property
     def title(self) -> str:
         """Name of the combination, for people."""
         limited = "" if self.isa == "native" else f", limited to {self.isa}"
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
-        return f"{self.bundle}, {self.backend} {self.shown_precision}, {cores}{limited}, {self.what}"
+        return f"{self.bundle}, {self.backend} {self.shown_precision}, {cores}{limited}, {self.workload}"
 
     @property
     def values_s(self) -> tuple[float, ...]:
@@ -112,11 +121,11 @@ class Benchmark(_Part):
 
     @property
     def shown_precision(self) -> str:
-        """``int8``, or what the CPU computes in."""
+        """``int8``, or else the precision that the CPU computes in."""
         return "int8" if self.precision == "int8" else self.inference_precision
 
 
-class Peak(_Part):
+class Peak(Part):
     """Fastest convolutions of this host: multiply-accumulates a second, by precision."""
 
     cores: int
@@ -124,7 +133,7 @@ class Peak(_Part):
     macs_per_s: dict[str, float]
 
 
-class Picture(_Part):
+class Picture(Part):
     """Slice of a scan with the outline of a mask (orange) and of the label map (blue), as PNG in base64."""
 
     bundle: str
@@ -133,8 +142,8 @@ class Picture(_Part):
     png: str
 
 
-class HostFacts(_Part):
-    """The machine. `cpu`, `features` and `cores` are what makes it the same host in two suites."""
+class HostFacts(Part):
+    """The machine. Two suites are of one host if `cpu`, `features` and `cores` agree."""
 
     cpu: str
     features: tuple[str, ...]
@@ -152,12 +161,12 @@ class HostFacts(_Part):
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What must agree for two suites to be compared."""
+        """What must agree if two suites are to be compared."""
         return (self.cpu, self.features, self.cores)
 
 
-class Suite(_Part):
-    """What one command measured."""
+class Suite(Part):
+    """Everything that one command measured."""
 
     schema_version: Literal[1] = 1
     lowres_seg: str
@@ -176,7 +185,7 @@ class Suite(_Part):
     doubts: tuple[str, ...] = ()
 
     def gaps(self) -> list[str]:
-        """What was not measured, and why, in words; alike ones together."""
+        """Benchmarks that were not measured, with the reason; those with one reason in one line."""
         missing = [b for b in self.benchmarks if b.status != "measured"]
         alike = dict.fromkeys((b.bundle, b.backend, b.status, b.reason) for b in missing)
         lines = []
@@ -186,8 +195,8 @@ class Suite(_Part):
             lines.append(f"{who}: {key[2]}, {key[3]}")
         return lines
 
-    def doubted(self) -> list[str]:
-        """Doubts about single benchmarks, in words; alike ones together."""
+    def benchmark_doubts(self) -> list[str]:
+        """Doubts about single benchmarks; those with one doubt in one line."""
         lines = []
         for doubt in dict.fromkeys(doubt for b in self.benchmarks for doubt in b.doubts):
             ones = [b for b in self.benchmarks if doubt in b.doubts]
@@ -202,7 +211,7 @@ class Suite(_Part):
         Raises
         ------
         BenchmarkError
-            If it cannot be read, or is of another schema version.
+            If it cannot be read, or has another schema version.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A bundle: a directory that holds a manifest and the files it lists, each with its sha256."""
+"""A bundle: a folder that holds a manifest and the files that it lists, each with its sha256."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowres_seg import atomic
@@ -15,8 +15,42 @@ from lowres_seg.errors import BundleError, IntegrityError
 
 
 @dataclass(frozen=True)
+class NetworkFiles:
+    """The two files of a network in IR.
+
+    Attributes
+    ----------
+    xml, bin : pathlib.Path
+    sha256 : pair of str or None
+        Digests that the files must have whenever they are read. None for files that this process wrote itself.
+    """
+
+    xml: Path
+    bin: Path
+    sha256: tuple[str, str] | None = None
+
+    @classmethod
+    def written(cls, xml: Path) -> NetworkFiles:
+        """Files that this process wrote itself: an .xml, with the .bin beside it."""
+        return cls(xml, xml.with_suffix(".bin"))
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Read both files.
+
+        Raises
+        ------
+        IntegrityError
+            If one is missing, or has another digest than it had when its bundle was opened.
+        """
+        expected = self.sha256 or (None, None)
+        return _checked(self.xml, expected[0]), _checked(self.bin, expected[1])
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every file was there, and unchanged, when it was opened.
+    """An opened bundle. Every file was there, with its digest, when the bundle was opened.
+
+    A file that is read later is checked once more, by `read` or `NetworkFiles.read`: what runs is what was checked.
 
     Attributes
     ----------
@@ -37,64 +71,111 @@ class Bundle:
         Raises
         ------
         BundleError
-            If `path` is no bundle.
+            If `path` is not a bundle.
         ManifestError
             If the manifest is not valid.
         IntegrityError
             If a file is missing, has changed, or lies outside the bundle.
         """
         path = Path(path)
-        manifest_path = path / MANIFEST_NAME
-        if not manifest_path.is_file():
-            found = "is a folder without one" if path.is_dir() else "is a file" if path.exists() else "does not exist"
-            raise BundleError(f"{path}: {found}, expected a bundle: a folder with a {MANIFEST_NAME}")
-        text = manifest_path.read_bytes()
-        bundle = cls(path, Manifest.parse(text, where=str(manifest_path)), hashlib.sha256(text).hexdigest())
+        text = _manifest_text(path)
+        manifest = Manifest.parse(text, where=str(path / MANIFEST_NAME))
+        bundle = cls(path, manifest, hashlib.sha256(text).hexdigest())
         for name, expected in bundle.manifest.files.items():
             bundle._check(name, expected)
         return bundle
 
     def _check(self, name: str, expected: str) -> None:
         file = self.path / name
-        # A link inside the bundle would let its content change behind the digest's back.
+        # The content behind a link could change without a change in the bundle.
         if not file.resolve().is_relative_to(self.path.resolve()):
             raise IntegrityError(f"{self.path}: {name} is a link that leads outside the bundle; export it again")
         if not file.is_file():
             raise IntegrityError(f"{self.path}: {name} is missing; copy or export the bundle again")
         found = file_sha256(file)
         if found != expected:
-            raise IntegrityError(
-                f"{self.path}: {name} has changed: sha256 {found[:12]}…, the manifest says {expected[:12]}…; "
-                "copy or export the bundle again"
-            )
+            raise IntegrityError(_changed(file, found, expected))
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists."""
+        """Path of a file of the bundle."""
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Content of a file that the manifest lists.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing, or has changed since the bundle was opened.
+        """
+        return _checked(self.path / name, self.manifest.files[name])
 
     def network(self, name: str) -> Network:
         """Entry of a network in the manifest."""
         return self.manifest.networks[name]
 
+    def network_files(self) -> dict[str, NetworkFiles]:
+        """Files of each network, by name."""
+        digests = self.manifest.files
+        return {
+            name: NetworkFiles(self.path / n.xml, self.path / n.bin, (digests[n.xml], digests[n.bin]))
+            for name, n in self.manifest.networks.items()
+        }
+
+
+class Staging:
+    """A folder to fill, which becomes a bundle.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._bundle: Bundle | None = None
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle at its target, after the block has ended."""
+        assert self._bundle is not None  # noqa: S101 - the block has ended
+        return self._bundle
+
 
 @contextmanager
-def staged(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a folder to fill; it becomes the bundle `target` if it proves to be a valid one.
+def staged(target: Path, *, force: bool = False) -> Iterator[Staging]:
+    """Yield a folder to fill. It becomes the bundle `target` if it proves to be a valid bundle.
 
     Raises
     ------
     InputError
         If `target` exists and not `force`, or cannot be written.
     BundleError
-        If what was written is no valid bundle.
+        If the folder is not a valid bundle in the end.
     """
     with atomic.directory(target, force=force) as folder:
-        yield folder
-        Bundle.open(folder)
+        staging = Staging(folder)
+        yield staging
+        found = Bundle.open(folder)
+    staging._bundle = replace(found, path=target)  # noqa: SLF001 - its own module
+
+
+def manifest_of(path: str | os.PathLike[str]) -> Manifest:
+    """Manifest of a bundle, whose files are not checked. Use it before `Bundle.open`, and not in place of it.
+
+    Raises
+    ------
+    BundleError
+        If `path` is not a bundle.
+    ManifestError
+        If the manifest is not valid.
+    """
+    path = Path(path)
+    return Manifest.parse(_manifest_text(path), where=str(path / MANIFEST_NAME))
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Digest of every file below `folder` but the manifest, by its relative path."""
+    """Digest of every file below `folder` but the manifest, by relative path."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST_NAME)
     return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
 
@@ -106,3 +187,34 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _manifest_text(path: Path) -> bytes:
+    file = path / MANIFEST_NAME
+    if file.is_file():
+        return file.read_bytes()
+    found = (
+        f"is a folder without a {MANIFEST_NAME}"
+        if path.is_dir()
+        else "is a file"
+        if path.exists()
+        else "does not exist"
+    )
+    raise BundleError(f"{path}: {found}, expected a bundle: a folder with a {MANIFEST_NAME}")
+
+
+def _checked(path: Path, expected: str | None) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read ({error.strerror}); copy or export the bundle again") from error
+    if expected is not None and (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise IntegrityError(_changed(path, found, expected))
+    return content
+
+
+def _changed(path: Path, found: str, expected: str) -> str:
+    return (
+        f"{path}: has changed: sha256 {found[:12]}…, the manifest says {expected[:12]}…; "
+        "copy or export the bundle again"
+    )

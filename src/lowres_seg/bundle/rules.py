@@ -1,34 +1,34 @@
-"""Rules that a stage of a manifest may apply: to intensities before its networks run, to labels after."""
+"""Rules of a stage: for intensities before its networks run, and for labels after."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
-LabelValue = Annotated[int, Field(ge=1, le=255)]
-
-
-class Part(BaseModel):
-    """Base of every part of a manifest: frozen, and nothing unknown in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from lowres_seg.bundle.part import LabelValue, Name, Part
 
 
-class _Rule(Part):
-    """A rule for some channels of the scan, by name; for all of them if it names none."""
+class _OfChannels(Part):
+    """A rule for the channels that it names; for all channels of the scan if it names none."""
 
     channels: tuple[Name, ...] = ()
 
 
-class PercentileScale(_Rule):
+@runtime_checkable
+class TakesStatistics(Protocol):
+    """A rule that can take its statistics of another stage's conformed input."""
+
+    statistics_of: str | None
+
+
+class PercentileScale(_OfChannels):
     """``(x - p_lower) / d``, after clipping to the two percentiles.
 
-    The percentiles are those of the voxels that `voxels` names: ``all``, the ``nonzero`` ones, or those
-    ``above-mean`` (not below the mean). `clip` says which ends are clipped. ``d`` is ``p_upper - p_lower`` for
-    `divide_by` ``range`` and ``p_upper`` for ``upper``. With `statistics_of` the percentiles are those of
-    another stage's conformed input, of the same channel.
+    `voxels` selects the voxels whose percentiles are taken: ``all``, the ``nonzero`` ones, or those ``above-mean``
+    (not below the mean). `clip` says which ends are clipped. ``d`` is ``p_upper - p_lower`` for `divide_by` ``range``
+    and ``p_upper`` for ``upper``. With `statistics_of` the percentiles are those of the same channel of another stage's
+    conformed input.
     """
 
     rule: Literal["percentile-scale"] = "percentile-scale"
@@ -47,12 +47,12 @@ class PercentileScale(_Rule):
         return self
 
 
-class ZScore(_Rule):
-    """``(x - mean) / std``, over ``all`` voxels or some of them, of which alone it is then taken.
+class ZScore(_OfChannels):
+    """``(x - mean) / std`` over the selected voxels. Only the selected voxels change.
 
-    Those are the ones ``nonzero`` in the channel itself, or those ``inside`` of what is not zero in any channel of the
-    scan, with its cavities, as nnU-Net has it. With `statistics_of` mean and deviation are those of another stage's
-    conformed input, of the same channel.
+    `voxels` selects ``all`` voxels, those that are ``nonzero`` in the channel itself, or those ``inside``: voxels that
+    are nonzero in any channel of the scan, with the cavities between them, as in nnU-Net. With `statistics_of` mean and
+    deviation are those of the same channel of another stage's conformed input.
     """
 
     rule: Literal["z-score"] = "z-score"
@@ -61,14 +61,14 @@ class ZScore(_Rule):
     statistics_of: Name | None = None
 
     @model_validator(mode="after")
-    def _one_place(self) -> ZScore:
+    def _inside_its_own_input(self) -> ZScore:
         if self.statistics_of is not None and self.voxels == "inside":
-            msg = "what is inside is known of the stage's own input alone; take all or nonzero voxels of another's"
+            msg = "voxels inside are known for the stage's own input only; expected all or nonzero with statistics_of"
             raise ValueError(msg)
         return self
 
 
-class Affine(_Rule):
+class Affine(_OfChannels):
     """``scale · x + shift``."""
 
     rule: Literal["affine"] = "affine"
@@ -76,7 +76,7 @@ class Affine(_Rule):
     shift: float = 0.0
 
 
-class Clip(_Rule):
+class Clip(_OfChannels):
     """Values below `lower` become `lower`, values above `upper` become `upper`."""
 
     rule: Literal["clip"] = "clip"
@@ -91,8 +91,8 @@ class Clip(_Rule):
         return self
 
 
-class Noise(_Rule):
-    """Voxels that are zero in the scan's own channel get noise of mean 0 and variance 1, the same on every run."""
+class Noise(_OfChannels):
+    """Voxels that are zero in the channel itself get noise of mean 0 and variance 1, the same on every run."""
 
     rule: Literal["noise"] = "noise"
     seed: int = Field(default=0, ge=0)
@@ -109,7 +109,7 @@ class LargestComponent(Part):
 
 
 class FillHoles(Part):
-    """Fill holes of `label`: cavities in 3D, or holes within each slice along an axis of the orientation."""
+    """Fill the holes of `label`: cavities in 3D, or holes within each slice along one axis of the orientation."""
 
     rule: Literal["fill-holes"] = "fill-holes"
     label: LabelValue = 1
@@ -117,7 +117,7 @@ class FillHoles(Part):
 
 
 class SmallComponents(Part):
-    """Connected components of `label` with fewer voxels than that become another label, or background."""
+    """Connected components of `label` with fewer than `fewer_than` voxels become another label, or background."""
 
     rule: Literal["small-components"] = "small-components"
     label: LabelValue
@@ -127,9 +127,10 @@ class SmallComponents(Part):
 
 
 class SmallLabel(Part):
-    """If `label` has fewer voxels than that in all, it becomes another label, or background.
+    """If `label` has fewer than `fewer_than` voxels in all, it becomes another label, or background.
 
-    So small enhancing tumor becomes necrosis. With `beside` only if that other label has more than `beside_more_than`.
+    A small enhancing tumor becomes necrosis, for example. With `beside` the rule applies only if label `beside` has
+    more than `beside_more_than` voxels.
     """
 
     rule: Literal["small-label"] = "small-label"

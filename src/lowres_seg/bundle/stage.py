@@ -1,8 +1,8 @@
-"""One pass from scan to labels: what a stage of a manifest may say.
+"""One pass from scan to labels: the fields of a stage.
 
-A stage takes a **region** of the scan, **conforms** it to the grid that its networks expect, **normalises** the
-intensities, runs the networks, in one piece or in **windows**, **decodes** their scores to labels, **restores** those
-to the scan's own grid and **cleans** them up.
+A stage takes a **region** of the scan, **conforms** it to the grid of its networks, **normalises** intensities, runs
+the networks on the whole grid or in **windows**, **decodes** scores to labels, **restores** the labels to the scan's
+own grid, and **cleans** them up.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowres_seg.bundle.rules import CleanupRule, IntensityRule, LabelValue, Name, Part
+from lowres_seg.bundle.part import LabelValue, Name, Part
+from lowres_seg.bundle.rules import CleanupRule, IntensityRule
 from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 
 Shape = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 Millimetres = Annotated[float, Field(gt=0, le=50)]
 Axis = Literal[0, 1, 2]
 View = Literal["axial", "coronal", "sagittal"]
+Activation = Literal["none", "sigmoid", "softmax"]
 
 
 class Conform(Part):
-    """The grid that the networks of a stage expect.
+    """The grid of a stage's networks, and how the region is resampled to it.
 
-    The axes of the array are those of `orientation`, or of the file as it is ``stored``, in the order of `axes`.
-    The region is stretched to `shape`; with `spacing_mm` (null for an axis that keeps its own) it is instead resampled
-    to that spacing and then padded or cropped about its centre to `shape`. A stage with windows has no `shape`: its
-    region is only padded, to one window at least. `pad` is what it is padded with: each channel's minimum; or, after
-    normalisation, zero, or noise of mean 0 and variance 1, the same on every run.
+    The array axes are those of `orientation`, or with ``stored`` those of the file in the order of `axes`. Without
+    `spacing_mm` the region is stretched to `shape`. With `spacing_mm` (null for an axis that keeps its own spacing) the
+    region is resampled to that spacing, then padded or cropped about its centre to `shape`. A stage with windows has no
+    `shape`: its region is padded to one window at least. `pad` is the value of the padding: each channel's minimum;
+    or, after normalisation, zero, or noise of mean 0 and variance 1 that is the same on every run.
 
-    ``nearest`` and ``linear`` sample at voxel centres, as ``nearest-exact`` and ``trilinear`` (corners not aligned) of
-    torch do; ``cubic`` is the B-spline of scikit-image's ``resize`` of order 3, clipped to the range of its input.
-    Where the spacing before, or else after, is on one axis more than `separate_above` times the finest, that axis
-    is sampled by nearest and the others as said: nnU-Net's rule.
+    ``nearest`` and ``linear`` sample at voxel centres, as torch's ``nearest-exact`` and ``trilinear`` (corners not
+    aligned) do. ``cubic`` is the B-spline of order 3 of scikit-image's ``resize``, clipped to the range of its input.
+    If one axis is more than `separate_above` times as coarse as the finest axis, in the spacing before resampling or
+    else in the spacing after, that axis is sampled by nearest and the others as said: nnU-Net's rule.
     """
 
     orientation: str = "RAS"
@@ -62,7 +64,7 @@ class Conform(Part):
     @model_validator(mode="after")
     def _one_way_to_name_the_axes(self) -> Conform:
         if self.orientation != STORED and self.axes != (0, 1, 2):
-            msg = f"axes reorder a {STORED} array; the letters of an orientation stand in the order that is wanted"
+            msg = f"axes reorder a {STORED} array only; write an orientation's letters in the order wanted"
             raise ValueError(msg)
         return self
 
@@ -74,7 +76,7 @@ class WholeVolume(Part):
 
 
 class NonZero(Part):
-    """The box around all voxels that are not zero in every channel, with a margin, cut to the scan."""
+    """The box around all voxels that are nonzero in any channel, with a margin, cut to the scan."""
 
     kind: Literal["nonzero"] = "nonzero"
     margin_voxels: int = Field(default=0, ge=0, le=256)
@@ -83,10 +85,10 @@ class NonZero(Part):
 class BoxOf(Part):
     """The box around another stage's result, with a margin, cut to the scan.
 
-    A slice of the other stage's result counts as part of the box when more than `min_occupancy` of it is
-    foreground. The margin on each side is ``margin_fraction`` of the box plus ``margin_voxels`` of the scan.
-    `rounding` ``outward`` keeps every voxel that the box touches; ``centre`` rounds centre and size of the box
-    to whole voxels first, as deepbet does. With `largest` it is the box of the largest connected component.
+    A slice of that result counts as part of the box if more than `min_occupancy` of it is foreground. The margin on
+    each side is ``margin_fraction`` of the box plus ``margin_voxels`` of the scan. `rounding` ``outward`` keeps every
+    voxel that the box touches. ``centre`` rounds centre and size of the box to whole voxels first, as deepbet does.
+    With `largest` the box is that of the largest connected component.
     """
 
     kind: Literal["box-of"] = "box-of"
@@ -102,36 +104,37 @@ Region = Annotated[WholeVolume | NonZero | BoxOf, Field(discriminator="kind")]
 
 
 class Normalise(Part):
-    """Intensity rules, applied in order, before or after the region is conformed."""
+    """Intensity rules, applied in their order, before or after the region is conformed."""
 
     when: Literal["before-conform", "after-conform"] = "after-conform"
     rules: tuple[IntensityRule, ...] = ()
 
 
 class Windows(Part):
-    """Overlapping windows that cover the conformed grid; their scores are averaged, with weights.
+    """Overlapping windows that cover the conformed grid. Their scores are averaged with weights.
 
-    `rules` says whose positions and whose Gaussian: those of nnU-Net 2 (evenly spread; the Gaussian is cut off at four
-    sigma) or of MONAI's ``sliding_window_inference`` (a fixed step, the last window moved back; weights of 0.001 at
-    least). Sigma is `sigma_scale` of a window. A step is 1 - `overlap` of a window at the most.
+    The key `rules` names the convention for positions and for the Gaussian. ``nnunet`` is nnU-Net 2's: windows are
+    evenly spread, and the Gaussian is cut off at four sigma. ``monai`` is that of ``sliding_window_inference``: windows
+    have a fixed step, the last one is moved back, and weights are at least 0.001. Sigma is `sigma_scale` of a window.
+    The step is at most 1 - `overlap` of a window.
     """
 
     roi_size: Shape
     overlap: float = Field(default=0.5, ge=0, lt=1)
     weights: Literal["constant", "gaussian"] = "gaussian"
     sigma_scale: float = Field(default=0.125, gt=0, le=1)
-    rules: Literal["nnunet", "monai"] = "nnunet"
+    convention: Literal["nnunet", "monai"] = Field(default="nnunet", alias="rules")
 
     @property
     def in_half(self) -> bool:
-        """Whether means are kept in half precision: nnU-Net does, and a mask is to be the one that nnU-Net gives."""
-        return self.rules == "nnunet"
+        """True if sums and means are kept in half precision. nnU-Net keeps them so, and its masks depend on it."""
+        return self.convention == "nnunet"
 
 
 class PaintedRegion(Part):
     """Where the score of `channel` exceeds `threshold`, `label` is written.
 
-    With `within`, only where the region of one of those channels is too.
+    With `within` it is written only where the score of one of those channels exceeds its own threshold as well.
     """
 
     channel: int = Field(ge=0)
@@ -141,13 +144,13 @@ class PaintedRegion(Part):
 
 
 class Regions(Part):
-    """Each region is thresholded and painted in the order given; later ones overwrite earlier ones.
+    """Each region is thresholded and painted in the order given. Later regions overwrite earlier ones.
 
-    So nnU-Net writes its regions, and BraTS's table of WT, TC and ET is written as WT, TC, and ET ``within`` both.
+    nnU-Net writes its regions so. BraTS's table of WT, TC and ET is WT, then TC, then ET ``within`` both.
     """
 
     kind: Literal["regions"] = "regions"
-    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    activation: Activation = "none"
     regions: tuple[PaintedRegion, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -161,21 +164,21 @@ class Regions(Part):
 
 
 class Argmax(Part):
-    """Each voxel gets the label of its highest score; ``labels[c]`` is channel c's, 0 is background.
+    """Each voxel gets the label of its highest score. ``labels[c]`` is the label of channel c; 0 is background.
 
-    The activation changes no label of one network; an ensemble takes the mean of what it gives.
+    The activation changes no label of a single network. An ensemble averages activated scores.
     """
 
     kind: Literal["argmax"] = "argmax"
-    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    activation: Activation = "none"
     labels: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=2)
 
 
 class Classes(Part):
-    """A number for each class of the whole region, and no mask: the network gives scores (1, classes, 1, 1, 1)."""
+    """One number for each class of the whole region, and no mask. The network gives scores (1, classes, 1, 1, 1)."""
 
     kind: Literal["classes"] = "classes"
-    activation: Literal["none", "sigmoid", "softmax"] = "softmax"
+    activation: Activation = "softmax"
     names: tuple[Name, ...] = Field(min_length=1)
 
 
@@ -183,26 +186,27 @@ Decode = Annotated[Regions | Argmax | Classes, Field(discriminator="kind")]
 
 
 class Restore(Part):
-    """What returns to the scan's own grid: the scores, decoded there, or the decoded labels, or nothing.
+    """What is resampled to the scan's own grid, named by the key `what`: scores, labels, or nothing.
 
-    With ``nothing`` the result stays on the conformed grid; it can then only locate a region for another stage.
-    Scores are activated ``before`` they return or ``after``, as nnU-Net does.
+    ``scores`` are decoded on the scan's grid. ``labels`` are decoded on the conformed grid first. With ``nothing`` the
+    result stays on the conformed grid, where it can only locate a region for another stage. Scores are activated
+    ``before`` they are resampled or ``after``, as nnU-Net does.
     """
 
-    what: Literal["scores", "labels", "nothing"] = "scores"
+    quantity: Literal["scores", "labels", "nothing"] = Field(default="scores", alias="what")
     activated: Literal["before", "after"] = "before"
     interpolation: Literal["nearest", "linear"] = "linear"
 
     @model_validator(mode="after")
     def _labels_are_not_interpolated(self) -> Restore:
-        if self.what == "labels" and self.interpolation != "nearest":
+        if self.quantity == "labels" and self.interpolation != "nearest":
             msg = "labels can only be restored with nearest interpolation"
             raise ValueError(msg)
         return self
 
 
 class MaskOf(Part):
-    """Another stage's result as a channel: 1 where it has one of `labels`, or any label if none is named."""
+    """Another stage's result as a channel: 1 where it has one of `labels`, or any label if none is named, else 0."""
 
     stage: Name
     labels: tuple[LabelValue, ...] = ()
@@ -214,22 +218,22 @@ class Stage(Part):
     Attributes
     ----------
     networks
-        One, or the members of an ensemble.
+        One network, or the members of an ensemble.
     views
-        Members that look at the volume slice by slice along another axis, which becomes the first of their array; the
-        other two keep their order.
+        Members that see slices along another axis. That axis becomes the first of their array; the other two keep their
+        order.
     ensemble
-        What of the members is averaged: their scores, or what the activation of `decode` makes of them; or each has a
-        vote for each voxel's label, and the lowest label wins a tie.
+        ``mean-scores`` averages scores, ``mean-probabilities`` averages activated scores. With ``vote`` each member
+        votes for each voxel's label, and the lowest label wins a tie.
     mirror_axes
-        Every network also sees the windows mirrored along each combination of these axes of the conformed grid; the
-        mean of the scores, mirrored back, is its score.
+        Each network also runs on the windows mirrored along each combination of these axes of the conformed grid. Its
+        score is the mean of all runs, mirrored back.
     mask_channels
-        Results of stages before it, that follow the channels of the scan.
+        Results of earlier stages, as further channels behind those of the scan.
     onto
-        A stage before it, over whose result this one writes its labels; the rest of that result stays.
+        An earlier stage. The labels of this stage are written over its result.
     inference_precision
-        What the CPU computes in, apart from what is quantized.
+        Precision that the CPU computes in, apart from what is quantized.
     """
 
     name: Name
@@ -249,44 +253,44 @@ class Stage(Part):
     inference_precision: Literal["f32", "bf16"] = "f32"
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Stage:
+    def _consistent(self) -> Stage:
         where = f"stage {self.name}"
         if (self.windows is None) == (self.conform.shape is None):
             msg = f"{where}: expected a shape to conform to, or windows, and not both"
             raise ValueError(msg)
         strange = [name for name in self.views if name not in self.networks]
         if strange:
-            msg = f"{where}: a view for network {strange[0]}, which it does not run"
+            msg = f"{where}: has a view for network {strange[0]}, which it does not run"
             raise ValueError(msg)
         if self.views and self.conform.orientation == STORED:
-            msg = f"{where}: views need an orientation by its letters, {STORED} says nothing of where up is"
+            msg = f"{where}: views need an orientation such as RAS; {STORED} does not say which axis is which"
             raise ValueError(msg)
         if len(set(self.mirror_axes)) != len(self.mirror_axes):
-            msg = f"{where}: an axis to mirror is there twice"
+            msg = f"{where}: names a mirror axis twice"
             raise ValueError(msg)
-        if self.ensemble == "vote" and self.restore.what == "scores":
-            msg = f"{where}: votes are for labels, so labels are what it can restore"
+        if self.ensemble == "vote" and self.restore.quantity == "scores":
+            msg = f"{where}: votes give labels and no scores; expected labels in restore.what"
             raise ValueError(msg)
         if self.ensemble == "vote" and isinstance(self.decode, Classes):
-            msg = f"{where}: votes are for labels, and it tells classes; take the mean of their probabilities"
+            msg = f"{where}: votes are for labels of voxels, and it decodes classes; expected mean-probabilities"
             raise ValueError(msg)
         if self.restore.activated == "after" and self.ensemble != "mean-scores":
-            msg = f"{where}: probabilities are what its networks give, so they are activated before they return"
+            msg = f"{where}: {self.ensemble} activates scores before they are restored; expected activated = before"
             raise ValueError(msg)
-        if isinstance(self.decode, Classes) and (self.windows is not None or self.restore.what != "nothing"):
-            msg = f"{where}: classes are of the whole region: no windows, and nothing to restore"
+        if isinstance(self.decode, Classes) and (self.windows is not None or self.restore.quantity != "nothing"):
+            msg = f"{where}: classes are of the whole region; expected no windows and nothing to restore"
             raise ValueError(msg)
         return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """What its networks see at a time, on the conformed grid."""
+        """Shape of a network's input on the conformed grid: one window, or the whole grid."""
         shape = self.conform.shape if self.windows is None else self.windows.roi_size
-        assert shape is not None  # noqa: S101 - the validator has seen to it
+        assert shape is not None  # noqa: S101 - the validator has checked it
         return shape
 
-    def order(self, network: str) -> tuple[int, int, int]:
-        """Axes of the conformed grid, in the order in which a network has them."""
+    def axis_order(self, network: str) -> tuple[int, int, int]:
+        """Axes of the conformed grid in the order of a network's array."""
         if network not in self.views:
             return (0, 1, 2)
         ends = {"axial": "IS", "coronal": "PA", "sagittal": "LR"}[self.views[network]]
@@ -295,6 +299,6 @@ class Stage(Part):
         return first, rest[0], rest[1]
 
     def input_shape(self, network: str, channels: int) -> tuple[int, int, int, int, int]:
-        """(1, C, D, H, W) of one of its networks, for a scan of so many channels."""
-        d, h, w = (self.shape[axis] for axis in self.order(network))
+        """Input shape (1, C, D, H, W) of one of its networks, for a scan of `channels` channels."""
+        d, h, w = (self.shape[axis] for axis in self.axis_order(network))
         return 1, channels + len(self.mask_channels), d, h, w

@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cli.options import AsJson, BundlePath, Force, Quiet, amount, app, one_of
 from lowres_seg.cli.screen import out, plain, print_json, steps
-from lowres_seg.cohort.jobs import one_scan
 
 
 @app.command()
@@ -57,10 +55,15 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Turn a trained network into a bundle, and check that it still gives the same numbers."""
-    from lowres_seg.export import Options
+    from lowres_seg.cohort.jobs import one_scan
     from lowres_seg.export import export as run
 
-    options = Options(tuple(folds.split(",")) if folds else (), mirror, orientation, plans_network)
+    given = {
+        "folds": folds.split(",") if folds else None,
+        "mirror": None if mirror else False,
+        "orientation": orientation,
+        "plans_network": plans_network or None,
+    }
     with steps(quiet=quiet) as notify:
         bundle = run(
             source,
@@ -68,7 +71,7 @@ def export(
             recipe=recipe,
             weights=weights,
             volume=one_scan(volume) if volume else None,
-            options=options,
+            options={name: value for name, value in given.items() if value is not None},
             reestimate_norm=reestimate_norm,
             keep_onnx=onnx,
             force=force,
@@ -136,7 +139,8 @@ def quantize(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a bundle faster, as far as Dice and HD95 allow."""
+    """Make a bundle faster, within limits on Dice and HD95."""
+    from lowres_seg.bundle.bundle import manifest_of
     from lowres_seg.cohort.cases import Cases
     from lowres_seg.quantize import Limits, Settings
     from lowres_seg.quantize import quantize as run
@@ -150,7 +154,7 @@ def quantize(
         seed=seed,
         only_if_faster=only_if_faster,
     )
-    channels = Bundle.open(bundle).manifest.channels
+    channels = manifest_of(bundle).channels
     tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
     with steps(quiet=quiet) as notify:
         result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)

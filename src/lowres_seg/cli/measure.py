@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
+from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.cli.options import AsJson, Force, Quiet, app, one_of
 from lowres_seg.cli.screen import out, plain, print_json, steps
-from lowres_seg.cohort.jobs import one_scan
 from lowres_seg.errors import BenchmarkError, RegressionError
 
 
@@ -36,13 +36,15 @@ def bench(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="openvino, openvino-plain, onnxruntime, torch, torch-compile."),
+        typer.Option(metavar="NAME,...", help=f"{', '.join(BACKENDS)}."),
     ] = None,
     isa: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="native, or this host limited to avx2, avx2-vnni, avx512, avx512-vnni."),
+        typer.Option(metavar="NAME,...", help=f"{', '.join(ISA_LIMITS)}: the CPU as it is, or limited."),
     ] = None,
-    what: Annotated[str | None, typer.Option(metavar="NAME,...", help="network, end-to-end, throughput.")] = None,
+    workloads: Annotated[
+        str | None, typer.Option("--what", metavar="NAME,...", help=f"{', '.join(WORKLOADS)}.")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="recipe.toml or folder that the bundles come from, for torch's own run.")
     ] = None,
@@ -72,19 +74,21 @@ def bench(
         "cores": _listed("--cores", cores),
         "backends": _listed("--backend", backend),
         "isa": _listed("--isa", isa),
-        "what": _listed("--what", what),
+        "what": _listed("--what", workloads),
         "hd95": hd95,
         "passes": passes,
         "rounds": rounds,
         "pictures": False if no_pictures else None,
     }
-    named = [_contestant(path, recipe, weights) for path in bundles or []]
+    named = [_planned(path, recipe, weights) for path in bundles or []]
     if recipe is not None and named and not any("recipe" in bundle for bundle in named):
         raise BenchmarkError(
             f"{recipe}: none of the bundles was exported from this recipe; name the one they come from, or export again"
         )
     if scan is not None:
-        given["scan"] = _scan(scan, Bundle.open(named[0]["path"]).manifest.channels if named else ())
+        from lowres_seg.bundle.bundle import manifest_of
+
+        given["scan"] = _scan(scan, manifest_of(named[0]["path"]).channels if named else ())
     given = {name: value for name, value in given.items() if value is not None}
     if plan is not None:
         chosen = Plan.read(plan, named)
@@ -100,7 +104,7 @@ def bench(
     if as_json:
         print_json(suite.model_dump(mode="json"))
     elif not quiet:
-        # One line a benchmark, in files and pipes too.
+        # One line for each benchmark, also in files and pipes.
         Console(width=max(out.width, 150), highlight=False).print(_table(suite))
         for line in _remarks(suite):
             out.print(plain(line))
@@ -152,7 +156,7 @@ def report(
 
 
 def _listed(option: str, text: str | None) -> list[Any] | None:
-    """Words between commas; numbers where they are."""
+    """Split the value of an option at its commas; numbers for --cores."""
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
@@ -164,20 +168,23 @@ def _listed(option: str, text: str | None) -> list[Any] | None:
     return words
 
 
-def _contestant(path: Path, recipe: Path | None, weights: Path | None) -> dict[str, Any]:
+def _planned(path: Path, recipe: Path | None, weights: Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "weights": weights}
     if recipe is not None:
-        from lowres_seg.export.recipe import digest
+        from lowres_seg.bundle.bundle import manifest_of
+        from lowres_seg.export.importers import digest
 
-        # Several bundles may come from several recipes: torch runs those that come from this one.
+        # Several bundles may come from several recipes. torch runs those that come from this one.
         if not recipe.exists():
             raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml, or the folder that was exported")
-        if digest(recipe) == Bundle.open(path).manifest.lineage.recipe:
+        if digest(recipe) == manifest_of(path).lineage.recipe:
             found["recipe"] = recipe
     return found
 
 
 def _scan(words: list[str], channels: tuple[str, ...]) -> dict[str, Path]:
+    from lowres_seg.cohort.jobs import one_scan
+
     scan = one_scan(words)
     if isinstance(scan, dict):
         return scan
@@ -208,7 +215,7 @@ def _table(suite: Any) -> Table:
 
 
 def _remarks(suite: Any) -> list[str]:
-    """What stands below the table: accuracy, what is missing, doubts."""
+    """Lines below the table: accuracy, benchmarks that were not measured, doubts."""
     lines = []
     for b in {(b.bundle, b.backend, b.isa): b for b in suite.benchmarks if b.accuracy}.values():
         for region in dict.fromkeys(row.region for row in b.accuracy):
@@ -219,5 +226,5 @@ def _remarks(suite: Any) -> list[str]:
                 f"mean Dice {dice:.4f}, mean HD95 {hd95:.2f} mm ({suite.hd95}), {len(rows)} cases"
             )
     lines += suite.gaps()
-    lines += [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.doubted())]
+    lines += [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.benchmark_doubts())]
     return lines

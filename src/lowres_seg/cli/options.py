@@ -1,4 +1,4 @@
-"""The application and the options that its commands share."""
+"""The application, and the options that its commands share."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
-    """The value, if it is one of the choices."""
+    """Check that the value of an option is one of its choices."""
     if value not in choices:
         raise typer.BadParameter(f"{value!r}, expected {' or '.join(choices)}", param_hint=option)
     return value
 
 
 def amount(option: str, text: str | None, units: dict[str, int]) -> Any:
-    """A number with a unit."""
+    """Read the value of an option that is a number with a unit; None if it was not given."""
     if text is None:
         return None
     for unit, factor in units.items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from lowres_seg import __version__, extras, host
-from lowres_seg.bundle.bundle import Bundle
+from lowres_seg import __version__, atomic, extras, host
 from lowres_seg.cli.options import (
     EXIT_ERROR,
     EXIT_GATE,
@@ -25,9 +24,9 @@ from lowres_seg.cli.options import (
     app,
 )
 from lowres_seg.cli.screen import bar, err, out, plain, print_json, steps
-from lowres_seg.cohort.jobs import Outcome, list_jobs, run_jobs, write_table
-from lowres_seg.runtime import engine
-from lowres_seg.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
+    from lowres_seg.cohort.jobs import Outcome
 
 
 @app.command()
@@ -61,15 +60,18 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Segment scans: any orientation and spacing in, a mask on the scan's own grid out."""
-    if volume_table is not None:
-        from lowres_seg import atomic
+    from lowres_seg.bundle.bundle import Bundle
+    from lowres_seg.cohort.jobs import list_jobs, run_jobs, write_table
+    from lowres_seg.runtime.segmenter import Segmenter
 
+    if volume_table is not None:
         atomic.check_target(volume_table, force=force)
     bound = None if max_ram is None else int(amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9}))
-    manifest = Bundle.open(bundle).manifest
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
     masks = bool(manifest.labels)
     jobs = list_jobs(inputs, output, manifest.channels, force=force, apply_mask=apply_mask, masks=masks)
-    segmenter = Segmenter.load(bundle, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
+    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
     outcomes = []
     with bar("segmenting", len(jobs), quiet=quiet) as advance:
         for outcome in run_jobs(segmenter, jobs, force=force):
@@ -104,6 +106,8 @@ def predict(
 @app.command()
 def verify(bundle: BundlePath, *, threads: Threads = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
+    from lowres_seg.runtime.segmenter import Segmenter
+
     with steps(quiet=quiet) as notify:
         notify("checking files")
         segmenter = Segmenter.load(bundle, threads=threads)
@@ -137,11 +141,14 @@ def verify(bundle: BundlePath, *, threads: Threads = None, as_json: AsJson = Fal
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Say what this machine offers: cores, memory, instruction sets, versions, and what each precision gains."""
+    """Show cores, memory, instruction sets and versions of this machine, and the speed of each precision."""
+    from lowres_seg.runtime.openvino_engine import version
+    from lowres_seg.runtime.probe import convolution_seconds
+
     machine = host.inspect()
-    seconds = engine.convolution_seconds(threads=machine.threads)
+    seconds = convolution_seconds(threads=machine.threads)
     gains = {precision: seconds["f32"] / value for precision, value in seconds.items()}
-    versions = {"lowres-seg": __version__, "openvino": engine.version()}
+    versions = {"lowres-seg": __version__, "openvino": version()}
     versions |= {name: importlib.metadata.version(name) for name in ("numpy", "nibabel")}
     missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
     if as_json:
@@ -170,7 +177,7 @@ def doctor(*, as_json: AsJson = False) -> None:
         ),
     }
     rows |= {
-        f"convolutions in {precision}": f"{gain:.1f} times f32" + _verdict(precision, gain)
+        f"convolutions in {precision}": f"{gain:.1f}× the speed of f32" + _verdict(precision, gain)
         for precision, gain in gains.items()
         if precision != "f32"
     }
@@ -195,5 +202,5 @@ def _case(outcome: Outcome) -> dict[str, Any]:
 
 def _verdict(precision: str, gain: float) -> str:
     if gain < 1.1:
-        return f": this CPU gains nothing from {precision}"
-    return f": this CPU gains from {precision}"
+        return f": {precision} is no faster on this CPU"
+    return f": {precision} is faster on this CPU"

@@ -1,7 +1,7 @@
-"""Labelled studies, from a table: one case at a time, read when its turn comes.
+"""Tables of cases. A case is read when its turn comes.
 
-A **case** is one study: a scan, by channel, and, if there is one, its label map. A table is CSV, or TSV if its name
-ends in .tsv, with a column for each channel, an optional column ``label`` and an optional column ``id``. Paths are
+A **case** is one study: the file of each channel of its scan, and its label map if there is one. A table is CSV, or TSV
+if its name ends in .tsv. It has a column for each channel, and optionally the columns ``label`` and ``id``. Paths are
 relative to the table.
 """
 
@@ -41,7 +41,7 @@ class Case:
     label: Path | None = None
 
     def load(self) -> dict[str, Volume]:
-        """Voxels of each channel.
+        """Read the volume of each channel.
 
         Raises
         ------
@@ -54,12 +54,12 @@ class Case:
             raise InputError(f"case {self.id}: {error}") from error
 
     def load_label(self, values: Sequence[int], like: Volume) -> NDArray[np.uint8] | None:
-        """Label map on the grid of `like`, None if the case has none.
+        """Read the label map on the grid of `like`; None if the case has none.
 
         Parameters
         ----------
         values : sequence of int
-            Label values of the manifest; the map must hold at least one of them, or nothing but 0.
+            Label values of the manifest. The map must hold at least one of them, or only 0.
         like : Volume
             The scan.
 
@@ -140,7 +140,7 @@ class Cases:
 
 
 def fingerprint(scan: dict[str, Volume]) -> str:
-    """Digest of what a scan shows: the same for a copy of another name, dtype or storage orientation."""
+    """Digest of the voxels of a scan: the same for a copy with another name, dtype or stored orientation."""
     digest = hashlib.sha256()
     for channel in sorted(scan):
         there = Reorientation(scan[channel].grid, "RAS")

@@ -20,7 +20,17 @@ from lowres_seg.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Job:
-    """One scan, by channel; where its mask goes, and where each channel goes with the mask applied, if at all."""
+    """One scan, and the files to write for it.
+
+    Attributes
+    ----------
+    scan : dict of str to pathlib.Path
+        By channel.
+    output : pathlib.Path
+        The mask to write.
+    masked : dict of str to pathlib.Path
+        The scan to write for each channel with everything outside the labels set to zero; none if empty.
+    """
 
     scan: Mapping[str, Path]
     output: Path
@@ -28,13 +38,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The scan in messages and tables: the path of its first channel."""
+        """Name of the scan in messages and tables: the path of its first channel."""
         return str(next(iter(self.scan.values())))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The result of a job.
 
     Attributes
     ----------
@@ -68,7 +78,7 @@ def list_jobs(
     apply_mask: bool,
     masks: bool = True,
 ) -> list[Job]:
-    """Say which mask goes where, and refuse before anything runs what could not be written.
+    """List the jobs of some inputs, and refuse before anything runs what could not be written.
 
     Parameters
     ----------
@@ -94,8 +104,8 @@ def list_jobs(
     words = [_channel_word(word) for word in inputs]
     if all(channel is not None for channel, _ in words):
         named = [channel for channel, _ in words if channel is not None]
-        if len(set(named)) != len(named):
-            raise InputError(f"channels given: {', '.join(named)}; each may be named once")
+        if sorted(named) != sorted(channels):
+            raise InputError(f"channels given: {', '.join(named)}; the bundle takes {', '.join(channels)}, each once")
         scans = [{channel: path for channel, path in words if channel is not None}]
     elif any(channel is not None for channel, _ in words):
         raise InputError("some inputs are CHANNEL=PATH and some are paths; name the channel of all or of none")
@@ -130,16 +140,23 @@ def list_jobs(
 
 
 def run_jobs(segmenter: Segmenter, jobs: Sequence[Job], *, force: bool) -> Iterator[Outcome]:
-    """Segment one scan after another; what fails is an outcome too, and the rest go on."""
+    """Segment one scan after another. A job that fails has an outcome with its error, and the others go on."""
     for job in jobs:
         try:
-            result = segmenter.predict(job.scan)
-            start = perf_counter()
-            _save(result, job, force=force)
-            timings = result.timings_s | {"save": perf_counter() - start}
-            yield Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers)
+            yield _outcome(segmenter, job, force=force)
         except LowresSegError as error:
             yield Outcome(job, error=str(error))
+
+
+def _outcome(segmenter: Segmenter, job: Job, *, force: bool) -> Outcome:
+    start = perf_counter()
+    scan = {channel: Volume.load(path) for channel, path in job.scan.items()}
+    load_s = perf_counter() - start
+    result = segmenter.predict(scan)
+    start = perf_counter()
+    _save(result, job, scan, force=force)
+    timings = result.timings_s | {"load": load_s + result.timings_s["load"], "save": perf_counter() - start}
+    return Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers)
 
 
 def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, str], *, force: bool) -> None:
@@ -193,12 +210,12 @@ def _masked_paths(job: Job) -> dict[str, Path]:
     }
 
 
-def _save(result: Segmentation, job: Job, *, force: bool) -> None:
+def _save(result: Segmentation, job: Job, scan: Mapping[str, Volume], *, force: bool) -> None:
     if not result.label_names:
         with atomic.file(job.output, force=force) as staged:
             staged.write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
         return
-    masked = {target: _masked(Volume.load(job.scan[channel]), result) for channel, target in job.masked.items()}
+    masked = {target: _masked(scan[channel], result) for channel, target in job.masked.items()}
     result.labels.save(job.output, force=force)
     for target, volume in masked.items():
         volume.save(target, force=force)

@@ -1,7 +1,7 @@
-"""Trained weights and a labelled head, taken out of two published packages.
+"""Trained weights and a labelled head, from two published packages.
 
-Both are downloaded as data, not installed: ``pip download --no-deps`` with pinned digests, into the user's
-cache, once.
+Both packages are downloaded as data and not installed: once, by ``pip download --no-deps`` with pinned digests, into
+the user's cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MASK = _TEMPLATES + "tpl-MNI152NLin6Asym_res-01_desc-brain_mask.nii.gz"
 
 @dataclass(frozen=True)
 class Assets:
-    """Where the demo's inputs lie.
+    """Paths of the demo's inputs.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Assets:
     head, mask : pathlib.Path
         Whole-head T1 template, and its brain mask.
     deepbet_wheel : pathlib.Path
-        The package the weights come from, for those who compare with it.
+        The package of the weights, for comparisons with it.
     """
 
     weights: Path
@@ -56,12 +56,12 @@ def cache_folder() -> Path:
 
 
 def fetch() -> Assets:
-    """Download what is not in the cache yet, and check what is.
+    """Download what is not in the cache yet, and check all of it.
 
     Raises
     ------
     InputError
-        If a package cannot be downloaded, or is not the one that is pinned.
+        If a package cannot be downloaded, or has another digest than the pinned one.
     """
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Export, quantize, segment, compare: the commands in the order in which a user would run them."""
+"""Export, quantize, segment, compare: the commands in the order in which a user runs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One bundle on the scan, segmented by a process of its own."""
+    """Measurements of one bundle on the scan, which a process of its own segmented."""
 
     bundle: str
     dice: float
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Tour:
-    """What the demo measured, and where its files lie."""
+    """Measurements of the demo, and the paths of its files."""
 
     rows: tuple[Row, ...]
     files: dict[str, str]

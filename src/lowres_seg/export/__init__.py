@@ -4,7 +4,7 @@ Importers read what a framework wrote and give a recipe. Frameworks load, conver
 The exporter checks parity with the source and writes the bundle.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lowres_seg.extras import on_demand
 
@@ -12,22 +12,12 @@ if TYPE_CHECKING:
     from lowres_seg.export.exporter import export
     from lowres_seg.export.parity import ParityReport
     from lowres_seg.export.recipe import Recipe
-    from lowres_seg.export.sources import Options
 
-__all__ = [
-    "Options",
-    "ParityReport",
-    "Recipe",
-    "export",
-]
+__all__ = ["Options", "ParityReport", "Recipe", "export"]
+
+#: Options of an importer by name, such as ``Options(folds=("0",), mirror=False)`` of an nnU-Net folder.
+Options = dict[str, Any]
 
 __getattr__, __dir__ = on_demand(
-    __name__,
-    {
-        "Options": "sources",
-        "ParityReport": "parity",
-        "Recipe": "recipe",
-        "export": "exporter",
-    },
-    extra="export",
+    __name__, {"ParityReport": "parity", "Recipe": "recipe", "export": "exporter"}, extra="export"
 )

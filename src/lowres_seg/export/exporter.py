@@ -14,33 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import host
-from lowres_seg.bundle import bundle as bundles
-from lowres_seg.bundle.bundle import Bundle, file_sha256
+from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError
-from lowres_seg.export import norms, phantom, sources
-from lowres_seg.export import recipe as recipes
+from lowres_seg.export import norms, phantom
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.torch_network import NORMS_NAME, TorchNetwork
-from lowres_seg.export.loading import load_network
+from lowres_seg.export.importers import Source
+from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare
-from lowres_seg.export.recipe import NetworkSource, Recipe
-from lowres_seg.export.sources import Options, Source
-from lowres_seg.runtime.engine import Engine, release
-from lowres_seg.runtime.segmenter import Scan, Segmenter, compile_networks
+from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights
+from lowres_seg.runtime.engine import Engine
+from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.segmenter import Segmenter, VolumeOrPath
 
 REFERENCE_NAME = "reference.npz"
-#: Looser than conversion parity: the workstation's CPU may sum in another order than the build machine's.
+#: Looser than parity, because the workstation's CPU may sum in another order than the build machine's.
 _REFERENCE_BOUND = Reference(file=REFERENCE_NAME, max_abs_diff=5e-3, max_flipped=1e-3)
+#: Shapes of the phantom in the reference case: a head, and for windows the middle of a head.
 _HEAD, _MIDDLE = (96, 112, 112), (64, 80, 72)
 Notify = Callable[[str], None]
+Engines = Mapping[str, Sequence[Engine]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Exported:
-    """One network on its way into a bundle."""
+    """One network that was converted.
+
+    `source` runs it in the framework of its source, whose name is `source_name`.
+    """
 
     name: str
     weights: Path
@@ -57,10 +61,11 @@ def export(
     *,
     recipe: Path | None = None,
     weights: Path | None = None,
-    volume: Scan | Mapping[str, Scan] | None = None,
-    options: Options | None = None,
+    volume: VolumeOrPath | Mapping[str, VolumeOrPath] | None = None,
+    options: Mapping[str, Any] | None = None,
     reestimate_norm: Path | None = None,
     keep_onnx: bool = False,
+    threads: int | None = None,
     force: bool = False,
     notify: Notify = lambda _: None,
 ) -> Bundle:
@@ -74,17 +79,19 @@ def export(
     target : pathlib.Path
         The bundle to write.
     recipe : pathlib.Path, optional
-        The ``recipe.toml`` that goes with a single file of weights.
+        The ``recipe.toml`` that describes a single file of weights.
     weights : pathlib.Path, optional
-        Folder with the recipe's files of weights; its own folder if not given.
-    volume : scan, or mapping of channel to scan, optional
+        Folder of the recipe's files of weights; by default the recipe's own folder.
+    volume : volume or path, or mapping of channel to either, optional
         A real scan to check parity on, beside the random input. It does not enter the bundle.
-    options : Options, optional
-        How to read an nnU-Net folder.
+    options : mapping of str to value, optional
+        Options of the importer, such as ``Options(folds=("0",), mirror=False)`` of an nnU-Net folder.
     reestimate_norm : pathlib.Path, optional
         Table of cases, without labels, on which to re-estimate the running statistics of norms.
     keep_onnx : bool
         Put the ONNX graphs into the bundle too.
+    threads : int, optional
+        Threads to compute with; by default as many as this process may use.
     force : bool
         Replace `target` if it exists.
     notify : callable
@@ -100,47 +107,48 @@ def export(
         If `target` or `volume` is unusable.
     """
     began = perf_counter()
-    read = sources.plan(source, recipe, options or Options())
-    plan = read.recipe
+    threads = host.inspect().threads if threads is None else threads
+    read = read_source(source, recipe, options or {})
     folders = [read.home] if weights is None else [weights]
-    found = {name: recipes.find_weights(entry, folders) for name, entry in plan.networks.items()}
-    threads = host.inspect().threads
-    networks = {name: _load(name, entry, found[name], read.home) for name, entry in plan.networks.items()}
-    moved = _reestimated(plan, networks, reestimate_norm, threads, notify)
-    with bundles.staged(target, force=force) as folder:
+    found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
+    networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
+    changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
+    with staged(target, force=force) as staging:
+        folder = staging.folder
         (folder / "networks").mkdir()
-        if moved:
+        if changes:
             np.savez(folder / NORMS_NAME, allow_pickle=False, **_statistics(networks))
         exported = []
         for name, network in networks.items():
             notify(f"converting {name}")
-            exported.append(_convert(name, network, found[name], plan.input_shape(name), folder / "networks", threads))
-        lineage = _lineage(read, found)
-        draft = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
-        engines = compile_networks(draft, folder, threads=threads, lean=True)
+            shape = read.recipe.input_shape(name)
+            exported.append(_convert(name, network, found[name], shape, folder / "networks", threads))
+        files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
+        engines = compile_networks(read.recipe, files, threads=threads, lean=True)
+        segmenter = Segmenter(read.recipe, engines, threads=threads)
         reports = []
         for one in exported:
             notify(f"comparing {one.name} with its source on random input")
-            reports += _random_parity(one, plan, engines, threads)
+            reports += _random_parity(one, read.recipe, engines, threads)
         if volume is not None:
             notify("comparing with the source on the scan")
-            reports += _scan_parity(exported, plan, draft, engines, volume, threads)
+            reports += _scan_parity(exported, segmenter, read.recipe, volume, threads)
         notify("recording the reference case")
-        _write_reference(folder, Segmenter(draft, engines, threads=threads))
+        _write_reference(folder, segmenter)
         if not keep_onnx:
             for one in exported:
                 one.onnx.unlink()
         (folder / "reports").mkdir()
-        report = _report(exported, reports, plan, perf_counter() - began)
-        report["norms_reestimated"] = [asdict(one) for one in moved]
+        report = _report(exported, reports, read, perf_counter() - began)
+        report["norms_reestimated"] = [asdict(one) for one in changes]
         (folder / "reports" / "export.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        final = _manifest(plan, exported, lineage, folder, keep_onnx=keep_onnx)
-        (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")
-    return Bundle.open(target)
+        manifest = _manifest(read.recipe, exported, _lineage(read, found), folder, keep_onnx=keep_onnx)
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return staging.bundle
 
 
 def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
-    """The network in torch; None for one that comes as ONNX."""
+    """Load a network in torch; None for one whose source is an ONNX file."""
     try:
         return None if entry.onnx is not None else load_network(entry, weights, home)
     except ExportError as error:
@@ -148,19 +156,19 @@ def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNe
 
 
 def _reestimated(
-    plan: Recipe, networks: Mapping[str, TorchNetwork | None], cases: Path | None, threads: int, notify: Notify
-) -> list[norms.Moved]:
+    recipe: Recipe, networks: Mapping[str, TorchNetwork | None], cases: Path | None, threads: int, notify: Notify
+) -> list[norms.Reestimated]:
     if cases is None:
         return []
-    table = Cases.read(cases, plan.channels)
+    table = Cases.read(cases, recipe.channels)
     in_torch = {name: network for name, network in networks.items() if network is not None}
     if len(in_torch) != len(networks):
         raise ExportError(f"{cases}: norms can only be re-estimated in torch, and a network comes as ONNX")
-    return norms.reestimate(plan, in_torch, list(table), threads=threads, notify=notify)
+    return norms.reestimate(recipe, in_torch, list(table), threads=threads, notify=notify)
 
 
 def _statistics(networks: Mapping[str, TorchNetwork | None]) -> dict[str, NDArray[np.float32]]:
-    """Statistics of every norm, by NETWORK/NAME: torch needs them to run what the bundle holds."""
+    """Statistics of every norm, by NETWORK/NAME. torch needs them to run the network of the bundle."""
     return {
         f"{name}/{key}": array
         for name, network in networks.items()
@@ -186,7 +194,7 @@ def _convert(
         except ExportError:
             if not network.traced:
                 raise
-            # Neither form of a trace serves every network: windows of transformers need the frozen one.
+            # The windows of transformers need a frozen trace, and 2D networks one that is not frozen.
             conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
         network.to_onnx(onnx_path, shape)
         onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
@@ -195,64 +203,61 @@ def _convert(
     return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms)
 
 
-def _random_parity(
-    one: _Exported, plan: Recipe, engines: Mapping[str, Sequence[Engine]], threads: int
-) -> list[ParityReport]:
-    x = np.random.default_rng(0).standard_normal(plan.input_shape(one.name), dtype=np.float32)
-    stage = plan.stage_of(one.name)
+def _random_parity(one: _Exported, recipe: Recipe, engines: Engines, threads: int) -> list[ParityReport]:
+    x = np.random.default_rng(0).standard_normal(recipe.input_shape(one.name), dtype=np.float32)
+    stage = recipe.stage_of(one.name)
     engine = engines[stage.name][stage.networks.index(one.name)]
     candidate = engine.run(x)
-    release(engine)
-    return _compared(one, plan, "random", x, candidate, threads)
+    engine.release()
+    return _compared(one, recipe, "random", x, candidate, threads)
 
 
 def _scan_parity(
     exported: Sequence[_Exported],
-    plan: Recipe,
-    draft: Manifest,
-    engines: Mapping[str, Sequence[Engine]],
-    volume: Scan | Mapping[str, Scan],
+    segmenter: Segmenter,
+    recipe: Recipe,
+    volume: VolumeOrPath | Mapping[str, VolumeOrPath],
     threads: int,
 ) -> list[ParityReport]:
-    _, recorders = Segmenter(draft, engines, threads=threads).recorded(volume)
+    _, recorders = segmenter.recorded(volume)
     reports = []
     for one in exported:
-        stage = plan.stage_of(one.name)
+        stage = recipe.stage_of(one.name)
         recorder = recorders[stage.name][stage.networks.index(one.name)]
         if not recorder.inputs:
             raise ExportError(
                 f"stage {stage.name} found nothing to look at in the scan, so its parity cannot be checked; "
                 "give another scan"
             )
-        reports += _compared(one, plan, "scan", recorder.inputs.pop(), recorder.outputs.pop(), threads)
+        reports += _compared(one, recipe, "scan", recorder.inputs.pop(), recorder.outputs.pop(), threads)
     return reports
 
 
 def _compared(
     one: _Exported,
-    plan: Recipe,
+    recipe: Recipe,
     source: str,
     x: NDArray[np.float32],
     candidate: NDArray[np.float32],
     threads: int,
 ) -> list[ParityReport]:
-    """Compare OpenVINO, and ONNX Runtime where it is not the source itself, with the source; check both."""
-    decode = plan.stage_of(one.name).decode
+    """Compare OpenVINO with the source, and ONNX Runtime unless it is the source itself. Check both."""
+    decode = recipe.stage_of(one.name).decode
     reference = (one.source_name, one.source.run(x))
     reports = [compare(one.name, source, decode, reference, ("openvino", candidate))]
     if one.source_name != "onnxruntime":
         scores = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
         reports.append(compare(one.name, source, decode, reference, ("onnxruntime", scores)))
     for report in reports:
-        report.check(plan.parity)
+        report.check(recipe.parity)
     return reports
 
 
 def _write_reference(folder: Path, segmenter: Segmenter) -> None:
-    # Windows multiply what the self-test takes, and one shows what eight do: then it is only the middle of a head.
-    windows = any(stage.windows is not None for stage in segmenter.manifest.stages)
+    # Every window adds to the time of the self-test, and a few windows show what many show.
+    windows = any(stage.windows is not None for stage in segmenter.pipeline.stages)
     shape = _MIDDLE if windows else _HEAD
-    scan = {name: phantom.head(shape, seed=index) for index, name in enumerate(segmenter.manifest.channels)}
+    scan = {name: phantom.head(shape, seed=index) for index, name in enumerate(segmenter.pipeline.channels)}
     segmenter.record_reference(scan, folder / REFERENCE_NAME)
 
 
@@ -260,7 +265,7 @@ def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
     from lowres_seg import __version__
 
     def named(network: str) -> str:
-        """As the recipe names it, below the folder of weights; a file that was named itself by its name alone."""
+        """Path as the recipe names it, below the folder of weights; of a file that was named itself, its name."""
         file = Path(read.recipe.networks[network].file)
         return file.name if file.is_absolute() else file.as_posix()
 
@@ -279,36 +284,33 @@ def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
 
 
 def _manifest(
-    plan: Recipe, exported: Sequence[_Exported], lineage: Lineage, folder: Path, *, keep_onnx: bool
+    recipe: Recipe, exported: Sequence[_Exported], lineage: Lineage, folder: Path, *, keep_onnx: bool
 ) -> Manifest:
     networks = {
         one.name: Network(
             xml=f"networks/{one.name}.xml",
             bin=f"networks/{one.name}.bin",
             onnx=f"networks/{one.name}.onnx" if keep_onnx else None,
-            input_shape=plan.input_shape(one.name),
+            input_shape=recipe.input_shape(one.name),
             output_shape=one.conversion.output_shape,
         )
         for one in exported
     }
-    files = bundles.digests(folder)
-    # Before it is written, the reference case needs a manifest to be made with.
-    files.setdefault(REFERENCE_NAME, "0" * 64)
     return Manifest(
-        **plan.bundle.model_dump(),
-        channels=plan.channels,
-        labels=plan.labels,
-        regions=plan.regions,
-        stages=plan.stages,
+        **recipe.bundle.model_dump(),
+        channels=recipe.channels,
+        labels=recipe.labels,
+        regions=recipe.regions,
+        stages=recipe.stages,
         networks=networks,
         reference=_REFERENCE_BOUND,
         lineage=lineage,
-        files=files,
+        files=digests(folder),
     )
 
 
 def _report(
-    exported: Sequence[_Exported], parity: Sequence[ParityReport], plan: Recipe, seconds: float
+    exported: Sequence[_Exported], parity: Sequence[ParityReport], read: Source, seconds: float
 ) -> dict[str, Any]:
     return {
         "networks": {
@@ -322,7 +324,8 @@ def _report(
             }
             for one in exported
         },
-        "tolerance": plan.parity.model_dump(),
+        "importer": {"name": read.importer, "options": read.options},
+        "tolerance": read.recipe.parity.model_dump(),
         "parity": [{**asdict(report), "label_agreement": report.label_agreement} for report in parity],
         "seconds": round(seconds, 2),
     }

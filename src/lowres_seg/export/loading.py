@@ -1,55 +1,86 @@
-"""Networks in torch, from an entry of a recipe and its file of weights."""
+"""From what a user names to a recipe, and from an entry of a recipe to a network in torch."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks.torch_network import TorchNetwork, load_torchscript, state_of, with_state
-from lowres_seg.export.recipe import NetworkSource
+from lowres_seg.export import importers
+from lowres_seg.export.frameworks.torch_network import (
+    TorchNetwork,
+    kind_of,
+    load_torchscript,
+    state_of,
+    with_state,
+)
+from lowres_seg.export.importers import Source
+from lowres_seg.export.recipe import NetworkSource, with_source
 
 
-def load_network(source: NetworkSource, weights: Path, folder: Path) -> TorchNetwork:
-    """Load what a recipe in `folder` says, from its file of weights.
+def read_source(source: Path, described_by: Path | None, options: Mapping[str, Any]) -> Source:
+    """Read what to export: a recipe, a framework's folder, or a file of weights with the recipe that describes it.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+    described_by : pathlib.Path or None
+        Recipe of a file of weights.
+    options : mapping of str to value
+        Options of the importer.
 
     Raises
     ------
     ExportError
-        If it cannot be loaded, or the recipe's source is an ONNX file, which torch does not run.
+        If the source cannot be read; if a file of weights comes without a recipe, or a recipe with another one.
+    """
+    if source.is_dir() or importers.reads(source):
+        if described_by is not None:
+            raise ExportError(f"{source}: says all that is needed itself; --recipe goes with a file of weights")
+        return importers.read(source, options)
+    kind = "onnx" if source.suffix == ".onnx" else kind_of(source)
+    if described_by is None:
+        raise ExportError(
+            f"{source}: does not say which channels, grid and intensities its network expects; "
+            "name a recipe.toml with --recipe"
+        )
+    found = importers.read(described_by, options)
+    return replace(found, recipe=with_source(found.recipe, source, kind))
+
+
+def load_network(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:
+    """Load a network of a recipe in the folder `home` from its file of weights.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be loaded, or its source is an ONNX file, which torch does not run.
     """
     if source.torchscript is not None:
         return load_torchscript(weights)
     if source.checkpoint is None:
         raise ExportError(f"{weights}: is an ONNX file, which torch does not run")
-    module = _built(source.factory or "", folder, source.arguments)
+    factory = source.factory or ""
+    owner, _, name = factory.partition(":")
+    if owner.endswith(".py"):
+        module = _function(home, factory)(**source.arguments)
+    else:
+        module = importers.importer(owner).network(name, source.arguments)
     state = state_of(weights, source.checkpoint_key)
     if source.convert is not None:
-        state = _function(folder, source.convert)(state)
-    return with_state(module, state, weights, source.factory or "")
+        state = _function(home, source.convert)(state)
+    return with_state(module, state, weights, factory)
 
 
-def _built(factory: str, folder: Path, arguments: Mapping[str, Any]) -> Any:
-    """A network, from a factory in `folder` or of a library."""
-    library, _, name = factory.partition(":")
-    if library == "nnunet":
-        from lowres_seg.export.importers import nnunet_network
-
-        return nnunet_network.network(name, **arguments)
-    if library == "monai":
-        from lowres_seg.export.importers import monai_bundle
-
-        return monai_bundle.network(name, arguments)
-    return _function(folder, factory)(**arguments)
-
-
-def _function(folder: Path, factory: str) -> Callable[..., Any]:
+def _function(home: Path, factory: str) -> Callable[..., Any]:
+    """Function ``file.py:function`` of a recipe's folder."""
     file, _, function = factory.partition(":")
-    path = folder / file
-    spec = importlib.util.spec_from_file_location(f"lowres_seg_recipe_{folder.name}_{path.stem}", path)
+    path = home / file
+    spec = importlib.util.spec_from_file_location(f"lowres_seg_recipe_{home.name}_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ExportError(f"{path}: not found; the recipe's factory is {factory}")
     module = importlib.util.module_from_spec(spec)

@@ -1,6 +1,6 @@
-"""Whether the converted network gives the same numbers as its source: parity.
+"""Parity: whether the converted network gives the same numbers as its source.
 
-Parity is not accuracy: it says nothing of how well a network segments, only that conversion changed nothing.
+Parity is not accuracy. It says nothing about how well a network segments, only that conversion changed nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ParityReport:
-    """One network, one input, two runtimes.
+    """One network on one input in two runtimes.
 
     Attributes
     ----------
     network : str
     input : str
-        ``random`` or the scan.
+        ``random`` or ``scan``.
     reference, candidate : str
-        The runtime compared with, and the one compared.
+        The runtime of the source, and the runtime that is compared with it.
     max_abs_diff, mean_abs_diff : float
-        Of the scores.
+        Largest and mean difference of a score.
     flipped : int
-        Voxels whose label differs, on the network's own grid.
+        Number of voxels with another label, on the network's own grid.
     voxels : int
-    label_agreement : float
-        Share of voxels whose label is the same.
     """
 
     network: str
@@ -49,18 +47,18 @@ class ParityReport:
 
     @property
     def label_agreement(self) -> float:
-        """Share of voxels whose label is the same."""
+        """Share of voxels with the same label."""
         return 1 - self.flipped / self.voxels
 
     def check(self, tolerance: Parity) -> None:
-        """Raise unless the tolerance is kept.
+        """Check that the tolerance is kept.
 
         Raises
         ------
         ParityError
-            With the figures and the bounds.
+            If it is not, with the figures and the bounds.
         """
-        # Written so that NaN fails.
+        # A comparison with NaN is false, so NaN fails.
         if not self.max_abs_diff <= tolerance.max_abs_diff or not self.flipped <= tolerance.max_flipped * self.voxels:
             raise ParityError(
                 f"network {self.network} on {self.input}: {self.candidate} differs from {self.reference} by up to "
@@ -72,7 +70,13 @@ class ParityReport:
 def compare(
     network: str, source: str, decode: Decode, reference: tuple[str, Scores], candidate: tuple[str, Scores]
 ) -> ParityReport:
-    """Compare the scores (1, C, D, H, W) that two runtimes give for one input."""
+    """Compare the scores (1, C, D, H, W) that two runtimes give for one input.
+
+    Raises
+    ------
+    ParityError
+        If their shapes differ.
+    """
     (reference_name, a), (candidate_name, b) = reference, candidate
     if a.shape != b.shape:
         raise ParityError(

@@ -1,7 +1,7 @@
-"""A head without a patient: nested ellipsoids with the contrast of a T1 scan.
+"""A phantom head: nested ellipsoids with the contrast of a T1 scan.
 
-It serves as reference case in bundles, which must not carry anybody's scan, and in tests. It is no anatomy,
-and nothing about accuracy follows from it.
+It is the reference case of bundles, which must not hold the scan of a person, and it serves in tests. It has no
+anatomy, so nothing about accuracy follows from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.volumes.volume import Volume
 
-#: Half axes in mm (right, anterior, superior), centre in mm, intensity; later ones lie inside earlier ones.
+#: Name, half axes in mm (right, anterior, superior), centre in mm, intensity. Later tissues lie inside earlier ones.
 _TISSUES = (
     ("scalp", (82.0, 102.0, 104.0), (0.0, 0.0, 0.0), 700.0),
     ("skull", (76.0, 96.0, 98.0), (0.0, 0.0, 0.0), 120.0),
@@ -32,7 +32,7 @@ def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, 
     spacing_mm : float
         Isotropic.
     seed : int
-        Of the noise; the same seed gives the same voxels everywhere.
+        Seed of the noise. The same seed gives the same voxels everywhere.
     """
     centre = (np.array(shape) - 1) / 2
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
@@ -42,7 +42,7 @@ def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, 
     data = np.zeros(shape)
     for _, half, middle, value in _TISSUES:
         data[_ellipsoid(x, y, z, half, middle)] = value
-    # Folds: without them the cortex is an egg, and networks do not take an egg for a brain.
+    # Folds of the cortex: without them networks find no brain in the phantom.
     cortex = _ellipsoid(x, y, z, (67.0, 85.0, 71.0), (0.0, -4.0, 18.0)) & (data == 720.0)
     folds = np.sin(x / 5.0) * np.sin(y / 6.0) * np.sin(z / 5.0) > 0.35
     data[cortex & folds] = 500.0
@@ -51,7 +51,7 @@ def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, 
 
 
 def brain(volume: Volume) -> NDArray[np.bool_]:
-    """Where the brain of `head` lies, ventricles included."""
+    """Mask of the brain of `head`, ventricles included."""
     return _where(volume, (67.0, 85.0, 71.0), (0.0, -4.0, 18.0))
 
 

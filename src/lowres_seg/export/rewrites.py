@@ -1,7 +1,7 @@
 """Exact rewrites of a network's graph: the same function of the input, up to rounding, in less time.
 
-They are here for what OpenVINO's own rewrites leave: how a decoder upsamples, and how it joins what it upsampled with
-what the encoder kept. None costs anything in any precision or on older instruction sets (benchmarks/decoders.py).
+OpenVINO's own rewrites do not change how a decoder upsamples, and how it joins the result with the encoder's features.
+These do. None is slower in any precision, or on older instruction sets (benchmarks/decoders.py).
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from lowres_seg.runtime import engine  # noqa: F401 - before OpenVINO: it keeps the usage events out
+from lowres_seg.runtime import openvino_engine  # noqa: F401 - before OpenVINO, whose telemetry it keeps out
 
 from openvino import opset13 as opset  # isort: skip
 
-#: Outputs smaller than this are not worth more nodes, which take time to compile.
+#: Smaller outputs are left alone: more nodes take time to compile.
 _WORTH_VALUES = 1 << 20
-#: The same for what is joined: it saves less.
+#: The same for outputs of a Concat, where a rewrite saves less.
 _WORTH_JOINED_VALUES = 1 << 23
-#: With fewer channels OpenVINO keeps channels apart in memory, and to bring them together would be work.
+#: With fewer channels OpenVINO does not keep the channels of a voxel together, and transpositions would move bytes.
 _TOGETHER_CHANNELS = 8
 
 
 def narrow_before_upsampling(model: Any) -> None:
     """Move 1×1×1 convolutions, with their bias, from behind an upsampling to before it.
 
-    The weights of an interpolation add up to 1 at each voxel, so the two commute. The convolution then works on an
-    eighth of the voxels, and what is interpolated has no more channels than before.
+    The weights of an interpolation add up to 1 at each voxel, so the two commute. The convolution then computes an
+    eighth of the voxels, and the upsampling has no more channels than before.
     """
     for node in model.get_ordered_ops():
         up = node.input_value(0).get_node() if node.get_type_name() == "Convolution" else None
@@ -49,11 +49,12 @@ def narrow_before_upsampling(model: Any) -> None:
 
 
 def join_by_planes(model: Any) -> None:
-    """Let a convolution read what a Concat joins plane after plane, not channel after channel.
+    """Join the inputs of a Concat by planes, not by channels, where a convolution reads the result.
 
-    OpenVINO joins channels by a copy for each voxel of each part. Here plane d of the first part is followed by plane
-    d of the second, which is a copy for each plane, and the convolution steps over as many planes at a time as there
-    are parts: the same products, added up. Scales, shifts and activations between the two go to each part.
+    OpenVINO joins channels by one copy for each voxel of each input. Here plane d of the first input is followed by
+    plane d of the second, which takes one copy for each plane. The stride of the convolution along planes becomes the
+    number of inputs, and its products are the same. Scales, shifts and activations between Concat and convolution move
+    to each input.
     """
     for node in model.get_ordered_ops():
         if not _joins_large_parts(node):
@@ -94,12 +95,12 @@ def join_by_planes(model: Any) -> None:
 
 
 def upsample_rows_first(model: Any) -> None:
-    """Upsample large tensors along rows, then along the other axes with whole rows for channels.
+    """Upsample large tensors along rows first, then along the other axes with whole rows as channels.
 
-    Trilinear interpolation is separable. OpenVINO's kernel is called once for each output position, with all of its
-    channels: a call for a row in place of one for a voxel. The transpositions between are changes of name: where
-    channels lie together in memory, the row of a tensor is its last axis already. An activation behind it goes before
-    the last of them: what reads a transposition computes with channels apart.
+    Trilinear interpolation is separable. OpenVINO's kernel is called once for each output position with all channels,
+    so there is one call for each row in place of one for each voxel. The transpositions between move no bytes, because
+    the channels of a voxel lie together in memory. An activation behind the upsampling moves before the last
+    transposition, because a node that reads a transposition computes with channels apart.
     """
     for node in model.get_ordered_ops():
         if not _goes_by_rows(node):
@@ -124,7 +125,7 @@ def upsample_rows_first(model: Any) -> None:
 
 
 def _joins_large_parts(node: Any) -> bool:
-    """Whether it is a Concat of parts of as many channels each, large enough to copy them in another way."""
+    """True for a large Concat whose inputs have one number of channels."""
     if (
         node.get_type_name() != "Concat"
         or len(node.output(0).shape) != 5
@@ -136,7 +137,7 @@ def _joins_large_parts(node: Any) -> bool:
 
 
 def _links_to_convolution(node: Any) -> list[Any]:
-    """Nodes between a Concat and the one convolution that reads it, and that convolution; nothing if it is not so."""
+    """Nodes from a Concat to the one convolution that reads it, the convolution last; empty if there is none."""
     width, links = node.output(0).shape[1], []
     while len(_readers(node)) == 1:
         (node,) = _readers(node)
@@ -150,12 +151,12 @@ def _links_to_convolution(node: Any) -> list[Any]:
     return []
 
 
-#: What may lie between a Concat and a convolution, with a constant at its second port if it has one.
+#: Nodes that may lie between a Concat and a convolution. Their second input, if any, is a constant.
 _LINKS = {"Multiply": opset.multiply, "Add": opset.add, "PRelu": opset.prelu, "Relu": opset.relu}
 
 
 def _is_link(node: Any, channels: int) -> bool:
-    """Whether it does to each channel what one constant says, or a constant for each channel."""
+    """True for a node whose constant is one value, or one value for each channel."""
     kind = node.get_type_name()
     if kind not in _LINKS or kind == "Relu":
         return kind == "Relu"
@@ -167,18 +168,21 @@ def _is_link(node: Any, channels: int) -> bool:
 
 
 def _is_by_channel(node: Any, channels: int) -> bool:
-    """Whether what is at its second port has a value for each channel of (1, C, D, H, W)."""
+    """True if the second input has one value for each channel of (1, C, D, H, W)."""
     return list(node.input_value(1).shape)[-4:] == [channels, 1, 1, 1] and prod(node.input_value(1).shape) == channels
 
 
 def _is_activation(node: Any) -> bool:
-    """Whether it does the same to each channel, and is no scale or shift."""
+    """True for an activation that is the same for all channels."""
     kind = node.get_type_name()
     return bool(kind == "Relu" or (kind == "PRelu" and prod(node.input_value(1).shape) == 1))
 
 
 def _takes(part: Any, links: list[Any]) -> bool:
-    """Whether a part can be given the links at no cost: an upsampling by rows has its channels in many places."""
+    """True if the links can move to an input of the Concat at no cost.
+
+    The channels of an upsampling by rows do not lie together, so links by channel cannot follow it.
+    """
     if not _goes_by_rows(part):
         return True
     while links and links[0].get_type_name() in ("Multiply", "Add"):
@@ -187,7 +191,7 @@ def _takes(part: Any, links: list[Any]) -> bool:
 
 
 def _part(link: Any, channels: slice) -> list[Any]:
-    """The constant of a link, if it has one, for some of the channels."""
+    """Constant of a link for some of the channels; empty if it has none."""
     if link.get_input_size() == 1:
         return []
     values = link.input_value(1).get_node().data
@@ -197,7 +201,7 @@ def _part(link: Any, channels: slice) -> list[Any]:
 
 
 def _linked(source: Any, links: list[tuple[Any, list[Any]]]) -> Any:
-    """What some links with these constants make of a tensor; scales and shifts go before an upsampling."""
+    """Output of links with these constants. Scales and shifts move before an upsampling."""
     up = source.get_node()
     early = 0
     if _upsamples(up) and len(_readers(up)) == 1:
@@ -211,7 +215,7 @@ def _linked(source: Any, links: list[tuple[Any, list[Any]]]) -> Any:
 
 
 def _upsamples(node: Any) -> bool:
-    """Whether it is an interpolation to more voxels, channels left alone, whose weights add up to 1."""
+    """True for an interpolation to more voxels that leaves channels alone and whose weights add up to 1."""
     if node.get_type_name() != "Interpolate" or len(node.output(0).shape) != 5:
         return False
     attributes = node.get_attributes()
@@ -219,13 +223,13 @@ def _upsamples(node: Any) -> bool:
         return False
     targets = _targets(node)
     if not targets or (attributes["shape_calculation_mode"] == "sizes" and min(targets) < 2):
-        return False  # it may name a number of channels, as ONNX does, which would then be another one
+        return False  # ONNX also names the number of channels, which a rewrite would change
     before, after = node.input_value(0).shape, node.output(0).shape
     return list(before)[:2] == list(after)[:2] and prod(after) > prod(before)
 
 
 def _is_trilinear(node: Any) -> bool:
-    """Whether it is an interpolation of all three axes that can be taken apart."""
+    """True for a linear upsampling along all three axes."""
     if not _upsamples(node) or node.get_attributes()["mode"] != "linear_onnx":
         return False
     before, after = node.input_value(0).shape, node.output(0).shape
@@ -233,13 +237,13 @@ def _is_trilinear(node: Any) -> bool:
 
 
 def _goes_by_rows(node: Any) -> bool:
-    """Whether it is an upsampling that gains from being taken apart."""
+    """True for an upsampling that is faster along rows first."""
     shape = list(node.output(0).shape) if _is_trilinear(node) else []
     return bool(shape) and shape[1] >= _TOGETHER_CHANNELS and prod(shape) >= _WORTH_VALUES
 
 
 def _targets(node: Any) -> dict[int, Any]:
-    """Scale or size of each axis that it interpolates; nothing if that is not constant."""
+    """Scale or size of each interpolated axis; empty if they are not constant."""
     values = [node.input_value(port).get_node() for port in range(1, node.get_input_size())]
     if node.get_type_info().version_id != "opset11" or any(v.get_type_name() != "Constant" for v in values):
         return {}
@@ -248,7 +252,7 @@ def _targets(node: Any) -> dict[int, Any]:
 
 
 def _resized(node: Any, source: Any, axes: tuple[int, ...]) -> Any:
-    """What `node` does to some of its axes, done to those of `source`."""
+    """Interpolate some of the axes of `source` as `node` does."""
     attributes, targets = node.get_attributes(), _targets(node)
     return opset.interpolate(
         source,
@@ -262,7 +266,7 @@ def _resized(node: Any, source: Any, axes: tuple[int, ...]) -> Any:
 
 
 def _is_pointwise(node: Any) -> bool:
-    """Whether it is a convolution of single voxels that widens nothing, by constant weights."""
+    """True for a 1×1×1 convolution with constant weights and no more output channels than input channels."""
     weights, attributes = node.input_value(1), node.get_attributes()
     return (
         weights.get_node().get_type_name() == "Constant"

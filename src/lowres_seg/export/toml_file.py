@@ -1,4 +1,4 @@
-"""TOML files. On Python 3.10 they need the extra that brings tomli."""
+"""TOML files of recipes and plans. On Python 3.10 they need tomli, which the extra `export` installs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lowres_seg.errors import LowresSegError
 
 
 def read(path: Path, error: type[LowresSegError]) -> dict[str, Any]:
-    """Content of a TOML file.
+    """Read a TOML file.
 
     Raises
     ------
     LowresSegError
-        As `error`, if it cannot be read or is no TOML.
+        As `error`, if the file cannot be read or is not TOML.
     """
-    # Not at the top: whoever reads no TOML needs no tomli.
+    # Imported here, because other commands need no tomli.
     if sys.version_info >= (3, 11):
         import tomllib
     else:

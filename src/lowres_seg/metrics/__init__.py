@@ -1,6 +1,6 @@
 """How well two masks agree: Dice, and HD95 under the definitions that papers use.
 
-`agreement` has the measures and their definitions. `distances` finds nearest points of two surfaces.
+`agreement` has the measures and their definitions. `distances` finds the nearest points of two surfaces.
 `surface_area` has the area of a surface at each corner of the voxels.
 """
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BRATS_EMPTY_MM,
         DEFINITIONS,
         Definition,
+        Score,
         dice,
         empty_policy,
         hd95_mm,
@@ -24,6 +25,7 @@ __all__ = [
     "BRATS_EMPTY_MM",
     "DEFINITIONS",
     "Definition",
+    "Score",
     "dice",
     "empty_policy",
     "hd95_mm",
@@ -31,16 +33,4 @@ __all__ = [
     "score",
 ]
 
-__getattr__, __dir__ = on_demand(
-    __name__,
-    {
-        "BRATS_EMPTY_MM": "agreement",
-        "DEFINITIONS": "agreement",
-        "Definition": "agreement",
-        "dice": "agreement",
-        "empty_policy": "agreement",
-        "hd95_mm": "agreement",
-        "hd95s_mm": "agreement",
-        "score": "agreement",
-    },
-)
+__getattr__, __dir__ = on_demand(__name__, dict.fromkeys(__all__, "agreement"))

@@ -1,28 +1,29 @@
 """How well two masks agree.
 
 **Dice** is 2·|A∩B| / (|A| + |B|). **HD95** is a 95th percentile of the distances from the surface of each mask to the
-surface of the other, in millimetres. Papers and packages mean different things by it; each has a name here:
+surface of the other, in millimetres. Papers and packages define it differently. Each definition has a name here:
 
 =====================  ===============================================================================================
-``max-directed``       the larger of the two directed 95th percentiles, over surface voxels: the default. MONAI's too.
+``max-directed``       the larger of the two directed 95th percentiles, over surface voxels: the default, and MONAI's
 ``monai``              the same
 ``medpy``              the 95th percentile of both directions pooled, over surface voxels
 ``surface-distance``   the larger of the two directed 95th percentiles, weighted by area, over corners of voxels
 ``brats``              ``surface-distance``, with the challenge's number for an empty mask (by case, not by lesion)
 =====================  ===============================================================================================
 
-A surface voxel is a voxel of the mask with at least one of its six face neighbours outside of it; what lies beyond the
-image is outside. Percentiles interpolate linearly, but for ``surface-distance``, which takes the first distance at
-which 95% of the area is reached.
+A surface voxel is a voxel of the mask with at least one of its six face neighbours outside of the mask; voxels beyond
+the image count as outside. Percentiles interpolate linearly, except for ``surface-distance``, which takes the first
+distance at which 95% of the area is reached.
 
-Empty masks: both empty give Dice 1 and 0 mm; one empty gives Dice 0 and the diagonal of the image, or, for ``brats``,
-374 mm. MedPy raises an error there, and MONAI and surface-distance give NaN or infinity, which falls out of a mean.
+Empty masks: two empty masks give Dice 1 and 0 mm. One empty mask gives Dice 0 and the diagonal of the image, or for
+``brats`` 374 mm. In this case MedPy raises an error, and MONAI and surface-distance give NaN or infinity, which leaves
+a mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,19 @@ from lowres_seg.metrics.surface_area import areas_mm2, codes
 Spacing = tuple[float, float, float]
 Definition = Literal["max-directed", "monai", "medpy", "surface-distance", "brats"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
-#: What BraTS 2023 counts for a region that is there in one mask alone (github.com/rachitsaluja/BraTS-2023-Metrics).
+#: HD95 in BraTS 2023 of a region that only one mask has (github.com/rachitsaluja/BraTS-2023-Metrics).
 BRATS_EMPTY_MM = 374.0
 
 
+class Score(NamedTuple):
+    """Agreement of one region of two label maps."""
+
+    dice: float
+    hd95_mm: float
+
+
 def empty_policy(definition: Definition) -> str:
-    """What empty masks count for, in words: it is written beside every result."""
+    """Scores of empty masks, in words. They are written beside every result."""
     other = f"{BRATS_EMPTY_MM:g} mm" if definition == "brats" else "the diagonal of the image"
     return f"both empty: Dice 1 and 0 mm; one empty: Dice 0 and {other}"
 
@@ -55,10 +63,17 @@ def dice(a: NDArray[Any], b: NDArray[Any]) -> float:
     ------
     InputError
         If the shapes differ.
+
+    Examples
+    --------
+    >>> a, b = np.zeros((2, 4, 4, 4), bool)
+    >>> a[0], b[0, :2] = True, True
+    >>> round(dice(a, b), 3)
+    0.667
     """
     a, b = _checked(a, b)
     total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 1.0 if total == 0 else 2.0 * np.count_nonzero(a & b) / total
+    return 1.0 if total == 0 else float(2.0 * np.count_nonzero(a & b) / total)
 
 
 def hd95_mm(
@@ -72,7 +87,7 @@ def hd95_mm(
     spacing_mm : tuple of 3 float
         Distance between neighbouring voxels along each axis.
     definition : str
-        One of `DEFINITIONS`; see the module.
+        One of `DEFINITIONS`; the module describes them.
     threads : int
         For the distance transform.
 
@@ -80,6 +95,13 @@ def hd95_mm(
     ------
     InputError
         If the shapes differ, or there is no such definition.
+
+    Examples
+    --------
+    >>> a, b = np.zeros((2, 8, 8, 8), bool)
+    >>> a[2:5, 2:5, 2:5], b[2:5, 2:5, 4:7] = True, True
+    >>> hd95_mm(a, b, (1.0, 1.0, 2.0))
+    4.0
     """
     return hd95s_mm(a, b, spacing_mm, (definition,), threads=threads)[definition]
 
@@ -92,7 +114,7 @@ def hd95s_mm(
     *,
     threads: int = 1,
 ) -> dict[Definition, float]:
-    """HD95 of two masks under several definitions, which share their distances.
+    """HD95 of two masks under several definitions. Distances are computed once.
 
     Parameters and errors are those of `hd95_mm`.
     """
@@ -104,7 +126,7 @@ def hd95s_mm(
         one = a.any() or b.any()
         diagonal = float(np.sqrt(sum((n * s) ** 2 for n, s in zip(a.shape, spacing_mm, strict=True))))
         return {d: (BRATS_EMPTY_MM if d == "brats" else diagonal) if one else 0.0 for d in definitions}
-    # Both surfaces lie in the joint box, so distances between them need nothing beyond it.
+    # Both surfaces lie in the joint box, so distances between them need no voxel beyond it.
     box = _box(a | b)
     a, b = np.ascontiguousarray(a[box]), np.ascontiguousarray(b[box])
     found: dict[Definition, float] = {}
@@ -128,11 +150,21 @@ def score(
     definition: Definition = "max-directed",
     *,
     threads: int = 1,
-) -> dict[str, tuple[float, float]]:
-    """Dice and HD95 of each region, of which all label values are named."""
+) -> dict[str, Score]:
+    """Dice and HD95 of each region of two label maps.
+
+    Parameters
+    ----------
+    found, truth : (I, J, K) ndarray of uint8
+    regions : mapping of str to sequence of int
+        Label values of each region, by name.
+    spacing_mm, definition, threads
+        As for `hd95_mm`.
+    """
     pairs = {name: (np.isin(found, values), np.isin(truth, values)) for name, values in regions.items()}
     return {
-        name: (dice(a, b), hd95_mm(a, b, spacing_mm, definition, threads=threads)) for name, (a, b) in pairs.items()
+        name: Score(dice(a, b), hd95_mm(a, b, spacing_mm, definition, threads=threads))
+        for name, (a, b) in pairs.items()
     }
 
 
@@ -143,7 +175,7 @@ def _checked(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArr
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    # Axis by axis and each time smaller, the one along which memory is laid out last.
+    # Axis by axis, each time in a smaller box; the axis with the smallest stride comes last.
     box = [slice(None)] * 3
     for axis in sorted(range(3), key=lambda axis: -mask.strides[axis]):
         used = np.flatnonzero(mask[tuple(box)].any(axis=tuple(other for other in range(3) if other != axis)))
@@ -163,7 +195,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _by_area(a: NDArray[np.uint8], b: NDArray[np.uint8], spacing_mm: Spacing, threads: int) -> float:
-    """HD95 over the corners where two masks have their surface, weighted by its area."""
+    """HD95 over the corners of voxels on the surfaces of two masks, weighted by area."""
     on_a, on_b = ((corners != 0) & (corners != 255) for corners in (a, b))
     areas = areas_mm2((float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])))
     on = (areas[a[on_a]], areas[b[on_b]])
@@ -172,7 +204,7 @@ def _by_area(a: NDArray[np.uint8], b: NDArray[np.uint8], spacing_mm: Spacing, th
 
 
 def _reached(distances: NDArray[Any], areas: NDArray[np.float64]) -> float:
-    """Smallest of the distances within which 95% of the area lies."""
+    """Smallest distance within which 95% of the area lies."""
     order = np.lexsort((areas, distances))
     share = np.cumsum(areas[order])
     at = int(np.searchsorted(share / share[-1], 0.95))

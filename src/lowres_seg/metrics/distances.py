@@ -1,9 +1,9 @@
-"""Distances between two sets of voxels, as far as a percentile needs them.
+"""Distances between two sets of voxels, as far as a 95th percentile needs them.
 
 A 95th percentile needs the nearer 95% of the distances, and masks that are worth comparing lie close together. So the
 neighbourhood of every point is searched from near to far, and the search ends when enough points have found their
-nearest. Where they lie far apart, whatever is cheaper takes over: every pair of points, or a distance transform. This
-is the home of edt.
+nearest point. Where the sets lie far apart, the cheaper of two other ways takes over: every pair of points, or a
+distance transform. This is the home of edt.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 Spacing = tuple[float, float, float]
 Mask = NDArray[np.bool_]
-#: How far the search goes at most, in voxels along the finest axis.
+#: Largest distance of the search, in voxels of the finest axis.
 REACH = 12
-#: Seconds that a step takes, that it takes for each point, that each pair of points takes, and that a transform takes
-#: for each voxel: only their ratios matter, to leave the search when it has cost half of what the others would.
+#: Nominal seconds of one step, of a step for each point, of a pair of points, and of a transform for each voxel. Only
+#: their ratios matter: the search is left when it has cost half of the cheaper other way.
 _STEP_S, _POINT_S, _PAIR_S, _VOXEL_S = 6e-6, 3e-9, 4e-9, 4e-8
-#: Pairs that are looked at together.
+#: Number of pairs of points in one matrix product.
 _BLOCK = 1 << 22
 
 
 class _Search:
-    """Points that look for their nearest in a target."""
+    """Points that search for their nearest point in a target."""
 
     def __init__(self, points: Mask, target: Mask, pad: tuple[int, int, int], weights: NDArray[Any] | None) -> None:
         around = [(n, n) for n in pad]
@@ -40,7 +40,7 @@ class _Search:
         self.reached = 0.0
 
     def step(self, delta: int, distance: float) -> None:
-        """Look one offset further."""
+        """Search at one more offset, whose length is `distance`."""
         hit = self.target[self.left + delta]
         if hit.any():
             places = self.place[hit]
@@ -49,7 +49,7 @@ class _Search:
             self.left, self.place = self.left[~hit], self.place[~hit]
 
     def finish(self, points: NDArray[np.float64], others: NDArray[np.float64]) -> None:
-        """Find the nearest of those that are left among all the others, whose places are in mm."""
+        """Find the nearest of all `others` for each point that is left. Both are (n, 3) arrays of positions in mm."""
         square = (others**2).sum(axis=1)
         rows = max(1, _BLOCK // len(others))
         for start in range(0, len(self.place), rows):
@@ -58,7 +58,7 @@ class _Search:
             self.found[place] = np.sqrt(((points[place] - others[nearest]) ** 2).sum(axis=1))
 
     def enough(self) -> bool:
-        """Whether the 95th percentile lies among what is found, and the next value too if it interpolates."""
+        """Tell whether the distances found include the 95th percentile, and the next value, if it interpolates."""
         if self.weights is None:
             return self.reached >= min(self.total, 0.95 * (self.total - 1) + 2)
         return self.reached >= self.total * (0.95 + 1e-9) or not len(self.left)
@@ -72,7 +72,7 @@ def directed(
     *,
     threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance of each point of `a` to the nearest of `b`, and the other way round.
+    """Distance of each point of `a` to the nearest point of `b`, and of each point of `b` to the nearest of `a`.
 
     Parameters
     ----------
@@ -80,15 +80,14 @@ def directed(
         Neither may be empty.
     spacing_mm : tuple of 3 float
     weights : pair of ndarray, optional
-        Of the points of each, in the order of the array; by these the 95% are counted.
+        Weight of each point of `a` and of `b`, in the order of the array. The 95% are then 95% of the weight.
     threads : int
         For the distance transform.
 
     Returns
     -------
     pair of ndarray
-        In mm and in the order of the array. The nearest 95% at least are there, of each and so of both; any that is
-        further away than these may be infinite.
+        In mm, in the order of the array. At least the nearest 95% of each are exact. Larger ones may be infinite.
     """
     spacing = (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2]))
     steps, distances, pad = _offsets(spacing)
@@ -101,7 +100,7 @@ def directed(
     transforms = 2 * a.size * _VOXEL_S
     budget = min(transforms, 2 * searches[0].found.size * searches[1].found.size * _PAIR_S) / 2
     for place, (delta, distance) in enumerate(zip(deltas.tolist(), distances.tolist(), strict=True)):
-        # Only whole shells count: all that is not found then lies further away than all that is.
+        # The search ends after a whole shell: every point that has found none is then further away than the others.
         if place and distance != distances[place - 1] and all(search.enough() for search in searches):
             return searches[0].found, searches[1].found
         for search in searches:
@@ -121,7 +120,7 @@ def directed(
 
 @lru_cache(maxsize=32)
 def _offsets(spacing: Spacing) -> tuple[NDArray[np.int64], NDArray[np.float64], tuple[int, int, int]]:
-    """Steps from a voxel to those around it, near to far; how far they are; how far they go along each axis."""
+    """Offsets from a voxel to those around it, near to far; their lengths in mm; and the largest along each axis."""
     reach_mm = REACH * min(spacing)
     most = [int(reach_mm / s) for s in spacing]
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,11 +1,11 @@
 """Area of the surface between eight neighbouring voxels, as DeepMind's surface-distance measures it.
 
-A corner at which eight voxels meet is described by which of them belong to the mask: a code of eight bits, the first
-voxel (lower along every axis) the highest bit. Marching cubes lays triangles between them; surface-distance fixes
-which ones. What the table holds of them are the components of their normals, whose lengths are areas.
+A corner at which eight voxels meet has a code of eight bits: which of the voxels belong to the mask. The first voxel,
+lower along every axis, is the highest bit. Marching cubes lays triangles between the voxels, and surface-distance fixes
+which ones. The table holds the components of their normals. The length of a normal is the area of its triangle.
 
 Source: Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and neck anatomy for
-radiotherapy, 2018, and the package surface-distance (Apache-2.0), whose figures these are.
+radiotherapy, 2018. The figures are those of the package surface-distance (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def areas_mm2(spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
 
 
 def codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Code of every corner of a mask; what lies beyond the image is outside of it.
+    """Code of every corner of a mask. Voxels beyond the image are outside of the mask.
 
     Parameters
     ----------

@@ -1,114 +1,174 @@
-"""Candidates: a bundle's networks in another precision, ready to segment."""
+"""A candidate: a change of precision, applied to the networks of a bundle.
+
+One module and one entry of a table for each precision.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import host
-from lowres_seg.bundle.bundle import Bundle
-from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.bundle import Bundle, NetworkFiles
+from lowres_seg.bundle.manifest import Network
+from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import QuantizationError
-from lowres_seg.quantize import int8
-from lowres_seg.quantize.int8 import Preset
-from lowres_seg.runtime.segmenter import Segmenter, compile_networks
+from lowres_seg.extras import require
+from lowres_seg.quantize.layer import LayerId, Reverted
+from lowres_seg.quantize.search import Ranked
+from lowres_seg.quantize.settings import Precision, Settings
+from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes.volume import Volume
 
 Array = NDArray[np.float32]
-Scan = Mapping[str, Volume]
-#: What a network is calibrated on at the most: more change ranges little and cost memory and time.
+Inputs = Mapping[str, Sequence[Array]]
+#: Module of each change of precision, and the extra that it needs. Each module has a function `candidate`.
+CANDIDATES: dict[Precision, tuple[str, str | None]] = {
+    "int8": ("int8_candidate", "quantize"),
+    "bf16": ("bf16_candidate", None),
+}
+#: Largest number of inputs that a network is calibrated on. More change ranges little, and cost memory and time.
 MAX_INPUTS = 8
 
 
-class Int8:
-    """Every network in INT8, apart from the layers that are reverted.
+@dataclass(frozen=True)
+class WrittenNetworks:
+    """Networks of a candidate that were written to a folder.
+
+    Attributes
+    ----------
+    pipeline : Pipeline
+        What runs them.
+    networks : dict of str to Network
+        Their entries in a manifest; paths are relative to the folder.
+    """
+
+    pipeline: Pipeline
+    networks: dict[str, Network]
+
+    def files(self, folder: Path) -> dict[str, NetworkFiles]:
+        """Files of each network, by name."""
+        return {name: NetworkFiles(folder / n.xml, folder / n.bin) for name, n in self.networks.items()}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """Precision of one layer without reverting, for the report.
+
+    Attributes
+    ----------
+    layer : LayerId
+    type : str
+    precision : str
+    why : str
+        Reason of a layer that is not changed; empty for one that is.
+    """
+
+    layer: LayerId
+    type: str
+    precision: str
+    why: str = ""
+
+
+class Candidate(Protocol):
+    """A change of precision of one bundle.
+
+    Attributes
+    ----------
+    reference_bound : pair of float
+        Bounds of the reference case: of a score, and of the share of voxels with another label.
+    """
+
+    reference_bound: tuple[float, float]
+
+    def needed_bytes(self) -> int:
+        """Least memory that making it takes."""
+        ...
+
+    def write(self, folder: Path, reverted: Reverted) -> WrittenNetworks:
+        """Write the networks below `folder`, with some layers in their old precision."""
+        ...
+
+    def stages(self) -> list[Reverted]:
+        """Layers of each stage, the stage whose layers save least first; empty if there are not several stages."""
+        ...
+
+    def rank(self) -> list[Ranked]:
+        """Rank every layer by the harm that it does; empty if no layer can be reverted."""
+        ...
+
+    def loss(self, reverted: Sequence[LayerId]) -> float:
+        """Share of the foreground of windows that disagrees with fp32."""
+        ...
+
+    def layers(self) -> list[LayerReport]:
+        """Precision of every layer, for the report."""
+        ...
+
+    def tools(self) -> dict[str, str]:
+        """Versions of the tools that make it."""
+        ...
+
+
+def candidate(
+    bundle: Bundle,
+    settings: Settings,
+    inputs: Callable[[], Inputs],
+    *,
+    threads: int,
+    max_ram_bytes: int,
+    notify: Callable[[str], None],
+) -> Candidate:
+    """Make the candidate of some settings.
 
     Parameters
     ----------
     bundle : Bundle
         In fp32.
-    inputs : mapping of str to sequence of (1, C, D, H, W) ndarray
-        What the runtime feeds each network for the calibration scans.
-    preset, max_ram_bytes
-        As for `int8.quantize_network`.
+    settings : Settings
+    inputs : callable
+        Gives the inputs of each network for the calibration scans.
+    threads : int
+    max_ram_bytes : int
+        Bound on the memory of the process while statistics are gathered.
+    notify : callable
+
+    Raises
+    ------
+    MissingExtraError, QuantizationError
+        If a package that makes it is missing, or has another version than it needs.
     """
-
-    def __init__(
-        self, bundle: Bundle, inputs: Mapping[str, Sequence[Array]], preset: Preset, max_ram_bytes: int
-    ) -> None:
-        self._bundle = bundle
-        self._inputs = inputs
-        self._preset: Preset = preset
-        self._max_ram_bytes = max_ram_bytes
-        self._models: dict[str, dict[tuple[str, ...], Any]] = {}
-
-    def model(self, network: str, reverted: Sequence[str] = ()) -> Any:
-        """One network; plain INT8 and the last candidate of each are kept."""
-        names = tuple(sorted(reverted))
-        kept = self._models.setdefault(network, {})
-        if names not in kept:
-            for other in [other for other in kept if other]:
-                del kept[other]
-            kept[names] = int8.quantize_network(
-                self._bundle.file(self._bundle.network(network).xml),
-                self._inputs[network],
-                preset=self._preset,
-                reverted=names,
-                max_ram_bytes=self._max_ram_bytes,
-            )
-        return kept[names]
-
-    def write(self, folder: Path, reverted: Sequence[str]) -> Manifest:
-        """Write the networks below `folder`; return a manifest to run them with."""
-        (folder / "networks").mkdir(parents=True, exist_ok=True)
-        old = self._bundle.manifest
-        for name, network in old.networks.items():
-            model = self.model(name, [r.partition("/")[2] for r in reverted if r.partition("/")[0] == name])
-            int8.save(model, folder / network.xml)
-        networks = {
-            name: network.model_copy(update={"precision": "int8", "onnx": None})
-            for name, network in old.networks.items()
-        }
-        return old.model_copy(update={"networks": networks})
+    name, extra = CANDIDATES[settings.precision]
+    if extra is not None:
+        require(extra)
+    module: Any = import_module(f"lowres_seg.quantize.{name}")
+    made: Candidate = module.candidate(
+        bundle, settings, inputs, threads=threads, max_ram_bytes=max_ram_bytes, notify=notify
+    )
+    return made
 
 
-def in_bf16(bundle: Bundle, folder: Path) -> Manifest:
-    """Write a bundle's networks below `folder` unchanged; the manifest says that they are computed in bf16."""
-    for network in bundle.manifest.networks.values():
-        for name in (network.xml, network.bin):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(bundle.file(name).read_bytes())
-    stages = tuple(s.model_copy(update={"inference_precision": "bf16"}) for s in bundle.manifest.stages)
-    networks = {n: network.model_copy(update={"onnx": None}) for n, network in bundle.manifest.networks.items()}
-    return bundle.manifest.model_copy(update={"stages": stages, "networks": networks})
+def prepared_inputs(
+    bundle: Bundle, segmenter: Segmenter, scans: Sequence[Mapping[str, Volume]]
+) -> dict[str, list[Array]]:
+    """Inputs (1, C, D, H, W) that the runtime gives each network for some scans; of many windows an even choice.
 
-
-def segmenter(manifest: Manifest, folder: Path, *, lean: bool = True) -> Segmenter:
-    """The runtime on networks in `folder`."""
-    threads = host.inspect().threads
-    return Segmenter(manifest, compile_networks(manifest, folder, threads=threads, lean=lean), threads=threads)
-
-
-def prepared_inputs(bundle: Bundle, scans: Sequence[Scan]) -> dict[str, list[Array]]:
-    """What the runtime feeds each network for some scans; of many windows, some from all over.
-
-    The one with most contrast comes first.
+    The input with the largest standard deviation comes first.
 
     Raises
     ------
     QuantizationError
-        If a network sees nothing of them.
+        If a network gets no input.
     """
     manifest = bundle.manifest
     collected: dict[str, list[Array]] = {name: [] for name in manifest.networks}
-    runtime = segmenter(manifest, bundle.path)
     for scan in scans:
-        _, recorders = runtime.recorded(scan, most=max(1, MAX_INPUTS // len(scans)))
+        _, recorders = segmenter.recorded(scan, most=max(1, MAX_INPUTS // len(scans)))
         for stage in manifest.stages:
             for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
                 collected[name] += recorder.inputs

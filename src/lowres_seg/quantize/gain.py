@@ -1,18 +1,17 @@
-"""What a candidate gains, measured, and why it does not gain more."""
+"""Speed of a candidate against fp32, and where its time goes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.quantize import int8
-from lowres_seg.runtime.engine import InferencePrecision, OpenVinoEngine, cpu_capabilities
+from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.runtime.openvino_engine import InferencePrecision, OpenVinoEngine, cpu_capabilities, read_graph
 
 Array = NDArray[np.float32]
 ROUNDS = 5
@@ -20,15 +19,15 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Gain:
-    """Latency of one network, each variant in turn.
+    """Latency of one network in each variant, measured in turn.
 
     Attributes
     ----------
     network : str
     latency_s : dict of str to float
-        Median by variant: ``f32``, ``bf16`` where the CPU has it, ``candidate``.
+        Median by variant: ``f32``, ``bf16`` if the CPU supports it, ``candidate``.
     shares : dict of str to float
-        Share of the candidate's time by what computes it: ``int8``, ``f32``, ``normalisation``, ``reorder``.
+        Share of the candidate's time by kind of kernel: ``int8``, ``f32``, ``normalisation``, ``reorder``.
     """
 
     network: str
@@ -37,22 +36,24 @@ class Gain:
 
     @property
     def faster(self) -> bool:
-        """Whether the candidate is faster than fp32 computed in f32."""
+        """True if the candidate is faster than fp32 computed in f32."""
         return self.latency_s["candidate"] < self.latency_s["f32"]
 
     def lines(self) -> list[str]:
-        """For a person to read."""
+        """Two lines of text: latencies with speed-ups, and where the time goes."""
         c = self.latency_s["candidate"]
         times = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in self.latency_s.items())
-        ratios = ", ".join(f"{s / c:.2f} times {name}" for name, s in self.latency_s.items() if name != "candidate")
-        shares = ", ".join(f"{100 * share:.0f}% {what}" for what, share in self.shares.items())
+        ratios = ", ".join(f"{s / c:.2f}× {name}" for name, s in self.latency_s.items() if name != "candidate")
+        shares = ", ".join(f"{100 * share:.0f}% {kind}" for kind, share in self.shares.items())
         verdict = "" if self.faster else "; not faster than f32"
-        return [f"{self.network}: {times}; as fast as {ratios}{verdict}", f"  where its time goes: {shares}"]
+        return [f"{self.network}: {times}; speed {ratios}{verdict}", f"  share of its time: {shares}"]
 
 
-def measure(name: str, fp32: Path, candidate: Path, precision: InferencePrecision, x: Array, *, threads: int) -> Gain:
-    """Time fp32 in f32, in bf16 where the CPU has it, and the candidate, taking turns on one input."""
-    engines = {"f32": OpenVinoEngine(fp32, threads=threads, inference_precision="f32")}
+def measure(
+    name: str, fp32: NetworkFiles, candidate: NetworkFiles, precision: InferencePrecision, x: Array, *, threads: int
+) -> Gain:
+    """Time fp32 in f32, fp32 in bf16 if the CPU supports it, and the candidate, in turn on one input."""
+    engines = {"f32": OpenVinoEngine(fp32, threads=threads)}
     if "BF16" in cpu_capabilities():
         engines["bf16"] = OpenVinoEngine(fp32, threads=threads, inference_precision="bf16")
     engines["candidate"] = OpenVinoEngine(candidate, threads=threads, inference_precision=precision)
@@ -61,11 +62,11 @@ def measure(name: str, fp32: Path, candidate: Path, precision: InferencePrecisio
         for variant, engine in engines.items():
             start = perf_counter()
             engine.run(x)
-            if turn:  # the first is a warm-up
+            if turn:  # the first round is a warm-up
                 seconds[variant].append(perf_counter() - start)
     del engines
     counting = OpenVinoEngine.of_model(
-        int8.read(candidate), threads=threads, inference_precision=precision, counters=True
+        read_graph(candidate), threads=threads, inference_precision=precision, counters=True
     )
     counting.run(x)
     return Gain(name, {variant: median(values) for variant, values in seconds.items()}, _shares(counting.counters()))
@@ -74,9 +75,9 @@ def measure(name: str, fp32: Path, candidate: Path, precision: InferencePrecisio
 def _shares(counters: Sequence[tuple[str, str, float]]) -> dict[str, float]:
     total = sum(ms for _, _, ms in counters) or 1.0
     shares: dict[str, float] = {}
-    for kind, kernel, ms in counters:
-        what = _kind(kind, kernel)
-        shares[what] = shares.get(what, 0.0) + ms / total
+    for node, kernel, ms in counters:
+        kind = _kind(node, kernel)
+        shares[kind] = shares.get(kind, 0.0) + ms / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 

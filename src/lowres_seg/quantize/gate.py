@@ -1,8 +1,8 @@
-"""The gate: what quantization may cost, in Dice and in HD95, and whether a candidate stays within it.
+"""The gate: what a change of precision may cost in Dice and HD95, and whether a candidate keeps to it.
 
-Both bundles segment every validation case from end to end with the code that the clinic runs. A case is judged
-against its label map; one without is judged against the mask of the fp32 bundle, which then has Dice 1 and HD95 0.
-A case that cannot be judged is an error: none ever leaves a mean.
+Both bundles segment every validation case from end to end, with the code of `predict`. A case is judged against its
+label map. A case without one is judged against the mask of the fp32 bundle, which then has Dice 1 and HD95 0. A case
+that cannot be judged is an error, so that no case ever leaves a mean.
 """
 
 from __future__ import annotations
@@ -34,8 +34,17 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One label of one case, in fp32 and in the candidate."""
+class LabelScore:
+    """Scores of one label, or region, in one case: of fp32 and of the candidate.
+
+    Attributes
+    ----------
+    case, label : str
+    against : {"labels", "fp32"}
+        What both are compared with.
+    dice_fp32, dice : float
+    hd95_mm_fp32, hd95_mm : float
+    """
 
     case: str
     label: str
@@ -47,24 +56,24 @@ class Judged:
 
     @property
     def drop(self) -> float:
-        """Dice lost."""
+        """Drop of Dice."""
         return self.dice_fp32 - self.dice
 
     @property
     def rise_mm(self) -> float:
-        """HD95 gained, in mm."""
+        """Rise of HD95 in mm."""
         return self.hd95_mm - self.hd95_mm_fp32
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Every judged case of a candidate, and what the limits say."""
+    """Scores of a candidate, judged by the limits."""
 
-    rows: tuple[Judged, ...]
+    rows: tuple[LabelScore, ...]
     limits: Limits
 
     def labels(self) -> dict[str, dict[str, float]]:
-        """Mean and worst of each label."""
+        """Mean and worst losses of each label."""
         summary = {}
         for label in dict.fromkeys(row.label for row in self.rows):
             rows = [row for row in self.rows if row.label == label]
@@ -78,10 +87,10 @@ class Verdict:
         return summary
 
     def breaches(self) -> list[str]:
-        """What goes beyond the limits, in words; nothing if the gate is met."""
+        """Limits that are exceeded, in words; none if the gate is met."""
         found = []
         for label, s in self.labels().items():
-            # Each is written so that NaN is a breach.
+            # A comparison with NaN is false, so NaN is a breach.
             if not s["mean_drop"] <= self.limits.max_drop:
                 found.append(f"{label}: mean Dice drops by {s['mean_drop']:.4f}, allowed {self.limits.max_drop:g}")
             if not s["mean_hd95_rise_mm"] <= self.limits.max_hd95_rise_mm:
@@ -95,7 +104,7 @@ class Verdict:
         return found
 
     def overshoot(self) -> float:
-        """Largest loss in units of what is allowed; at most 1 if the gate is met."""
+        """Largest loss divided by its limit; at most 1 if the gate is met."""
         ratios = []
         for s in self.labels().values():
             pairs = [
@@ -106,13 +115,13 @@ class Verdict:
             ratios += [found / max(allowed, 1e-6) for found, allowed in pairs if allowed is not None]
         return max(ratios, default=0.0)
 
-    def lost(self, remaining: Sequence[Mapping[str, Sequence[float]]]) -> bool:
-        """Whether the gate cannot be met any more, whatever the remaining cases give.
+    def is_lost(self, remaining: Sequence[Mapping[str, Sequence[float]]]) -> bool:
+        """Tell whether the gate cannot be met any more, whatever the scores of the remaining cases are.
 
         Parameters
         ----------
         remaining : sequence of dict of str to (Dice, HD95)
-            What fp32 gives for the cases that are not judged yet: a candidate gains 1 minus that Dice at best.
+            Scores of fp32 in the cases that are not judged yet. A candidate gains at most 1 minus that Dice.
         """
         total = len({row.case for row in self.rows}) + len(remaining)
         for label in {row.label for row in self.rows}:
@@ -126,7 +135,7 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether the candidate stays within every limit."""
+        """True if the candidate keeps every limit."""
         return not self.breaches()
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,7 +144,7 @@ class Verdict:
 
 
 def table(verdict: Verdict) -> list[str]:
-    """Lines that a person can read: every case, fp32 against the candidate."""
+    """Lines of a table of every case: fp32, the candidate, and the difference."""
     head = (
         f"{'case':24}{'label':12}{'against':10}{'Dice fp32':>10}{'Dice':>10}{'drop':>10}"
         f"{'HD95 fp32':>11}{'HD95':>9}{'rise':>9}"
@@ -156,9 +165,9 @@ def table(verdict: Verdict) -> list[str]:
 
 def rows(
     case: str, against: str, fp32: Mapping[str, Sequence[float]], candidate: Mapping[str, Sequence[float]]
-) -> list[Judged]:
-    """Put the scores of one case side by side."""
+) -> list[LabelScore]:
+    """Pair the scores (Dice, HD95) of fp32 and of the candidate in one case, label by label."""
     return [
-        Judged(case, label, against, fp32[label][0], candidate[label][0], fp32[label][1], candidate[label][1])
+        LabelScore(case, label, against, fp32[label][0], candidate[label][0], fp32[label][1], candidate[label][1])
         for label in fp32
     ]

@@ -1,7 +1,7 @@
 """One network in INT8: calibrated by NNCF, within a bound of memory. This is the home of NNCF.
 
 Quantization inserts a FakeQuantize before each operator that is to compute in INT8. A **layer** here is such an
-operator; it is **reverted** when it gets its original input and weights back.
+operator. It is **reverted** when it gets its original input and weights back.
 """
 
 from __future__ import annotations
@@ -12,33 +12,54 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.errors import QuantizationError
-from lowres_seg.runtime import engine  # before OpenVINO and NNCF: it keeps their usage events out
+from lowres_seg.errors import QuantizationError, one_line
+from lowres_seg.quantize.settings import Preset
+from lowres_seg.runtime import openvino_engine  # before OpenVINO and NNCF, whose telemetry it keeps out
 
 import nncf  # isort: skip
 import openvino  # isort: skip
-from nncf.common import factory  # isort: skip
-from nncf.common.tensor_statistics.statistic_point import StatisticPointsContainer  # isort: skip
-from nncf.openvino.quantization.backend_parameters import BackendParameters  # isort: skip
-from nncf.openvino.statistics.aggregator import OVStatisticsAggregator  # isort: skip
 from openvino._offline_transformations import compress_quantize_weights_transformation  # isort: skip
 
-Preset = Literal["performance", "mixed"]
 Array = NDArray[np.float32]
-#: Memory of a pass that gathers statistics, in units of the network's largest tensor: what the network itself
-#: takes, and what each point at which statistics are gathered adds. Cautious: see the peak in docs/quantize.md.
+#: The version of NNCF whose private method `_few_points_at_a_time` replaces.
+NNCF_VERSION = "3.4"
+
+
+def check_version(installed: str) -> None:
+    """Check that NNCF is the version that this module was written for.
+
+    Raises
+    ------
+    QuantizationError
+        If it is another one.
+    """
+    if installed.split(".")[:2] != NNCF_VERSION.split("."):
+        raise QuantizationError(
+            f"NNCF {installed} is installed, INT8 needs {NNCF_VERSION}: pip install 'nncf=={NNCF_VERSION}.*'"
+        )
+
+
+check_version(nncf.__version__)
+# Modules that are private to this version.
+from nncf.common import factory  # noqa: E402
+from nncf.common.tensor_statistics.statistic_point import StatisticPointsContainer  # noqa: E402
+from nncf.openvino.quantization.backend_parameters import BackendParameters  # noqa: E402
+from nncf.openvino.statistics.aggregator import OVStatisticsAggregator  # noqa: E402
+
+#: Memory of a pass that gathers statistics, in units of the network's largest tensor: for the network itself, and for
+#: each point at which statistics are gathered. Larger than measured: see the peak in docs/quantize.md.
 _PASS, _POINT = 4.0, 1.4
-#: Norms keep their input in f32. They compute in f32 whatever they read, so INT8 saves them reading time alone, and
-#: it costs more agreement than all of the convolutions (docs/adr/0005-norms-keep-f32.md).
+#: Norms keep their input in f32. They compute in f32 in any case, so INT8 would only save them reading time, and it
+#: costs more agreement than all convolutions (docs/adr/0005-norms-keep-f32.md).
 NORMS = ("MVN", "GroupNormalization")
-#: A leaky activation with at most this slope leaves less below zero than two steps of a signed INT8 range.
+#: Largest negative slope of a leaky activation whose values below zero fit into two steps of a signed INT8 range.
 _SLIGHT = 0.015
-#: Of the process before any network runs.
+#: Memory of the process before any network runs.
 _BASE_BYTES = 700 << 20
 
 
@@ -50,7 +71,8 @@ class Layer:
     ----------
     name, type : str
     saved_ms : float
-        What INT8 saves on it, by a roofline and not by the clock, so that the search is the same on every run.
+        Milliseconds that INT8 saves on it. Estimated by a roofline and not measured, so that the search is the same on
+        every run.
     """
 
     name: str
@@ -58,22 +80,24 @@ class Layer:
     saved_ms: float
 
 
-def needed_bytes(xml: Path) -> int:
+def needed_bytes(model: Any) -> int:
     """Least memory in which the statistics of a network can be gathered."""
-    return _BASE_BYTES + int((_PASS + _POINT) * _largest_tensor(_read(xml)))
+    return _BASE_BYTES + int((_PASS + _POINT) * _largest_tensor(model))
 
 
 def quantize_network(
-    xml: Path, inputs: Sequence[Array], *, preset: Preset, reverted: Sequence[str], max_ram_bytes: int
+    name: str, model: Any, inputs: Sequence[Array], *, preset: Preset, reverted: Sequence[str], max_ram_bytes: int
 ) -> Any:
-    """Quantize a network, all layers but those in `reverted`.
+    """Quantize all layers of a network but those in `reverted`.
 
     Parameters
     ----------
-    xml : pathlib.Path
-        IR in fp32.
+    name : str
+        Of the network, for messages.
+    model : openvino.Model
+        In fp32.
     inputs : sequence of (1, C, D, H, W) ndarray
-        What the runtime feeds it.
+        Inputs that the runtime gives it.
     preset : {"performance", "mixed"}
         NNCF's: symmetric activations, or asymmetric ones.
     reverted : sequence of str
@@ -91,10 +115,10 @@ def quantize_network(
     QuantizationError
         If NNCF fails.
     """
-    model = _read(xml)
     points = max(1, int(((max_ram_bytes - _BASE_BYTES) / _largest_tensor(model) - _PASS) / _POINT))
     parameters = nncf.AdvancedQuantizationParameters(
-        # A bundle travels: on CPUs without VNNI pairs of products saturate at 16 bits unless weights keep to 7.
+        # A bundle runs on other CPUs too. Without VNNI, sums of two products saturate at 16 bits unless weights keep to
+        # 7 bits.
         overflow_fix=nncf.OverflowFix.ENABLE,
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
@@ -111,9 +135,8 @@ def quantize_network(
                 advanced_parameters=parameters,
             )
     except (RuntimeError, ValueError, nncf.InternalError, nncf.ValidationError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise QuantizationError(f"network {xml.stem}: NNCF cannot quantize it ({reason})") from error
-    _spend_codes_above_zero(quantized)
+        raise QuantizationError(f"network {name}: NNCF cannot quantize it ({one_line(error)})") from error
+    _make_slight_leaks_unsigned(quantized)
     return quantized
 
 
@@ -121,11 +144,11 @@ def save(model: Any, xml: Path) -> None:
     """Write a quantized network with its weights in INT8."""
     compressed = model.clone()
     compress_quantize_weights_transformation(compressed)
-    engine.write_ir(compressed, xml)
+    openvino_engine.write_graph(compressed, xml)
 
 
 def layers(model: Any) -> list[Layer]:
-    """Layers of a quantized network, in the order in which they run."""
+    """Layers of a quantized network in the order in which they run."""
     return [
         Layer(node.get_friendly_name(), node.get_type_name(), _saved_ms(node))
         for node in model.get_ordered_ops()
@@ -134,14 +157,14 @@ def layers(model: Any) -> list[Layer]:
 
 
 def norms(model: Any) -> list[str]:
-    """Names of the norms, which are not quantized."""
+    """Names of the norms of a network. They are not quantized."""
     return [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in NORMS]
 
 
 def without(model: Any, names: Sequence[str]) -> Any:
-    """Copy of a quantized network in which the named layers read what their quantizers read.
+    """Copy of a quantized network with the quantizers before the named layers bypassed.
 
-    Cheaper than quantizing again, and nearly the same; good enough to rank layers by.
+    This is cheaper than quantizing again, and nearly the same: good enough to rank layers by.
     """
     copy = model.clone()
     for node in copy.get_ops():
@@ -149,9 +172,10 @@ def without(model: Any, names: Sequence[str]) -> Any:
             for port in _quantized_ports(node):
                 quantizer = node.input_value(port).get_node()
                 node.input(port).replace_source_output(quantizer.input_value(0))
-            # What it reads may have been quantized before it was put together, for it alone.
+            # The input of the layer may have been quantized further up, before a Concat for example, for this layer
+            # alone.
             source = node.input_value(0).get_node()
-            for reader, port in _handed_on(source) if _is_for_one(source) else []:
+            for reader, port in _origins(source) if _has_one_reader(source) else []:
                 quantizer = reader.input_value(port).get_node()
                 if quantizer.get_type_name() == "FakeQuantize":
                     reader.input(port).replace_source_output(quantizer.input_value(0))
@@ -159,13 +183,8 @@ def without(model: Any, names: Sequence[str]) -> Any:
     return copy
 
 
-def read(xml: Path) -> Any:
-    """Network of an IR."""
-    return _read(xml)
-
-
 def reshaped(model: Any, shape: Sequence[int]) -> Any:
-    """Copy of a network for inputs of another shape; None if it cannot be."""
+    """Copy of a network for inputs of another shape; None if it has none."""
     copy = model.clone()
     try:
         copy.reshape(list(shape))
@@ -176,15 +195,11 @@ def reshaped(model: Any, shape: Sequence[int]) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of NNCF and OpenVINO."""
-    return {"nncf": str(nncf.__version__), "openvino": engine.version()}
-
-
-def _read(xml: Path) -> Any:
-    return openvino.Core().read_model(xml)
+    return {"nncf": str(nncf.__version__), "openvino": openvino_engine.version()}
 
 
 def _largest_tensor(model: Any) -> int:
-    """Bytes of the largest activation in f32."""
+    """Bytes of the largest activation of a network in f32."""
     return max(
         4 * int(np.prod(output.shape))
         for node in model.get_ops()
@@ -195,6 +210,7 @@ def _largest_tensor(model: Any) -> int:
 
 
 def _quantized_ports(node: Any) -> list[int]:
+    """Input ports of a node behind a FakeQuantize."""
     if node.get_type_name() in ("FakeQuantize", "Result"):
         return []
     kinds = [node.input_value(port).get_node().get_type_name() for port in range(node.get_input_size())]
@@ -202,7 +218,7 @@ def _quantized_ports(node: Any) -> list[int]:
 
 
 def _data_quantizers(node: Any) -> list[int]:
-    """Ports at which a node reads quantized activations; weights are quantized constants."""
+    """Input ports of a node with quantized activations. Weights are quantized constants."""
     return [
         port
         for port in _quantized_ports(node)
@@ -211,36 +227,36 @@ def _data_quantizers(node: Any) -> list[int]:
 
 
 def _has_quantized_weights(node: Any) -> bool:
-    """Whether a node computes in INT8 though what it reads was quantized further up, before a Concat, say."""
+    """True if a node has quantized weights. Its input may then be quantized further up, before a Concat for example."""
     kind = node.get_type_name()
     return ("Convolution" in kind or kind == "MatMul") and 1 in _quantized_ports(node)
 
 
-def _is_for_one(source: Any) -> bool:
-    """Whether a node hands on what it reads, and all on the way is read by one alone."""
+def _has_one_reader(source: Any) -> bool:
+    """True if one node alone reads what a passing node passes on, and the same holds for the passing nodes above it."""
     readers = [port.get_node().get_type_name() for port in source.output(0).get_target_inputs()]
     if source.get_type_name() not in _PASSING or len(readers) - readers.count("ShapeOf") != 1:
         return False
     above = (source.input_value(port).get_node() for port in _data_ports(source))
-    return all(_is_for_one(node) for node in above if node.get_type_name() in _PASSING)
+    return all(_has_one_reader(node) for node in above if node.get_type_name() in _PASSING)
 
 
-def _handed_on(source: Any) -> list[tuple[Any, int]]:
-    """What a node hands on was put together from: the ports, its own or further up, that read something new."""
+def _origins(source: Any) -> list[tuple[Any, int]]:
+    """Nodes and input ports through which values enter a chain of passing nodes that ends in `source`."""
     found = []
     for port in _data_ports(source):
         above = source.input_value(port).get_node()
-        found += _handed_on(above) if above.get_type_name() in _PASSING else [(source, port)]
+        found += _origins(above) if above.get_type_name() in _PASSING else [(source, port)]
     return found
 
 
 def _data_ports(node: Any) -> range:
-    """Ports at which a node reads what it hands on."""
+    """Input ports whose values a passing node passes on."""
     return range(node.get_input_size() if node.get_type_name() == "Concat" else 1)
 
 
 def _interpolations(model: Any) -> list[str]:
-    """Names of the interpolations that compute, in f32 whatever they read; those that pick the nearest do not."""
+    """Names of the interpolations that are not by nearest. OpenVINO computes them in f32 in any case."""
     return [
         node.get_friendly_name()
         for node in model.get_ops()
@@ -248,25 +264,24 @@ def _interpolations(model: Any) -> list[str]:
     ]
 
 
-def _spend_codes_above_zero(model: Any) -> None:
-    """Give all codes of a slightly leaky activation to what is above zero.
+def _make_slight_leaks_unsigned(model: Any) -> None:
+    """Give activations with a near-zero negative slope an unsigned range.
 
-    A signed range spends half of its codes on the one hundredth of it that the activation leaves below zero, and
-    rounds most of that to zero all the same. Unsigned, steps above zero are half as wide, and convolutions are a few
-    percent faster, as they have no zero point to make up for. A Concat needs one range for all that it joins, so what
-    it reads changes together or stays as it is.
+    A signed range spends half of its codes on values below zero, and rounds most of them to zero. With an unsigned
+    range the steps above zero are half as wide, and convolutions have no zero point to correct, which makes them a few
+    percent faster. The inputs of a Concat need one range, so they change together or not at all.
     """
     slight = {
         node.get_friendly_name(): node
         for node in model.get_ordered_ops()
-        if node.get_type_name() == "FakeQuantize" and _quantizes_slight_leak(node)
+        if node.get_type_name() == "FakeQuantize" and _has_signed_slight_leak(node)
     }
     joins = [
-        [reader.input_value(port).get_node() for reader, port in _handed_on(node)]
+        [reader.input_value(port).get_node() for reader, port in _origins(node)]
         for node in model.get_ordered_ops()
         if node.get_type_name() == "Concat"
     ]
-    for _ in joins:  # one may be read by two, so that what keeps one of them as it is keeps the other
+    for _ in joins:  # two Concats may share an input, so that keeping one of its inputs keeps those of the other
         for sources in joins:
             names = [source.get_friendly_name() for source in sources]
             if not all(name in slight for name in names):
@@ -278,8 +293,8 @@ def _spend_codes_above_zero(model: Any) -> None:
             node.input(port).replace_source_output(zero.output(0))
 
 
-def _quantizes_slight_leak(quantizer: Any) -> bool:
-    """Whether it gives an activation with next to nothing below zero a range that is as wide below as above."""
+def _has_signed_slight_leak(quantizer: Any) -> bool:
+    """True if a PReLU with a near-zero negative slope was given a symmetric (signed) range."""
     activation = quantizer.input_value(0).get_node()
     if activation.get_type_name() != "PRelu":
         return False
@@ -293,25 +308,25 @@ def _quantizes_slight_leak(quantizer: Any) -> bool:
     )
 
 
-#: Nodes that hand on what they read: quantized if that was.
+#: Passing nodes: their output holds values of their input, quantized if the input is.
 _PASSING = ("Concat", "Interpolate", "MaxPool", "Reshape", "Slice", "StridedSlice", "Transpose")
-#: Nominal speed of one core: multiply-accumulates in f32 and INT8, and bytes of memory, each per second.
+#: Nominal speed of one core per second: multiply-accumulates in f32 and in INT8, and bytes of memory.
 _MACS_F32, _MACS_INT8, _BYTES = 30e9, 120e9, 5e9
 
 
 def _saved_ms(node: Any) -> float:
-    """Roofline: work at the speed of each precision, plus its input read in one byte a value and not four."""
+    """Milliseconds saved, by a roofline: faster multiply-accumulates, and an input of one byte a value, not four."""
     read = int(np.prod(node.input_value(0).shape))
-    macs = engine.node_macs(node) if "Convolution" in node.get_type_name() else 0
+    macs = openvino_engine.node_macs(node) if "Convolution" in node.get_type_name() else 0
     return 1000 * (macs * (1 / _MACS_F32 - 1 / _MACS_INT8) + 3 * read / _BYTES)
 
 
 @contextmanager
 def _few_points_at_a_time(points: int) -> Iterator[None]:
-    """Let NNCF gather statistics in several passes.
+    """Make NNCF gather statistics in several passes, each over at most `points` tensors.
 
-    In one pass, OpenVINO keeps every tensor that statistics are taken of until the end: 26 layers of 15 channels
-    at 256³ want 51 GB. Passes over a few points each gather the very same statistics.
+    In one pass OpenVINO keeps every tensor that statistics are taken of until the end: 26 layers of 15 channels at 256³
+    take 51 GB. Several passes gather the same statistics.
     """
 
     def collect(self: Any, model: Any, graph: Any) -> None:
@@ -327,7 +342,7 @@ def _few_points_at_a_time(points: int) -> Iterator[None]:
                 part.add_statistic_point(point)
             layout = self._get_transformation_layout_extra_outputs(part)
             whole = factory.ModelTransformerFactory.create(model).transform(layout)
-            # Only as far as the statistics need: without the network's own result, what lies behind them goes.
+            # Without the network's own result, the nodes behind the statistics are left out.
             ends = [end for end in whole.get_results() if end.get_friendly_name() not in own]
             runner = factory.EngineFactory.create(openvino.Model(ends, whole.get_parameters(), "statistics"))
             for item in self.dataset.get_inference_data():
@@ -344,7 +359,7 @@ def _few_points_at_a_time(points: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's notes and bars off the user's screen; the command that runs this has its own."""
+    """Silence NNCF's messages and progress bars."""
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:

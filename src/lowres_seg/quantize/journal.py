@@ -1,7 +1,7 @@
-"""What a long run has found so far, on disk, so that a killed run can go on.
+"""Results of a long run so far, on disk, so that a killed run can go on.
 
-Every result that took time is written down, under the name of what it is, before it is used. A run that is
-resumed asks the same questions in the same order and finds the answers there, so it ends as the first would have.
+Every result that took time is written under a key before it is used. A resumed run asks for the same keys in the same
+order and finds the results there, so it ends as the first run would have ended.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from lowres_seg.errors import InputError
 
 
 class Journal:
-    """Remembered results of one run.
+    """Results of one run by key.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where it lies; made if missing.
+        Folder of the journal; made if missing.
     parameters : dict
-        Of the run, as plain values: results of other parameters are of no use.
+        Parameters of the run, as plain values. Results of a run with other parameters are of no use.
     resume : bool
-        Go on with what is there; otherwise what is there is dropped.
+        Keep the results that are there. Otherwise they are deleted.
 
     Raises
     ------
     InputError
-        If what is there is of a run with other parameters, or cannot be read.
+        If the journal is of a run with other parameters, or cannot be read.
     """
 
     def __init__(self, folder: Path, parameters: dict[str, Any], *, resume: bool) -> None:
@@ -53,13 +53,13 @@ class Journal:
             self._write("parameters", parameters)
 
     def remember(self, key: str, compute: Callable[[], Any]) -> Any:
-        """Value under `key`: from the journal, or computed, written down, and read back as the journal gives it."""
+        """Value under `key`: from the journal; or computed, written, and read back as the journal gives it."""
         if key not in self._entries:
             self._write(key, compute())
         return self._entries[key]
 
     def knows(self, key: str) -> bool:
-        """Whether there is a value under `key`."""
+        """Tell whether there is a value under `key`."""
         return key in self._entries
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Journal:
             return []
         text = self._file.read_text(encoding="utf-8")
         whole, newline, _ = text.rpartition("\n")
-        # A run that was killed while it wrote leaves half a line; what follows must not be glued to it.
+        # A run that was killed while it wrote leaves half a line. The next line must not follow it.
         if text and not text.endswith("\n"):
             self._file.write_text(whole + newline, encoding="utf-8")
         try:

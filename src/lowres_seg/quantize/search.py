@@ -1,11 +1,12 @@
-"""Accuracy control: which layers must keep their precision, found with few full segmentations.
+"""Accuracy control: find the layers that must keep their precision, with few full segmentations.
 
-Plain INT8 is judged first. If it misses the gate and there are several stages, each is reverted whole in turn: where
-one alone carries the loss, that is found in as many segmentations as there are stages, and no layer of the others is
-touched. Otherwise layers are ranked by what they cost in agreement with fp32 for
-each millisecond that they save, on windows and without segmenting anything. Then ever more of the worst ones are
-reverted, starting with as many as the windows say are needed, until the gate is met; and then fewer, as long as it
-still is.
+1. The candidate without reverted layers is judged.
+2. If it misses the gate and there are several stages, each stage is reverted whole in turn. Where one stage alone
+   carries the loss, this finds it in as many segmentations as there are stages.
+3. Otherwise layers are ranked by the agreement with fp32 that reverting them gives, for each millisecond that their
+   INT8 saves. Ranking runs on windows and segments no scan.
+4. The worst layers are reverted together: as many as the windows predict, then twice as many until the gate is met, and
+   then fewer as long as it still is.
 """
 
 from __future__ import annotations
@@ -15,30 +16,29 @@ from dataclasses import dataclass
 from time import monotonic
 
 from lowres_seg.quantize.gate import Verdict
+from lowres_seg.quantize.layer import LayerId, Reverted
 
-Names = tuple[str, ...]
-Judge = Callable[[Names], Verdict]
+Judge = Callable[[Reverted], Verdict]
 
 
 class OutOfTimeError(Exception):
-    """The budget does not reach for another attempt; caught where the search is started."""
+    """The time budget has no room for another attempt. It never leaves this package."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A layer and what it is worth.
+    """A layer with what reverting it gains and costs.
 
     Attributes
     ----------
-    name : str
-        ``network/layer``.
+    layer : LayerId
     harm : float
         Share of the foreground that agrees with fp32 again when this layer alone is reverted.
     saved_ms : float
-        What INT8 saves on it.
+        Milliseconds that INT8 saves on it.
     """
 
-    name: str
+    layer: LayerId
     harm: float
     saved_ms: float
 
@@ -52,22 +52,22 @@ class Ranked:
 class Attempt:
     """One candidate that was judged."""
 
-    reverted: Names
+    reverted: Reverted
     verdict: Verdict
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the search came to.
+class SearchResult:
+    """Result of the search.
 
     Attributes
     ----------
     attempts : tuple of Attempt
         In the order in which they were judged.
     best : Attempt or None
-        The one with the fewest layers reverted that met the gate.
+        The attempt with the fewest reverted layers that met the gate.
     out_of_time : bool
-        Whether the budget ended the search.
+        True if the time budget ended the search.
     """
 
     attempts: tuple[Attempt, ...]
@@ -83,16 +83,16 @@ class Clock:
         self._longest = 0.0
 
     def expect(self, seconds: float) -> None:
-        """Take an attempt to last at least this long."""
+        """Expect an attempt to last at least this long."""
         self._longest = max(self._longest, seconds)
 
     def run(self, attempt: Callable[[], Verdict]) -> Verdict:
-        """Run an attempt if the budget reaches for one as long as the longest so far.
+        """Run an attempt if the budget has room for one as long as the longest so far.
 
         Raises
         ------
         OutOfTimeError
-            If it does not.
+            If it has not.
         """
         start = monotonic()
         if self._end is not None and start + self._longest > self._end:
@@ -105,48 +105,49 @@ class Clock:
 def search(
     judge: Judge,
     rank: Callable[[], list[Ranked]],
-    lost: Callable[[Sequence[str]], float],
+    loss: Callable[[Sequence[LayerId]], float],
     clock: Clock,
-    stages: Callable[[], Sequence[Names]] = lambda: (),
-) -> Found:
+    stages: Callable[[], Sequence[Reverted]] = lambda: (),
+) -> SearchResult:
     """Find the fewest layers to revert.
 
     Parameters
     ----------
     judge : callable
-        Verdict on a candidate with the named layers reverted; expensive.
+        Judges a candidate with the given layers reverted. Expensive.
     rank : callable
-        Every layer with its harm; called only if plain INT8 misses the gate.
-    lost : callable
-        What the windows lose with the named layers reverted; cheap. Windows are not whole scans: what they say is
-        scaled to what plain INT8 lost when it was judged.
+        Every layer with its harm; none if no layer can be reverted. Called only if the first attempt misses the gate.
+    loss : callable
+        Loss on windows with the given layers reverted. Cheap. Windows are not whole scans, so it is scaled to the loss
+        of the first attempt when it was judged.
     clock : Clock
     stages : callable
-        Layers of each stage, the one whose layers are worth least first; called only if plain INT8 misses the gate.
+        Layers of each stage, the stage whose layers save least first. Called only if the first attempt misses the gate.
     """
     attempts: list[Attempt] = []
 
-    def met(names: Names) -> bool:
-        attempts.append(Attempt(names, clock.run(lambda: judge(names))))
+    def met(layers: Reverted) -> bool:
+        attempts.append(Attempt(layers, clock.run(lambda: judge(layers))))
         return attempts[-1].verdict.met
 
     out_of_time = False
     try:
-        if not met(()) and not any(met(names) for names in stages()):
-            order = [layer.name for layer in sorted(rank(), key=lambda r: (-r.cost, r.name))]
-            # Half of what is allowed is kept for windows that promise too much.
-            enough = 0.5 * lost(()) / attempts[0].verdict.overshoot()
-            _narrow(met, order, lambda names: lost(names) <= enough)
+        if not met(()) and not any(met(layers) for layers in stages()):
+            order = [ranked.layer for ranked in sorted(rank(), key=lambda r: (-r.cost, str(r.layer)))]
+            if order:
+                # Half of what is allowed is a margin, because windows may promise too much.
+                enough = 0.5 * loss(()) / attempts[0].verdict.overshoot()
+                _narrow(met, order, lambda layers: loss(layers) <= enough)
     except OutOfTimeError:
         out_of_time = True
     good = [attempt for attempt in attempts if attempt.verdict.met]
     best = min(good, key=lambda attempt: len(attempt.reverted), default=None)
-    return Found(tuple(attempts), best, out_of_time)
+    return SearchResult(tuple(attempts), best, out_of_time)
 
 
-def _narrow(met: Callable[[Names], bool], order: list[str], enough: Callable[[Sequence[str]], bool]) -> None:
-    """Judge prefixes of `order`: from the predicted length up until one is met, then down between."""
-    most = len(order) - 1  # with every layer reverted nothing is left to gain
+def _narrow(met: Callable[[Reverted], bool], order: list[LayerId], enough: Callable[[Sequence[LayerId]], bool]) -> None:
+    """Judge prefixes of `order`: longer ones from the predicted length until one is met, then shorter ones between."""
+    most = len(order) - 1  # with every layer reverted nothing is gained
     lengths = [n for n in dict.fromkeys([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]) if n <= most]
     n = next((n for n in lengths if enough(order[:n])), most)
     failed = 0

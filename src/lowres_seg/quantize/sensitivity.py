@@ -1,4 +1,4 @@
-"""What each layer costs: agreement with fp32 on windows of the calibration scans."""
+"""Harm of each layer: agreement with fp32 on windows of the calibration scans."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from lowres_seg.bundle.stage import Decode
 from lowres_seg.quantize import int8
+from lowres_seg.quantize.layer import LayerId
 from lowres_seg.quantize.search import Ranked
 from lowres_seg.runtime.decode import labels_of, select
-from lowres_seg.runtime.engine import OpenVinoEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 Array = NDArray[np.float32]
-#: Edge of a window. Networks halve their input a few times; this is a multiple of every such factor.
+#: Largest edge of a window. Networks halve their input a few times, and this is a multiple of every such factor.
 WINDOW = 128
 
 
@@ -26,18 +27,17 @@ class Probe:
 
     Attributes
     ----------
-    name : str
-        Of the network.
+    network : str
     quantized : openvino.Model
-        For the window's shape.
+        For the shape of the window.
     x : (1, C, D, H, W) ndarray
     scores : (1, C, D, H, W) ndarray
-        What fp32 gives.
+        Of fp32.
     decode : Decode
     threads : int
     """
 
-    name: str
+    network: str
     quantized: Any
     x: Array
     scores: Array
@@ -45,19 +45,19 @@ class Probe:
     threads: int
 
     @classmethod
-    def build(cls, name: str, fp32: Any, quantized: Any, x: Array, decode: Decode, threads: int) -> Probe:
-        """Cut a window out of one of the network's inputs, around what fp32 takes for foreground."""
+    def build(cls, network: str, fp32: Any, quantized: Any, x: Array, decode: Decode, threads: int) -> Probe:
+        """Cut a window out of one input of a network, around the foreground that fp32 finds in it."""
         full = OpenVinoEngine.of_model(fp32, threads=threads).run(x).copy()
         box = _window(labels_of(select(full[0], decode), decode))
         cut = np.ascontiguousarray(x[(slice(None), slice(None), *box)])
         small, small_quantized = int8.reshaped(fp32, cut.shape), int8.reshaped(quantized, cut.shape)
         if cut.shape == x.shape or small is None or small_quantized is None:
-            return cls(name, quantized, x, full, decode, threads)
+            return cls(network, quantized, x, full, decode, threads)
         scores = OpenVinoEngine.of_model(small, threads=threads).run(cut).copy()
-        return cls(name, small_quantized, cut, scores, decode, threads)
+        return cls(network, small_quantized, cut, scores, decode, threads)
 
     def loss(self, reverted: Sequence[str]) -> tuple[float, float]:
-        """Share of the foreground whose label differs from fp32's, and mean difference of the scores."""
+        """Share of the foreground with another label than in fp32, and mean difference of the scores."""
         model = int8.without(self.quantized, reverted) if reverted else self.quantized
         found = OpenVinoEngine.of_model(model, threads=self.threads).run(self.x)
         mine, theirs = (labels_of(select(s[0], self.decode), self.decode) for s in (found, self.scores))
@@ -67,20 +67,20 @@ class Probe:
 
 
 def rank(probes: Sequence[Probe]) -> list[Ranked]:
-    """Revert each layer of each network by itself, and see what comes back."""
+    """Revert each layer of each network by itself, and measure the agreement with fp32 that it gives."""
     ranked = []
     for probe in probes:
         flips, off = probe.loss(())
         for layer in int8.layers(probe.quantized):
             less_flips, less_off = probe.loss([layer.name])
-            # Where no label flips, the scores tell layers apart, at a weight that never outranks a flip.
+            # Where no label flips, the scores tell layers apart. Their weight never outranks a flip.
             harm = max(0.0, flips - less_flips) + 1e-6 * max(0.0, off - less_off) / max(off, 1e-12)
-            ranked.append(Ranked(f"{probe.name}/{layer.name}", harm, layer.saved_ms))
+            ranked.append(Ranked(LayerId(probe.network, layer.name), harm, layer.saved_ms))
     return ranked
 
 
 def _window(labels: NDArray[np.uint8]) -> tuple[slice, ...]:
-    """Window of at most WINDOW voxels an axis about the middle of the foreground."""
+    """Window of at most WINDOW voxels on each axis about the centre of the foreground."""
     places = np.argwhere(labels != 0)
     middle = places.mean(axis=0) if len(places) else (np.array(labels.shape) - 1) / 2
     box = []

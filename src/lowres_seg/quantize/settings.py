@@ -1,4 +1,4 @@
-"""How to quantize."""
+"""Settings of a quantization."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lowres_seg.quantize.gate import Limits
-from lowres_seg.quantize.int8 import Preset
 
 Precision = Literal["int8", "bf16"]
+Preset = Literal["performance", "mixed"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to quantize.
+    """Settings of a quantization.
 
     Attributes
     ----------
     limits : Limits
+        What the result may lose against fp32.
     precision : {"int8", "bf16"}
     preset : {"performance", "mixed"}
+        NNCF's: symmetric activations, or asymmetric ones.
     time_budget_s : float or None
-        No attempt begins for which the budget would not reach.
+        No attempt begins that would probably end after it.
     max_ram_bytes : int or None
-        Bound while statistics are gathered; four fifths of what this process may use if not given.
+        Bound on memory while statistics are gathered; by default four fifths of what this process may use.
     seed : int
-        Chooses among the calibration cases when there are more than `MAX_CALIBRATION`.
+        Chooses among the calibration cases if there are more than `quantizer.MAX_CALIBRATION`.
     only_if_faster : bool
         Write no bundle that is not faster.
     """

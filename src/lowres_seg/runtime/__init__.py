@@ -1,6 +1,6 @@
-"""A bundle at work: a scan in, labels on the grid of the scan out.
+"""A bundle at work: a scan in, labels on the scan's own grid out.
 
-Each stage takes a region, conforms it, normalises it, runs its networks by windows, decodes, restores and cleans up.
+Each stage is placed on the scan, conforms and normalises it, runs its networks, decodes, restores and cleans up.
 This package needs no torch, NNCF or ONNX, and reaches for no network.
 """
 
@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING
 from lowres_seg.extras import on_demand
 
 if TYPE_CHECKING:
+    from lowres_seg.runtime.engine import Engine
     from lowres_seg.runtime.reference import SelfTest
     from lowres_seg.runtime.segmenter import Segmentation, Segmenter
 
-__all__ = [
-    "Segmentation",
-    "Segmenter",
-    "SelfTest",
-]
+__all__ = ["Engine", "Segmentation", "Segmenter", "SelfTest"]
 
 __getattr__, __dir__ = on_demand(
-    __name__,
-    {
-        "Segmentation": "segmenter",
-        "Segmenter": "segmenter",
-        "SelfTest": "reference",
-    },
+    __name__, {"Engine": "engine", "Segmentation": "segmenter", "Segmenter": "segmenter", "SelfTest": "reference"}
 )

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import assert_never
 
-from lowres_seg.bundle.stage import Argmax, Classes, Decode, Regions
+from lowres_seg.bundle.stage import Activation, Argmax, Classes, Decode, Regions
 from lowres_seg.errors import EngineError
 
 Scores = NDArray[np.float32]
-Activation = Literal["none", "sigmoid", "softmax"]
+Labels = NDArray[np.uint8]
 
 
 def channels_used(decode: Decode) -> list[int]:
-    """Channels of the scores that labels are decoded from, in ascending order."""
-    if isinstance(decode, Regions):
-        return sorted({region.channel for region in decode.regions})
-    return list(range(len(decode.labels if isinstance(decode, Argmax) else decode.names)))
+    """Channels of the scores that are decoded, in ascending order."""
+    match decode:
+        case Regions(regions=regions):
+            return sorted({region.channel for region in regions})
+        case Argmax(labels=labels):
+            return list(range(len(labels)))
+        case Classes(names=names):
+            return list(range(len(names)))
+        case _:
+            assert_never(decode)
 
 
 def select(scores: Scores, decode: Decode, *, probabilities: bool = False) -> Scores:
-    """Activate scores (C, I, J, K) and keep the channels that `channels_used` names.
+    """Activate scores (C, I, J, K), and keep the channels that `channels_used` names.
 
     Parameters
     ----------
     scores : (C, I, J, K) ndarray
     decode : Decode
     probabilities : bool
-        Whether scores are activated that could be compared without: those of argmax.
+        Whether scores for argmax are activated too. Without it they are compared as they are.
 
     Raises
     ------
@@ -45,21 +51,21 @@ def select(scores: Scores, decode: Decode, *, probabilities: bool = False) -> Sc
         scores = scores.astype(np.float32, copy=False)
         e = np.exp(scores - scores.max(axis=0, keepdims=True))
         scores = e / e.sum(axis=0, keepdims=True)
-    # A run of channels is a view; these arrays are among the largest there are.
+    # A run of channels is taken as a view, because these arrays are large.
     chosen = scores[used[0] : used[-1] + 1] if len(used) == used[-1] - used[0] + 1 else scores[used]
     return np.asarray(_sigmoid(chosen) if activation == "sigmoid" else chosen)
 
 
-def combine(members: Sequence[Scores], decode: Decode, how: str) -> Scores:
-    """One array of what `labels_of` takes, from the scores (C, I, J, K) of each member of an ensemble.
+def combine(members: Sequence[Scores], decode: Decode, ensemble: str) -> Scores:
+    """Combine the scores (C, I, J, K) of each member of an ensemble to one array for `labels_of`.
 
     Parameters
     ----------
     members : sequence of ndarray
     decode : Decode
-    how : {"mean-scores", "mean-probabilities"}
+    ensemble : {"mean-scores", "mean-probabilities"}
     """
-    if how == "mean-probabilities":
+    if ensemble == "mean-probabilities":
         total = select(members[0], decode, probabilities=True).astype(np.float32)
         for scores in members[1:]:
             total += select(scores, decode, probabilities=True)
@@ -69,7 +75,7 @@ def combine(members: Sequence[Scores], decode: Decode, how: str) -> Scores:
 
 
 def mean(arrays: Sequence[Scores]) -> Scores:
-    """Mean of arrays of one shape, in their precision; of a single one, that one itself."""
+    """Mean of arrays of one shape, in their own precision. A single array is returned as it is."""
     if len(arrays) == 1:
         return arrays[0]
     total = arrays[0].copy()
@@ -79,18 +85,26 @@ def mean(arrays: Sequence[Scores]) -> Scores:
     return total
 
 
-def labels_of(selected: Scores, decode: Decode) -> NDArray[np.uint8]:
-    """Label map (I, J, K) of what `select` gave.
+def labels_of(selected: Scores, decode: Decode) -> Labels:
+    """Label map (I, J, K) of the scores that `select` or `combine` gave.
 
     Raises
     ------
     EngineError
         If `decode` is of classes, which give no label map.
     """
-    if isinstance(decode, Argmax):
-        return np.asarray(np.array(decode.labels, np.uint8)[selected.argmax(axis=0)])
-    if isinstance(decode, Classes):
-        raise EngineError("a network that tells classes gives no label map")
+    match decode:
+        case Argmax():
+            return np.asarray(np.array(decode.labels, np.uint8)[selected.argmax(axis=0)])
+        case Regions():
+            return _painted(selected, decode)
+        case Classes():
+            raise EngineError("a network that classifies gives no label map")
+        case _:
+            assert_never(decode)
+
+
+def _painted(selected: Scores, decode: Regions) -> Labels:
     places = {channel: place for place, channel in enumerate(channels_used(decode))}
     labels = np.zeros(selected.shape[1:], np.uint8)
     for region in decode.regions:
@@ -102,8 +116,8 @@ def labels_of(selected: Scores, decode: Decode) -> NDArray[np.uint8]:
     return labels
 
 
-def vote(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Label that most maps have, voxel by voxel; the lowest of those that tie."""
+def vote(maps: Sequence[Labels]) -> Labels:
+    """Label that most maps have, voxel by voxel. The lowest label wins a tie."""
     best, most = np.zeros(maps[0].shape, np.uint8), np.zeros(maps[0].shape, np.uint8)
     for label in np.unique(np.concatenate([np.unique(labels) for labels in maps])):
         votes = np.asarray(np.sum([labels == label for labels in maps], axis=0, dtype=np.uint8))
@@ -114,7 +128,7 @@ def vote(maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _sigmoid(x: Scores) -> Scores:
     y = np.negative(x, dtype=np.float32)
-    with np.errstate(over="ignore"):  # of a large negative score the exponential is infinite, and its probability 0
+    with np.errstate(over="ignore"):  # a large negative score gives an infinite exponential, and a probability of 0
         np.exp(y, out=y)
     y += 1
     return np.asarray(np.reciprocal(y, out=y))

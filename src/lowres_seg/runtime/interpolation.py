@@ -1,7 +1,8 @@
-"""Resampling along one axis as a matrix, so that a volume is resampled by one product for each axis.
+"""Resampling along one axis as a matrix, so that a volume is resampled by one matrix product for each axis.
 
-A matrix is (m, n): m samples of n, at ``(i + 0.5) · n / m - 0.5``. Cubic is the interpolating B-spline with the borders
-of ``scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)``, which scikit-image's ``resize`` is made of.
+A matrix is (m, n): it takes n samples to m samples at the positions ``(i + 0.5) · n / m - 0.5``. The cubic matrix is
+the interpolating B-spline with the borders of ``scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)``, of
+which scikit-image's ``resize`` is made.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
-#: Voxels that SciPy repeats the border by before it solves for the coefficients.
+#: Number of voxels by which SciPy repeats the border before it solves for the coefficients.
 _BORDER = 12
 
 
 @lru_cache(maxsize=32)
-def cubic(n: int, m: int) -> Matrix:
-    """Cubic B-spline, as (m, n)."""
+def cubic_matrix(n: int, m: int) -> Matrix:
+    """Matrix (m, n) of the cubic B-spline."""
     size = n + 2 * _BORDER
     repeat = np.zeros((size, n))
     repeat[np.arange(size), np.clip(np.arange(size) - _BORDER, 0, n - 1)] = 1
@@ -36,8 +37,8 @@ def cubic(n: int, m: int) -> Matrix:
 
 
 @lru_cache(maxsize=32)
-def linear(n: int, m: int) -> Matrix:
-    """Linear interpolation, as (m, n); beyond the outer centres it holds the border."""
+def linear_matrix(n: int, m: int) -> Matrix:
+    """Matrix (m, n) of linear interpolation. Beyond the outer centres the border value holds."""
     at = np.clip(_positions(n, m), 0, n - 1)
     first = np.minimum(np.floor(at).astype(int), max(0, n - 2))
     matrix = np.zeros((m, n))
@@ -47,13 +48,19 @@ def linear(n: int, m: int) -> Matrix:
     return matrix.astype(np.float32)
 
 
-def nearest(n: int, m: int) -> NDArray[np.intp]:
-    """Index of the sample nearest to each of m positions; the upper one of two that are equally near."""
+def nearest_indices(n: int, m: int) -> NDArray[np.intp]:
+    """Index of the nearest of n samples for each of m positions; of two that are equally near, the upper one.
+
+    Examples
+    --------
+    >>> nearest_indices(4, 2).tolist()
+    [1, 3]
+    """
     return np.clip(np.floor(_positions(n, m) + 0.5).astype(np.intp), 0, n - 1)
 
 
-def along(x: NDArray[np.float32], matrix: Matrix, axis: int) -> NDArray[np.float32]:
-    """Product of a matrix with one of the axes 1, 2 and 3 of x (C, I, J, K)."""
+def along_axis(x: NDArray[np.float32], matrix: Matrix, axis: int) -> NDArray[np.float32]:
+    """Multiply one of the axes 1, 2 and 3 of x (C, I, J, K) by a matrix."""
     if axis == 3:
         return np.asarray(x @ matrix.T)
     if axis == 2:

@@ -1,79 +1,133 @@
-"""How much memory segmenting a scan takes, so that a bound on it is kept or refused before anything runs."""
+"""How much memory a segmentation takes, so that a bound on it is kept, or refused before anything runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lowres_seg.bundle.manifest import Manifest
-from lowres_seg.bundle.stage import Stage
-from lowres_seg.runtime import engine
-from lowres_seg.runtime.conform import Fit
-from lowres_seg.volumes.grid import Grid, Reorientation
+from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.errors import InputError
+from lowres_seg.runtime.openvino_engine import InferencePrecision, read_graph
+from lowres_seg.runtime.placement import Placement
+from lowres_seg.volumes.grid import Grid
 
-#: Of the process itself with everything imported.
+#: Memory of the process with everything imported.
 _BASE_BYTES = 180 << 20
-#: What a compiled network takes beyond its tensors and weights: packed weights, borders, scratch. Measured:
-#: benchmarks/memory.py.
-_BEYOND = 1.3
+#: Memory of a compiled network, relative to its tensors and weights: it also has packed weights, borders and scratch
+#: memory. Measured by benchmarks/memory.py.
+_OVERHEAD = 1.3
+#: Share of a bound that resident networks may take. The rest is for the scan, which is not known yet.
+_SHARE_OF_NETWORKS = 0.67
 
-#: Nodes that the CPU runs in the memory of their first input, or as part of the node before.
+#: Nodes that the CPU computes in the memory of their first input, or as part of the node before.
 _IN_PLACE = ("Add", "Clamp", "Elu", "Gelu", "Multiply", "PRelu", "Relu", "Sigmoid", "Subtract", "Swish", "Divide")
-#: Transpositions that only name the axes anew, as OpenVINO keeps the channels of a voxel together: to last, and back.
-_RENAMING = ([0, 2, 3, 1], [0, 3, 1, 2], [0, 2, 3, 4, 1], [0, 4, 1, 2, 3])
-#: Nodes whose output is as wide as what they read.
-_AS_WIDE = ("Concat", "MaxPool", "Reshape", "Transpose")
+#: Transpositions that move no bytes, because OpenVINO keeps the channels of a voxel together: to last, and back.
+_MOVES_NO_BYTES = ([0, 2, 3, 1], [0, 3, 1, 2], [0, 2, 3, 4, 1], [0, 4, 1, 2, 3])
+#: Nodes whose output has the width of their input.
+_KEEPS_WIDTH = ("Concat", "MaxPool", "Reshape", "Transpose")
 
 
-def of_networks(manifest: Manifest, folder: Path, *, lean: bool) -> int:
-    """Bytes of the compiled networks: all of them, or the largest where each is let go after its turn."""
-    found = [
-        _BEYOND * working_bytes(folder / manifest.networks[name].xml, stage.inference_precision)
-        for stage in manifest.stages
+@dataclass(frozen=True)
+class MemoryBound:
+    """A bound on the memory of the process.
+
+    Attributes
+    ----------
+    most_bytes : int
+    networks_bytes : int
+        Share of it that the compiled networks take.
+    lean : bool
+        Whether networks are compiled when their turn comes and dropped after.
+    heads : dict of str to int
+        Number of score channels of each network.
+    """
+
+    most_bytes: int
+    networks_bytes: int
+    lean: bool
+    heads: Mapping[str, int]
+
+    @classmethod
+    def choose(
+        cls,
+        pipeline: Pipeline,
+        files: Mapping[str, NetworkFiles],
+        heads: Mapping[str, int],
+        most_bytes: int,
+        *,
+        lean: bool,
+    ) -> MemoryBound:
+        """Keep networks resident if the bound has room for them, and make them lean if it has not.
+
+        Parameters
+        ----------
+        pipeline : Pipeline
+        files : mapping of str to NetworkFiles
+        heads : mapping of str to int
+        most_bytes : int
+        lean : bool
+            Make them lean in any case.
+        """
+        sizes = bytes_of_networks(pipeline, files)
+        lean = lean or sum(sizes) > _SHARE_OF_NETWORKS * most_bytes
+        return cls(most_bytes, max(sizes) if lean else sum(sizes), lean, heads)
+
+    def check(self, pipeline: Pipeline, grid: Grid, where: str) -> None:
+        """Check that a scan on `grid` can be segmented within the bound.
+
+        Raises
+        ------
+        InputError
+            If it cannot. The message begins with `where`.
+        """
+        need = self.networks_bytes + bytes_of_scan(pipeline, grid, self.heads, lean=self.lean)
+        if need > self.most_bytes:
+            raise InputError(
+                f"{where}: segmenting {'×'.join(map(str, grid.shape))} voxels needs about {need / 1e9:.1f} GB, the "
+                f"bound is {self.most_bytes / 1e9:.1f} GB; raise --max-ram, use a bundle in INT8 or crop the scan"
+            )
+
+
+def bytes_of_networks(pipeline: Pipeline, files: Mapping[str, NetworkFiles]) -> list[int]:
+    """Estimate the bytes of each compiled network, in the order of the stages."""
+    return [
+        int(_OVERHEAD * working_bytes(read_graph(files[name]), stage.inference_precision))
+        for stage in pipeline.stages
         for name in stage.networks
     ]
-    return int(max(found) if lean else sum(found))
 
 
-def of_scan(manifest: Manifest, grid: Grid, *, lean: bool) -> int:
-    """Bytes of the process and of all arrays on the way from a scan on `grid` to its labels, at their peak."""
-    voxels = prod(grid.shape)
-    # The scan as it was read, a label map for each stage, and the masks that make one.
-    held = voxels * (4 * len(manifest.channels) + 2 * len(manifest.stages) + 2)
-    return _BASE_BYTES + held + max(_of_stage(manifest, stage, grid, lean=lean) for stage in manifest.stages)
+def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, lean: bool) -> int:
+    """Estimate the bytes of the process and of all arrays from a scan on `grid` to its labels, at their peak.
 
-
-def _of_stage(manifest: Manifest, stage: Stage, grid: Grid, *, lean: bool) -> int:
-    there = Reorientation(grid, stage.conform.orientation, stage.conform.axes).result
-    fit = Fit.of(there.shape, there.spacing_mm, stage.conform, stage.shape)
-    conformed, channels = prod(fit.conformed), len(manifest.channels) + len(stage.mask_channels)
-    # Twice while it is resampled or padded.
-    given = 4 * channels * conformed * (1 if fit.same else 2)
-    heads = max(manifest.networks[name].output_shape[1] for name in stage.networks)
-    copies, width = 1, 4
-    planes = fit.conformed[0]
-    if stage.windows is not None:
-        width = 2 if stage.windows.in_half else 4
-        if stage.ensemble != "mean-scores" or stage.windows.in_half:
-            copies = len(stage.networks)
-        if not (lean and len(stage.networks) > 1):
-            planes = min(planes, stage.windows.roi_size[0])
-    kept = width * (heads * copies + 1) * planes * fit.conformed[1] * fit.conformed[2]
-    if not fit.same and stage.restore.what == "scores":
-        kept += 4 * heads * conformed
-    return given + 2 * kept
-
-
-def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> int:
-    """Memory that a compiled network takes while it runs, by its tensors and weights; an estimate.
-
-    A tensor is held from the node that makes it to the last that reads it. What only feeds a quantizer is in INT8, and
-    so is what comes of a quantizer's output by moving it.
+    A stage whose region is found while it runs is counted for the whole scan.
     """
-    nodes = engine.read_graph(xml).get_ordered_ops()
+    voxels = prod(grid.shape)
+    # The scan as it was read, a label map for each stage, and the masks from which one is made.
+    held = voxels * (4 * len(pipeline.channels) + 2 * len(pipeline.stages) + 2)
+    stages = [
+        Placement.of(stage, grid).array_bytes(
+            len(pipeline.channels),
+            max(heads[name] for name in stage.networks),
+            in_turn=lean and len(stage.networks) > 1,
+        )
+        for stage in pipeline.stages
+    ]
+    return _BASE_BYTES + held + max(stages)
+
+
+def working_bytes(model: Any, inference_precision: InferencePrecision) -> int:
+    """Estimate the memory of a compiled network while it runs, from its tensors and weights.
+
+    A tensor is held from the node that makes it to the last node that reads it. A tensor that only a quantizer reads is
+    in INT8, and so is a quantizer's output.
+    """
+    nodes = model.get_ordered_ops()
     place = {node.get_friendly_name(): index for index, node in enumerate(nodes)}
     size: dict[str, int] = {}
     width: dict[str, int] = {}
@@ -90,7 +144,7 @@ def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> 
         for source in data:
             last[owner[source.get_friendly_name()]] = index
         same = bool(data) and data[0].output(0).shape == node.output(0).shape
-        if data and ((kind in _IN_PLACE and same) or _only_renames(node)):
+        if data and ((kind in _IN_PLACE and same) or _moves_no_bytes(node)):
             owner[name] = owner[data[0].get_friendly_name()]
             last[owner[name]] = index
             continue
@@ -101,7 +155,7 @@ def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> 
         owner[name], last[name] = name, index
         if kind == "FakeQuantize" or readers == {"FakeQuantize"}:
             wide = 1
-        elif kind in _AS_WIDE and data:
+        elif kind in _KEEPS_WIDTH and data:
             wide = max(width[owner[source.get_friendly_name()]] for source in data)
         width[name] = wide
         size[name] = wide * int(np.prod(node.output(0).shape))
@@ -112,10 +166,10 @@ def working_bytes(xml: Path, inference_precision: engine.InferencePrecision) -> 
     return int(np.cumsum(held).max()) + weights
 
 
-def _only_renames(node: Any) -> bool:
-    """Whether a node gives the same bytes in the same order under another shape."""
+def _moves_no_bytes(node: Any) -> bool:
+    """Tell whether a node gives the same bytes in the same order under another shape."""
     kind = node.get_type_name()
     if kind == "Transpose":
         order = node.input_value(1).get_node()
-        return order.get_type_name() == "Constant" and order.data.tolist() in _RENAMING
+        return order.get_type_name() == "Constant" and order.data.tolist() in _MOVES_NO_BYTES
     return bool(kind == "Reshape")

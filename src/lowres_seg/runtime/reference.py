@@ -1,4 +1,4 @@
-"""The reference case of a bundle: one input and what it gave when the bundle was made.
+"""The reference case of a bundle: one scan, and what the networks gave for it when the bundle was made.
 
 It lies in the bundle as ``reference.npz``, without pickles: ``channel.<name>`` and ``affine`` of the scan, its
 ``labels``, and for each network ``<stage>.<place>.at`` and ``.scores``, a sample of its scores.
@@ -6,6 +6,7 @@ It lies in the bundle as ``reference.npz``, without pickles: ``channel.<name>`` 
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Reference
 from lowres_seg.errors import InputError, IntegrityError
 from lowres_seg.runtime.engine import Recorder
 from lowres_seg.volumes.volume import Volume
 
+#: Number of scores of each network that are kept.
 SAMPLES = 4096
 Recorders = Mapping[str, Sequence[Recorder]]
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What running a bundle's reference case gave.
+    """Result of running a bundle's reference case.
 
     Attributes
     ----------
@@ -35,7 +38,7 @@ class SelfTest:
     flipped : float
         Share of voxels with another label than expected.
     passed : bool
-        Whether both keep the bounds of the manifest.
+        True if both keep the bounds of the manifest.
     """
 
     max_abs_diff: dict[str, float]
@@ -44,18 +47,20 @@ class SelfTest:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class ReferenceCase:
     """A reference case that was read.
 
     Attributes
     ----------
-    path : pathlib.Path
+    where : str
+        Path of its file, for messages.
     scan : dict of str to Volume
+        By channel.
     arrays : dict of str to ndarray
-        All that the file holds.
+        All arrays of the file.
     """
 
-    path: Path
+    where: str
     scan: dict[str, Volume]
     arrays: dict[str, NDArray[Any]]
 
@@ -73,25 +78,31 @@ def write(path: Path, scan: Mapping[str, Volume], labels: Volume, recorders: Rec
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def read(path: Path, channels: Sequence[str]) -> Case:
-    """Read a reference case.
+def read(bundle: Bundle) -> ReferenceCase:
+    """Read the reference case of a bundle.
 
     Raises
     ------
     IntegrityError
-        If it is no reference case of a bundle with these channels.
+        If the file has changed, or is no reference case of a bundle with these channels.
     """
+    name = bundle.manifest.reference.file
+    where = str(bundle.file(name))
+    content = bundle.read(name)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        scan = {name: Volume.from_array(arrays[f"channel.{name}"], arrays["affine"]) for name in channels}
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        scan = {
+            channel: Volume.from_array(arrays[f"channel.{channel}"], arrays["affine"])
+            for channel in bundle.manifest.channels
+        }
     except (KeyError, ValueError, InputError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"{path}: does not fit the bundle ({error}); export it again") from error
-    return Case(path, scan, arrays)
+        raise IntegrityError(f"{where}: does not fit the bundle ({error}); export it again") from error
+    return ReferenceCase(where, scan, arrays)
 
 
-def compare(expected: Case, labels: Volume, recorders: Recorders, bound: Reference) -> SelfTest:
-    """Compare what networks gave for a reference case with what it holds.
+def compare(expected: ReferenceCase, labels: Volume, recorders: Recorders, bound: Reference) -> SelfTest:
+    """Compare the scores and labels of a reference case with the expected ones.
 
     Raises
     ------
@@ -107,8 +118,8 @@ def compare(expected: Case, labels: Volume, recorders: Recorders, bound: Referen
             diffs[name] = float(np.abs(scores - expected.arrays[f"{name}.scores"]).max())
         flipped = float(np.mean(labels.data != expected.arrays["labels"]))
     except (KeyError, IndexError, ValueError) as error:
-        raise IntegrityError(f"{expected.path}: does not fit the bundle ({error}); export it again") from error
-    # Written so that NaN fails.
+        raise IntegrityError(f"{expected.where}: does not fit the bundle ({error}); export it again") from error
+    # A comparison with NaN is false, so NaN fails.
     passed = all(diff <= bound.max_abs_diff for diff in diffs.values()) and flipped <= bound.max_flipped
     return SelfTest(diffs, flipped, passed)
 

@@ -1,4 +1,4 @@
-"""The part of a scan that a stage looks at, found in another stage's result."""
+"""The region of a scan that a stage works on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.stage import BoxOf, NonZero
 from lowres_seg.runtime.cleanup import keep_largest
 from lowres_seg.runtime.conform import Fit
-from lowres_seg.volumes.grid import Box
+from lowres_seg.volumes.grid import Box, three
 
 
 def box_of_nonzero(channels: Sequence[NDArray[np.float32]], rule: NonZero) -> Box:
-    """Box around the voxels that are not zero in every channel; all of the scan if there are none.
+    """Box around the voxels that are nonzero in any channel; the whole scan if there are none.
 
     Parameters
     ----------
@@ -30,20 +30,20 @@ def box_of_nonzero(channels: Sequence[NDArray[np.float32]], rule: NonZero) -> Bo
         low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, n)
         start.append(max(0, low - rule.margin_voxels))
         stop.append(min(n, high + rule.margin_voxels))
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box(three(start), three(stop))
 
 
 def box_around(labels: NDArray[np.uint8], fit: Fit, region: Box, rule: BoxOf) -> Box | None:
-    """Box around the foreground of `labels`, in voxels of the scan; None if there is no foreground.
+    """Box around the foreground of a stage's result, in that stage's orientation; None if there is no foreground.
 
     Parameters
     ----------
     labels : (I, J, K) ndarray of uint8
-        A stage's result, on the region it looked at or on the grid it was conformed to.
+        The result, on the region that the stage worked on or on its conformed grid.
     fit : Fit
-        How those two lie to each other.
+        How these two lie to each other.
     region : Box
-        Where that region lies in the scan.
+        Where the region lies in the scan.
     rule : BoxOf
         Margin, rounding, and which slices count.
     """
@@ -54,22 +54,22 @@ def box_around(labels: NDArray[np.uint8], fit: Fit, region: Box, rule: BoxOf) ->
         used = np.flatnonzero(foreground.mean(axis=others) > rule.min_occupancy)
         if used.size == 0:
             return None
-        low, high = _in_scan(axis, int(used[0]), int(used[-1]) + 1, labels.shape, fit, rule)
+        low, high = _ends(axis, int(used[0]), int(used[-1]) + 1, labels.shape, fit, rule)
         start.append(max(0, low) + region.start[axis])
         stop.append(min(fit.region[axis], high) + region.start[axis])
     if any(b <= a for a, b in zip(start, stop, strict=True)):
         return None
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Box(three(start), three(stop))
 
 
-def _in_scan(axis: int, low: int, high: int, shape: tuple[int, ...], fit: Fit, rule: BoxOf) -> tuple[int, int]:
-    """Ends of the box along one axis, in voxels of the region, before they are cut to it."""
+def _ends(axis: int, low: int, high: int, shape: tuple[int, ...], fit: Fit, rule: BoxOf) -> tuple[int, int]:
+    """Ends of the box along one axis, in voxels of the region, before the box is cut to it."""
     if shape == fit.region:
         offset, scale = 0, np.float32(1)
     else:
         offset = (fit.conformed[axis] - fit.resampled[axis]) // 2
         scale = np.float32(fit.region[axis] / fit.resampled[axis])
-    # In float32, as deepbet does: its ties would otherwise round the other way.
+    # In float32, as deepbet computes it: in float64 its ties would round the other way.
     grow = np.float32(1) + np.float32(2) * np.float32(rule.margin_fraction)
     centre = scale * np.float32((low + high) / 2 - offset)
     size = grow * (scale * np.float32(high - low)) + np.float32(2 * rule.margin_voxels)

@@ -1,4 +1,4 @@
-"""A bundle at work: a scan in, labels on the scan's own grid out."""
+"""A pipeline with its engines: a scan in, labels on the scan's own grid out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import InputError
-from lowres_seg.runtime import memory, reference, stage_run
-from lowres_seg.runtime.engine import Engine, OpenVinoEngine, Recorder, TransientEngine
+from lowres_seg.runtime import reference, stage_run
+from lowres_seg.runtime.engine import Engine, Recorder
+from lowres_seg.runtime.memory import MemoryBound
+from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
-from lowres_seg.runtime.stage_run import timed
+from lowres_seg.runtime.stage_run import ScanState, timed
 from lowres_seg.volumes.volume import Volume
 
-Scan = Volume | str | os.PathLike[str]
-Array = NDArray[np.float32]
+#: One channel of a scan: a volume, or the path of its file.
+VolumeOrPath = Volume | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a bundle makes of one scan.
+    """The result for one scan.
 
     Attributes
     ----------
@@ -34,11 +36,11 @@ class Segmentation:
         Label map (uint8) on the grid, and with the header, of the scan.
     label_names : dict of int to str
     timings_s : dict of str to float
-        Seconds by step, in the order in which they were taken: ``load``, then ``<stage>.<step>``.
+        Seconds of each step in their order: ``load``, then ``<stage>.<step>``.
     doubts : tuple of str
         What a reader of the result should know: an empty result, a header that does not say where left is.
     numbers : dict of str to float
-        What a network that classifies the scan gives, by class.
+        Value of each class, of a network that classifies the scan.
     """
 
     labels: Volume
@@ -57,55 +59,42 @@ class Segmentation:
         return {name: count * self.labels.grid.voxel_ml for name, count in self.voxels().items()}
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """A bound on memory, and what of it the networks take."""
-
-    most: int
-    networks: int
-    lean: bool
-
-    def check(self, manifest: Manifest, scan: Volume) -> None:
-        need = self.networks + memory.of_scan(manifest, scan.grid, lean=self.lean)
-        if need > self.most:
-            raise InputError(
-                f"{scan.name}: segmenting {'×'.join(map(str, scan.grid.shape))} voxels needs about "
-                f"{need / 1e9:.1f} GB, the bound is {self.most / 1e9:.1f} GB; raise --max-ram, use a bundle in INT8 or "
-                "crop the scan"
-            )
-
-
 class Segmenter:
-    """Runs a bundle. Not for use by several threads at once: let each have its own.
+    """Runs a pipeline. Not for use by several threads at once: let each thread have its own.
 
     Parameters
     ----------
-    manifest : Manifest
+    pipeline : Pipeline
+        A manifest or a recipe is one.
     engines : mapping of str to sequence of Engine
         For each stage, by name, one engine for each of its networks.
     threads : int, optional
-        Threads for resampling; what the process may really use if not given.
-
-    Examples
-    --------
-    >>> segmenter = Segmenter.load("deepbet-1.0.2")      # doctest: +SKIP
-    >>> result = segmenter.predict("head.nii.gz")        # doctest: +SKIP
-    >>> result.labels.save("mask.nii.gz")                # doctest: +SKIP
+        Threads for resampling; by default as many as this process may use.
+    bundle : Bundle, optional
+        The bundle that the networks come from.
+    bound : MemoryBound, optional
+        Scans that need more memory are refused.
     """
 
     def __init__(
-        self, manifest: Manifest, engines: Mapping[str, Sequence[Engine]], *, threads: int | None = None
+        self,
+        pipeline: Pipeline,
+        engines: Mapping[str, Sequence[Engine]],
+        *,
+        threads: int | None = None,
+        bundle: Bundle | None = None,
+        bound: MemoryBound | None = None,
     ) -> None:
-        self.manifest = manifest
+        self.pipeline = pipeline
         self.threads = host.inspect().threads if threads is None else threads
         self._engines = engines
-        self._bundle: Bundle | None = None
-        self._bound: _Bound | None = None
+        self._bundle = bundle
+        self._bound = bound
 
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Bundle,
         *,
         threads: int | None = None,
         lean: bool = False,
@@ -115,15 +104,16 @@ class Segmenter:
 
         Parameters
         ----------
-        path : path of the bundle
+        path : path of the bundle, or Bundle
+            An opened bundle is not checked once more, but the files that are compiled are.
         threads : int, optional
-            Threads to compute with; by default as many as this process may really use.
+            Threads to compute with; by default as many as this process may use.
         lean : bool
-            Compile each network when its turn comes and let it go afterwards: the smallest peak of memory, and
-            no slower for a single scan.
+            Compile each network when its turn comes and drop it after. This has the smallest peak of memory, and takes
+            no longer for a single scan.
         max_ram_bytes : int, optional
-            Bound on the memory of the process. Networks are compiled in turn where it asks for that, and `predict`
-            refuses a scan for which it does not reach.
+            Bound on the memory of the process. Networks are made lean if the bound needs it, and `predict` refuses a
+            scan that needs more.
 
         Raises
         ------
@@ -132,37 +122,47 @@ class Segmenter:
         EngineError
             If a network cannot be compiled.
         InputError
-            If `threads` is less than one, or `max_ram_bytes` does not reach for the networks.
+            If `threads` is less than one, or the largest network alone needs more than `max_ram_bytes`.
         """
-        bundle = Bundle.open(path)
         if threads is not None and threads < 1:
             raise InputError(f"threads: found {threads}, expected at least 1")
+        bundle = path if isinstance(path, Bundle) else Bundle.open(path)
+        manifest, files = bundle.manifest, bundle.network_files()
         count = host.inspect().threads if threads is None else threads
         bound = None
         if max_ram_bytes is not None:
-            # A third is left for the scan, of which nothing is known yet.
-            lean = lean or memory.of_networks(bundle.manifest, bundle.path, lean=False) > 0.67 * max_ram_bytes
-            networks = memory.of_networks(bundle.manifest, bundle.path, lean=lean)
-            if networks > max_ram_bytes:
-                wide = any(network.precision == "fp32" for network in bundle.manifest.networks.values())
+            heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
+            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean)
+            lean = bound.lean
+            if bound.networks_bytes > max_ram_bytes:
+                wide = any(network.precision == "fp32" for network in manifest.networks.values())
                 raise InputError(
-                    f"{bundle.path}: its largest network alone needs about {networks / 1e9:.1f} GB, the bound is "
-                    f"{max_ram_bytes / 1e9:.3g} GB; raise --max-ram" + (" or use a bundle in INT8" if wide else "")
+                    f"{bundle.path}: its largest network alone needs about {bound.networks_bytes / 1e9:.1f} GB, the "
+                    f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
+                    + (" or use a bundle in INT8" if wide else "")
                 )
-            bound = _Bound(max_ram_bytes, networks, lean)
-        engines = compile_networks(bundle.manifest, bundle.path, threads=count, lean=lean)
-        segmenter = cls(bundle.manifest, engines, threads=count)
-        segmenter._bundle, segmenter._bound = bundle, bound
-        return segmenter
+        engines = compile_networks(manifest, files, threads=count, lean=lean)
+        return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
-    def predict(self, scan: Scan | Mapping[str, Scan]) -> Segmentation:
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest of the bundle that this segmenter was loaded from.
+
+        Raises
+        ------
+        InputError
+            If it was not loaded from a bundle.
+        """
+        return self._loaded().manifest
+
+    def predict(self, scan: VolumeOrPath | Mapping[str, VolumeOrPath]) -> Segmentation:
         """Segment one scan.
 
         Parameters
         ----------
         scan : Volume or path, or mapping of channel name to either
-            One volume for a bundle of one channel, else one for each channel, all on one grid. Orientation
-            and spacing may be any.
+            One volume for a bundle of one channel, else one for each channel, all on one grid. Orientation and spacing
+            may be any.
 
         Returns
         -------
@@ -172,8 +172,8 @@ class Segmenter:
         Raises
         ------
         InputError
-            If a channel is missing, unknown or on another grid, or holds NaN, infinity or one single value; if the
-            bound on memory does not reach for the scan.
+            If a channel is missing, unknown or on another grid; if it holds NaN, infinity or one single value; or if
+            the scan needs more memory than the bound.
         EngineError
             If a network fails.
         """
@@ -181,26 +181,26 @@ class Segmenter:
         with timed(loading, "load"):
             volumes = self._channels(scan)
         if self._bound is not None:
-            self._bound.check(self.manifest, volumes[0])
+            self._bound.check(self.pipeline, volumes[0].grid, volumes[0].name)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
-        work = stage_run.Scan.of(volumes, self.manifest.channels, self.manifest.stages)
-        for stage in self.manifest.stages:
-            result = stage_run.run(stage, self._engines[stage.name], work, threads=self.threads)
-            work.results[stage.name] = result
-            if result.found is None and not result.numbers:
+        state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
+        for stage in self.pipeline.stages:
+            result = stage_run.run(stage, self._engines[stage.name], state, threads=self.threads)
+            state.results[stage.name] = result
+            if result.placement is None:
                 doubts.append(f"stage {stage.name} has nothing to look at: the one before it found no foreground")
-        final = work.results[self.manifest.stages[-1].name]
+        final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        if not labels.any() and self.manifest.labels:
+        if not labels.any() and self.pipeline.labels:
             doubts.append("the result is empty")
         volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
-        numbers = {name: value for result in work.results.values() for name, value in result.numbers.items()}
+        numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(
-            volume, self.manifest.label_names, loading | work.timings_s, tuple(dict.fromkeys(doubts)), numbers
+            volume, self.pipeline.label_names, loading | state.timings_s, tuple(dict.fromkeys(doubts)), numbers
         )
 
     def self_test(self) -> SelfTest:
-        """Run the bundle's reference case and compare with what it gave when the bundle was made.
+        """Run the bundle's reference case, and compare with what it gave when the bundle was made.
 
         Raises
         ------
@@ -209,14 +209,13 @@ class Segmenter:
         InputError
             If this segmenter was not loaded from a bundle.
         """
-        if self._bundle is None:
-            raise InputError("only a Segmenter that was loaded from a bundle has a reference case to test itself with")
-        expected = reference.read(self._bundle.file(self.manifest.reference.file), self.manifest.channels)
+        bundle = self._loaded()
+        expected = reference.read(bundle)
         found, recorders = self.recorded(expected.scan)
-        return reference.compare(expected, found.labels, recorders, self.manifest.reference)
+        return reference.compare(expected, found.labels, recorders, bundle.manifest.reference)
 
     def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
-        """Write what `self_test` needs: the scan, a sample of each network's scores, and the labels.
+        """Segment a scan and write it as reference case: the scan, a sample of each network's scores, the labels.
 
         Parameters
         ----------
@@ -229,18 +228,35 @@ class Segmenter:
         reference.write(path, scan, found.labels, recorders)
 
     def recorded(
-        self, scan: Scan | Mapping[str, Scan], *, most: int | None = None
+        self, scan: VolumeOrPath | Mapping[str, VolumeOrPath], *, most: int | None = None
     ) -> tuple[Segmentation, dict[str, list[Recorder]]]:
-        """Predict, and keep what went through each engine: by stage, one recorder for each of its networks.
+        """Predict, and keep the inputs and outputs of each engine.
 
-        With `most`, each keeps no more calls than that. Other parameters and errors are those of `predict`.
+        Parameters
+        ----------
+        scan
+            As for `predict`, with the same errors.
+        most : int, optional
+            Largest number of runs that each recorder keeps.
+
+        Returns
+        -------
+        segmentation : Segmentation
+        recorders : dict of str to list of Recorder
+            For each stage, one recorder for each of its networks.
         """
         recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
-        return Segmenter(self.manifest, recorders, threads=self.threads).predict(scan), recorders
+        recording = Segmenter(self.pipeline, recorders, threads=self.threads, bundle=self._bundle, bound=self._bound)
+        return recording.predict(scan), recorders
 
-    def _channels(self, scan: Scan | Mapping[str, Scan]) -> list[Volume]:
-        """Volumes in the manifest's order of channels, checked."""
-        names = self.manifest.channels
+    def _loaded(self) -> Bundle:
+        if self._bundle is None:
+            raise InputError("this Segmenter was not loaded from a bundle; make it with Segmenter.load(path)")
+        return self._bundle
+
+    def _channels(self, scan: VolumeOrPath | Mapping[str, VolumeOrPath]) -> list[Volume]:
+        """Volumes in the order of the channels, checked."""
+        names = self.pipeline.channels
         if not isinstance(scan, Mapping):
             if len(names) != 1:
                 raise InputError(f"one scan given, the bundle takes the channels {', '.join(names)}")
@@ -262,28 +278,6 @@ class Segmenter:
                 )
             volumes.append(volume)
         return volumes
-
-
-def compile_networks(manifest: Manifest, folder: Path, *, threads: int, lean: bool = False) -> dict[str, list[Engine]]:
-    """Engines for a `Segmenter`: for each stage, one for each of its networks, whose files lie in `folder`.
-
-    Raises
-    ------
-    EngineError
-        If a network cannot be compiled.
-    """
-    engine = TransientEngine if lean else OpenVinoEngine
-    return {
-        stage.name: [
-            engine(
-                folder / manifest.networks[name].xml,
-                threads=threads,
-                inference_precision=stage.inference_precision,
-            )
-            for name in stage.networks
-        ]
-        for stage in manifest.stages
-    }
 
 
 def _check_intensities(volume: Volume) -> None:

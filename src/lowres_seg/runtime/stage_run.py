@@ -1,4 +1,4 @@
-"""One stage at work: from the volumes of a scan to what the stage finds in them."""
+"""One stage at work: from the volumes of a scan to the stage's labels."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import assert_never
 
-from lowres_seg.bundle.rules import PercentileScale, ZScore
-from lowres_seg.bundle.stage import BoxOf, Classes, NonZero, Stage
+from lowres_seg.bundle.pipeline import statistics_sources
+from lowres_seg.bundle.stage import BoxOf, Classes, NonZero, Stage, WholeVolume
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
-from lowres_seg.runtime.engine import Engine, is_transient, release
+from lowres_seg.runtime.engine import Engine, run_in_turn
 from lowres_seg.runtime.normalise import normalise
+from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_nonzero
 from lowres_seg.runtime.windows import Accumulator, rows
-from lowres_seg.volumes.grid import Box, Reorientation
+from lowres_seg.volumes.grid import Box, Grid
 from lowres_seg.volumes.volume import Volume
 
 Array = NDArray[np.float32]
@@ -29,36 +31,30 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a stage found, in its own orientation: on the region it looked at, or on the grid it conformed that to."""
-
-    labels: Labels
-    fit: Fit
-    box: Box
-    oriented: Reorientation
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What became of a stage.
+class StageResult:
+    """The result of a stage.
 
     Attributes
     ----------
-    found : Found or None
-        None if there was nothing to look at.
+    placement : Placement or None
+        None if the stage had nothing to work on.
+    labels : (I, J, K) ndarray of uint8 or None
+        In the orientation of the stage: on the region, or on the conformed grid for a stage that restores nothing.
+        None if there is no placement, or the stage classifies.
     on_scan : (I, J, K) ndarray of uint8 or None
-        Label map on the scan's own grid, None for a stage that restores nothing.
+        Label map on the scan's own grid. None for a stage that restores nothing.
     numbers : dict of str to float
-        Of a stage that tells classes.
+        Value of each class, of a stage that classifies.
     """
 
-    found: Found | None
+    placement: Placement | None
+    labels: Labels | None
     on_scan: Labels | None
     numbers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class ScanState:
     """A scan on its way through the stages.
 
     Attributes
@@ -66,37 +62,42 @@ class Scan:
     volumes : sequence of Volume
         One for each channel, all on one grid.
     channels : sequence of str
-        Their names.
-    results : dict of str to Result
-        By stage, of those that are done.
-    inputs : dict of str to (C, ...) ndarray
-        Conformed input of each stage whose statistics another one wants.
+        Names of the channels.
+    results : dict of str to StageResult
+        Results of the stages that have run.
+    inputs : dict of str to (C, ...) ndarray or None
+        Conformed input of each stage that another stage takes statistics of; None until that stage has run.
     timings_s : dict of str to float
+        Seconds of each step.
     """
 
     volumes: Sequence[Volume]
     channels: Sequence[str]
-    results: dict[str, Result] = field(default_factory=dict)
+    results: dict[str, StageResult] = field(default_factory=dict)
     inputs: dict[str, Array | None] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, volumes: Sequence[Volume], channels: Sequence[str], stages: Sequence[Stage]) -> Scan:
-        """A scan that these stages are to be run on."""
-        rules = [rule for stage in stages for rule in stage.normalise.rules]
-        wanted = [rule.statistics_of for rule in rules if isinstance(rule, (PercentileScale, ZScore))]
-        return cls(volumes, channels, inputs=dict.fromkeys(name for name in wanted if name is not None))
+    def before(cls, stages: Sequence[Stage], volumes: Sequence[Volume], channels: Sequence[str]) -> ScanState:
+        """State of a scan before the first of its stages."""
+        wanted = [name for stage in stages for name in statistics_sources(stage)]
+        return cls(volumes, channels, inputs=dict.fromkeys(wanted))
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the scan."""
+        return self.volumes[0].grid
 
 
-def run(stage: Stage, engines: Sequence[Engine], scan: Scan, *, threads: int) -> Result:
-    """Run a stage on a scan whose earlier stages are done.
+def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: int) -> StageResult:
+    """Run a stage on a scan whose earlier stages have run.
 
     Parameters
     ----------
     stage : Stage
     engines : sequence of Engine
         One for each of its networks.
-    scan : Scan
+    scan : ScanState
     threads : int
         For resampling.
 
@@ -105,33 +106,31 @@ def run(stage: Stage, engines: Sequence[Engine], scan: Scan, *, threads: int) ->
     InputError
         If intensities cannot be normalised.
     EngineError
-        If a network fails, or gives what cannot be decoded.
+        If a network fails, or its scores cannot be decoded.
     """
-    grid = scan.volumes[0].grid
-    oriented = Reorientation(grid, stage.conform.orientation, stage.conform.axes)
-    box = region(stage, oriented, scan)
     base = None if stage.onto is None else scan.results[stage.onto].on_scan
-    if box is None:
-        nothing = np.zeros(grid.shape, np.uint8) if base is None else base
-        return Result(None, None if stage.restore.what == "nothing" else nothing)
+    placement = place(stage, scan)
+    if placement is None:
+        nothing = np.zeros(scan.grid.shape, np.uint8) if base is None else base
+        return StageResult(None, None, None if stage.restore.quantity == "nothing" else nothing)
     try:
-        fit, x = _prepared(stage, oriented, box, scan, threads)
+        x = _prepared(placement, scan, threads)
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
-        return Result(None, None, _classes(stage, engines, x, scan.timings_s))
-    slabs = _slabs(stage, engines, x, scan.timings_s)
+        return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s))
+    slabs = _slabs(placement, engines, x, scan.timings_s)
     del x
-    labels = _labels(stage, slabs, fit, scan.timings_s, threads)
+    labels = _labels(placement, slabs, scan.timings_s, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
         labels = clean(labels, stage.cleanup)
-        if stage.restore.what == "nothing":
-            return Result(Found(labels, fit, box, oriented), None)
-        on_scan = np.zeros(grid.shape, np.uint8) if base is None else base.copy()
-        here = on_scan[oriented.undo_box(box).slices]
-        mine = oriented.undo(labels)
+        if stage.restore.quantity == "nothing":
+            return StageResult(placement, labels, None)
+        on_scan = np.zeros(scan.grid.shape, np.uint8) if base is None else base.copy()
+        here = on_scan[placement.oriented.undo_box(placement.box).slices]
+        mine = placement.oriented.undo(labels)
         np.copyto(here, mine, where=mine != 0)
-    return Result(Found(labels, fit, box, oriented), on_scan)
+    return StageResult(placement, labels, on_scan)
 
 
 @contextmanager
@@ -142,27 +141,42 @@ def timed(timings_s: dict[str, float], step: str) -> Iterator[None]:
     timings_s[step] = timings_s.get(step, 0.0) + perf_counter() - start
 
 
-def region(stage: Stage, oriented: Reorientation, scan: Scan) -> Box | None:
-    """Box that the stage looks at, in its own orientation; None if there is nothing in it."""
-    if isinstance(stage.region, NonZero):
-        return oriented.apply_box(box_of_nonzero([volume.data for volume in scan.volumes], stage.region))
-    if not isinstance(stage.region, BoxOf):
-        return Box((0, 0, 0), oriented.result.shape)
-    other = scan.results[stage.region.stage].found
-    if other is None:
-        return None
-    box = box_around(other.labels, other.fit, other.box, stage.region)
-    return None if box is None else oriented.apply_box(other.oriented.undo_box(box))
+def place(stage: Stage, scan: ScanState) -> Placement | None:
+    """Place a stage on a scan whose earlier stages have run; None if there is nothing to work on.
+
+    Raises
+    ------
+    InputError
+        If the conformed grid would be larger than any network takes.
+    """
+    oriented = orient(stage, scan.grid)
+    box: Box | None
+    match stage.region:
+        case WholeVolume():
+            box = Box.whole(oriented.result.shape)
+        case NonZero():
+            box = oriented.apply_box(box_of_nonzero([volume.data for volume in scan.volumes], stage.region))
+        case BoxOf():
+            other = scan.results[stage.region.stage]
+            if other.placement is None or other.labels is None:
+                return None
+            around = box_around(other.labels, other.placement.fit, other.placement.box, stage.region)
+            if around is None:
+                return None
+            box = oriented.apply_box(other.placement.oriented.undo_box(around))
+        case _:
+            assert_never(stage.region)
+    return Placement.of(stage, scan.grid, box)
 
 
-def _prepared(stage: Stage, oriented: Reorientation, box: Box, scan: Scan, threads: int) -> tuple[Fit, Array]:
-    """What the networks see, (C, *conformed)."""
+def _prepared(placement: Placement, scan: ScanState, threads: int) -> Array:
+    """Input of the networks, (C, *conformed)."""
+    stage, fit, oriented, box = placement.stage, placement.fit, placement.oriented, placement.box
     early = stage.normalise.when == "before-conform"
     rules, pad = stage.normalise.rules, stage.conform.pad
     others = {name: x for name, x in scan.inputs.items() if x is not None}
-    # Each step lets go of what the one before it made: these arrays are what the peak is made of.
+    # Each step drops the array of the step before: these arrays make up the peak of memory.
     with timed(scan.timings_s, f"{stage.name}.conform"):
-        fit = Fit.of(box.shape, oriented.result.spacing_mm, stage.conform, stage.shape)
         x = np.stack([oriented.apply(v.data)[box.slices] for v in scan.volumes], dtype=np.float32)
         if early:
             normalise(x, rules, others, scan.channels)
@@ -179,51 +193,52 @@ def _prepared(stage: Stage, oriented: Reorientation, box: Box, scan: Scan, threa
             if pad == "noise":
                 x = _in_noise(x, fit)
         for mask in stage.mask_channels:
-            x = np.concatenate([x, _mask(scan.results[mask.stage], mask.labels, oriented, box, fit, threads)])
-    return fit, x
+            x = np.concatenate([x, _mask(scan.results[mask.stage], mask.labels, placement, threads)])
+    return x
 
 
 def _in_noise(x: Array, fit: Fit) -> Array:
-    """What lies around the region becomes noise."""
+    """Fill the padding around the region with noise."""
     noise = np.random.default_rng(0).standard_normal(x.shape, dtype=np.float32)
     i, j, k = fit.inner
     noise[:, i, j, k] = x[:, i, j, k]
     return noise
 
 
-def _mask(result: Result, labels: Sequence[int], oriented: Reorientation, box: Box, fit: Fit, threads: int) -> Array:
+def _mask(result: StageResult, labels: Sequence[int], placement: Placement, threads: int) -> Array:
     """Another stage's labels as a channel, (1, *conformed)."""
-    assert result.on_scan is not None  # noqa: S101 - the manifest was checked
-    there = oriented.apply(result.on_scan)[box.slices]
+    assert result.on_scan is not None  # noqa: S101 - the pipeline was checked
+    there = placement.oriented.apply(result.on_scan)[placement.box.slices]
     mask = np.isin(there, labels) if labels else there != 0
+    fit = placement.fit
     return fit.place(fit.resample(mask[None].astype(np.float32), "nearest", threads=threads), 0.0)
 
 
 def _slabs(
-    stage: Stage, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]
+    placement: Placement, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]
 ) -> Iterator[tuple[slice, list[Array]]]:
-    """Scores (C, planes, H, W) of each member, or the mean of all, for slabs of planes of x, one after the other."""
+    """Yield slabs of planes: where each lies in x, and its scores (C, planes, H, W) of each member or of their mean."""
+    stage = placement.stage
     step = f"{stage.name}.network"
-    whole = slice(0, x.shape[1])
     averaged = stage.ensemble == "mean-scores"
-    # Rounded to half precision, a sum over folds is not the sum of their sums.
-    apart = not averaged or (stage.windows is not None and stage.windows.in_half)
     members = list(enumerate(zip(stage.networks, engines, strict=True)))
     if stage.windows is None:
         with timed(timings_s, step):
             found = []
             for _, (name, engine) in members:
                 scores = _scores(stage, name, engine, x)
-                # Another engine's memory is another's, but the same network may be there twice.
+                # Engines own the memory of their scores, and one network may be a member twice.
                 found.append(scores if len(members) == 1 else scores.copy())
-                release(engine)
-        del x  # among the largest there are, and nobody needs it any more
+                engine.release()
+        whole = slice(0, x.shape[1])
+        del x  # one of the largest arrays, and no longer needed
         yield whole, [mean(found)] if averaged else found
         return
-    # Networks that are compiled when their turn comes take all windows in turn, the others each window in turn.
-    groups = [[member] for member in members] if any(is_transient(engine) for engine in engines) else [members]
+    in_turn = run_in_turn(list(engines))
+    groups = [[member] for member in members] if in_turn else [members]
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    sums = [Accumulator(shape, stage.windows, whole=len(groups) > 1) for _ in range(len(members) if apart else 1)]
+    arrays = placement.sums(in_turn=in_turn)
+    sums = [Accumulator(shape, stage.windows, planes=arrays.planes) for _ in range(arrays.count)]
     for group in groups:
         for row, stop in rows(shape, stage.windows):
             with timed(timings_s, step):
@@ -231,22 +246,22 @@ def _slabs(
                     i, j, k = (slice(a, a + n) for a, n in zip(at, stage.windows.roi_size, strict=True))
                     for member, (name, engine) in group:
                         scores = _scores(stage, name, engine, x[:, i, j, k])
-                        sums[member if apart else 0].add(scores, at)
-            if len(groups) == 1:
+                        sums[member if arrays.count > 1 else 0].add(scores, at)
+            if not in_turn:
                 taken = [one.take(stop) for one in sums]
                 found = [scores for _, scores in taken]
                 yield taken[0][0], [mean(found)] if averaged else found
         for _, (_, engine) in group:
-            release(engine)
+            engine.release()
     del x
-    if len(groups) > 1:
+    if in_turn:
         found = [one.take(shape[0])[1] for one in sums]
-        yield whole, [mean(found)] if averaged else found
+        yield slice(0, shape[0]), [mean(found)] if averaged else found
 
 
 def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
-    """Scores (C, I, J, K) of one window; valid until the engine runs again."""
-    order = stage.order(network)
+    """Scores (C, I, J, K) of one window, averaged over mirrored runs. Valid until the engine runs again."""
+    order = stage.axis_order(network)
     axes = stage.mirror_axes
     flips = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
     total: Array | None = None
@@ -261,58 +276,67 @@ def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
         if len(flips) == 1:
             return np.asarray(back)
         total = back.copy() if total is None else np.add(total, back, out=total)
-    assert total is not None  # noqa: S101 - not to flip is one of them
+    assert total is not None  # noqa: S101 - one of the flips is the empty one
     total /= np.float32(len(flips))
     return total
 
 
-def _classes(stage: Stage, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]) -> dict[str, float]:
-    assert isinstance(stage.decode, Classes)  # noqa: S101 - for the reader and for types
-    ((_, members),) = _slabs(stage, engines, x, timings_s)
-    values = combine(members, stage.decode, stage.ensemble)
-    return dict(zip(stage.decode.names, (float(value) for value in values.ravel()), strict=True))
+def _classes(
+    placement: Placement, decode: Classes, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]
+) -> dict[str, float]:
+    ((_, members),) = _slabs(placement, engines, x, timings_s)
+    values = combine(members, decode, placement.stage.ensemble)
+    return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 
 
 def _labels(
-    stage: Stage, slabs: Iterator[tuple[slice, list[Array]]], fit: Fit, timings_s: dict[str, float], threads: int
+    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
 ) -> Labels:
     """Labels on the region, or on the conformed grid for a stage that restores nothing."""
-    decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
-    what, interpolation = stage.restore.what, stage.restore.interpolation
-    if what == "scores" and not fit.same:
-        late = stage.restore.activated == "after"
-        whole: Array | None = None
-        for slab, members in slabs:
-            with timed(timings_s, decode):
-                part = members[0] if late else combine(members, stage.decode, stage.ensemble)
-                if whole is None and part.shape[1] == fit.conformed[0]:
-                    whole = part
-                    continue
-                if whole is None:
-                    whole = np.empty((len(part), *fit.conformed), part.dtype)
-                whole[:, slab] = part
-        assert whole is not None  # noqa: S101 - there is at least one slab
-        labels = np.empty(fit.region, np.uint8)
-        restored = fit.restored(whole, interpolation, threads=threads)
-        while True:
-            with timed(timings_s, restore):
-                piece = next(restored, None)
-            if piece is None:
-                return labels
-            with timed(timings_s, decode):
-                slab, part = piece[0], piece[1].astype(whole.dtype, copy=False)
-                labels[slab] = labels_of(select(part, stage.decode) if late else part, stage.decode)
+    if placement.scores_stay_whole:
+        return _labels_of_restored(placement, slabs, timings_s, threads)
+    stage, fit = placement.stage, placement.fit
     labels = np.empty(fit.conformed, np.uint8)
     for slab, members in slabs:
-        with timed(timings_s, decode):
+        with timed(timings_s, f"{stage.name}.decode"):
             if stage.ensemble == "vote":
                 labels[slab] = vote([labels_of(select(member, stage.decode), stage.decode) for member in members])
             else:
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
-    if what == "nothing":
+    if stage.restore.quantity == "nothing":
         return labels
-    with timed(timings_s, restore):
+    with timed(timings_s, f"{stage.name}.restore"):
         if fit.same:
             return np.ascontiguousarray(labels[fit.inner])
-        parts = fit.restored(labels[None].astype(np.float32), interpolation, threads=threads)
+        parts = fit.restored(labels[None].astype(np.float32), stage.restore.interpolation, threads=threads)
         return np.concatenate([part[0] for _, part in parts]).astype(np.uint8)
+
+
+def _labels_of_restored(
+    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
+) -> Labels:
+    """Labels on the region, from scores that are resampled to it first."""
+    stage, fit = placement.stage, placement.fit
+    decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
+    late = stage.restore.activated == "after"
+    whole: Array | None = None
+    for slab, members in slabs:
+        with timed(timings_s, decode):
+            part = members[0] if late else combine(members, stage.decode, stage.ensemble)
+            if whole is None and part.shape[1] == fit.conformed[0]:
+                whole = part
+                continue
+            if whole is None:
+                whole = np.empty((len(part), *fit.conformed), part.dtype)
+            whole[:, slab] = part
+    assert whole is not None  # noqa: S101 - there is at least one slab
+    labels = np.empty(fit.region, np.uint8)
+    restored = fit.restored(whole, stage.restore.interpolation, threads=threads)
+    while True:
+        with timed(timings_s, restore):
+            piece = next(restored, None)
+        if piece is None:
+            return labels
+        with timed(timings_s, decode):
+            slab, part = piece[0], piece[1].astype(whole.dtype, copy=False)
+            labels[slab] = labels_of(select(part, stage.decode) if late else part, stage.decode)

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from lowres_seg import BenchmarkError, InputError, MissingExtraError, Segmenter, Volume, extras, host
 from lowres_seg.bench import Plan, Suite, bench
-from lowres_seg.bench.measuring.plan import Cell, Contestant, cells
+from lowres_seg.bench.backends import Subject, backend
+from lowres_seg.bench.measuring.plan import cells
 from lowres_seg.bench.measuring.process import Child
-from lowres_seg.bench.measuring.serving import check_recipes, reason_against
 from lowres_seg.bench.suite import json_schema
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cli import app
@@ -44,7 +44,7 @@ def table(tmp_path: Path, tiny: Path, lopsided: Callable[..., Volume]) -> Path:
 
 def test_everything_is_measured(tiny: Path, table: Path, checkout: Path, tmp_path: Path) -> None:
     suite = bench(plan(tiny, what=("network", "end-to-end", "throughput"), cases=table))
-    assert [b.what for b in suite.benchmarks] == ["network", "end-to-end", "throughput"]
+    assert [b.workload for b in suite.benchmarks] == ["network", "end-to-end", "throughput"]
     assert not suite.partial
     assert suite.timed == "case one"
     for b in suite.benchmarks:
@@ -83,17 +83,27 @@ def test_the_published_schema_is_the_code(checkout: Path) -> None:
     assert published == json_schema()
 
 
-def test_all_take_turns(tiny: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def children(on_ask: Callable[[Child, str, Any], None]) -> type[Child]:
+    """Real child processes. The function is called with the child, the word and the spec before each word is sent."""
+
+    class Watched(Child):
+        def __init__(self, spec: Any, **options: Any) -> None:
+            self.spec = spec
+            super().__init__(spec, **options)
+
+        def ask(self, word: str) -> dict[str, Any]:
+            on_ask(self, word, self.spec)
+            return super().ask(word)
+
+    return Watched
+
+
+def test_all_take_turns(tiny: Path, make_bundle: Callable[..., Path]) -> None:
     """In every round each process gives one value, and no round has the order of all others."""
     asked: list[tuple[str, int]] = []
-    ask = Child.ask
-
-    def listening(self: Child, word: str) -> dict[str, Any]:
-        asked.append((word, self.pid))
-        return ask(self, word)
-
-    monkeypatch.setattr(Child, "ask", listening)
-    bench(plan(tiny, make_bundle("other"), make_bundle("third"), what=("network",), passes=1, rounds=6))
+    watched = children(lambda child, word, _: asked.append((word, child.pid)))
+    three = plan(tiny, make_bundle("other"), make_bundle("third"), what=("network",), passes=1, rounds=6)
+    bench(three, start_child=watched)
     turns = [pid for word, pid in asked if word == "go"]
     rounds = [turns[i : i + 4] for i in range(0, len(turns), 4)]
     assert len(rounds) == 6
@@ -110,38 +120,21 @@ def test_short_values_fill_their_turn(tiny: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not let processes choose cores")
-def test_a_child_runs_on_its_cores(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_runs_on_its_cores(tiny: Path) -> None:
     seen: list[int] = []
-    ask = Child.ask
-
-    def looking(self: Child, word: str) -> dict[str, Any]:
-        seen.append(len(os.sched_getaffinity(self.pid)))
-        return ask(self, word)
-
     before = os.sched_getaffinity(0)
-    monkeypatch.setattr(Child, "ask", looking)
-    bench(plan(tiny, what=("network",), passes=1, rounds=1))
+    watched = children(lambda child, _, __: seen.append(len(os.sched_getaffinity(child.pid))))
+    bench(plan(tiny, what=("network",), passes=1, rounds=1), start_child=watched)
     assert set(seen) == {1}
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_killed_child_is_a_result_and_the_rest_go_on(
-    tiny: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start, ask = Child.__init__, Child.ask
+def test_a_killed_child_is_a_result_and_the_rest_go_on(tiny: Path, make_bundle: Callable[..., Path]) -> None:
+    def kill(child: Child, word: str, spec: Any) -> None:
+        if word == "go" and spec.bundle.endswith("tiny"):
+            os.kill(child.pid, signal.SIGKILL)
 
-    def remember(self: Child, spec: Any, **options: Any) -> None:
-        self.spec = spec  # type: ignore[attr-defined]
-        start(self, spec, **options)
-
-    def killing(self: Child, word: str) -> dict[str, Any]:
-        if word == "go" and self.spec.bundle.endswith("tiny"):  # type: ignore[attr-defined]
-            os.kill(self.pid, signal.SIGKILL)
-        return ask(self, word)
-
-    monkeypatch.setattr(Child, "__init__", remember)
-    monkeypatch.setattr(Child, "ask", killing)
-    suite = bench(plan(tiny, make_bundle("other"), what=("network",)))
+    suite = bench(plan(tiny, make_bundle("other"), what=("network",)), start_child=children(kill))
     first, second = suite.benchmarks
     assert first.status == "failed"
     assert first.reason.startswith("was killed (signal 9), most likely because memory ran out")
@@ -150,21 +143,21 @@ def test_a_killed_child_is_a_result_and_the_rest_go_on(
     assert suite.partial
 
 
-def test_a_child_that_fails_says_why(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The IR is damaged after the bundle was opened: the child finds out."""
-    import lowres_seg.bench.measuring.runner as runner
+@pytest.mark.parametrize(
+    ("file", "reason"), [("net.xml", "net.xml: has changed: sha256"), ("net.bin", "net.bin: has changed: sha256")]
+)
+def test_a_network_that_is_swapped_after_the_check_does_not_run(tiny: Path, file: str, reason: str) -> None:
+    """The bundle was opened and checked by the parent; the child compiles what it reads later."""
 
-    prepare = runner._Bench._prepare
+    class Swapping(Child):
+        def __init__(self, spec: Any, **options: Any) -> None:
+            if spec.task == "measure":
+                (tiny / "networks" / file).write_bytes(b"<net/>")
+            super().__init__(spec, **options)
 
-    def damage(self: Any) -> Any:
-        found = prepare(self)
-        (tiny / "networks" / "net.xml").write_text("<net/>", encoding="utf-8")
-        return found
-
-    monkeypatch.setattr(runner._Bench, "_prepare", damage)
-    (only,) = bench(plan(tiny, what=("network",))).benchmarks
+    (only,) = bench(plan(tiny, what=("network",)), start_child=Swapping).benchmarks
     assert only.status == "failed"
-    assert "OpenVINO cannot compile it" in only.reason
+    assert reason in only.reason
 
 
 def test_a_silent_child_is_ended(tiny: Path) -> None:
@@ -172,27 +165,25 @@ def test_a_silent_child_is_ended(tiny: Path) -> None:
         bench(plan(tiny, what=("network",), timeout_s=0.01))
 
 
-def test_what_was_measured_is_kept_when_the_reference_ends(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_is_kept_when_the_fixed_workload_ends(tiny: Path) -> None:
     """In the second pass: the first stands. In the first: there is nothing to keep, and the error is said."""
-    ask, started = Child.ask, []
+    started: list[int] = []
 
-    def killing(self: Child, word: str) -> dict[str, Any]:
-        if word == "go" and self.pid not in started:
-            started.append(self.pid)
+    def kill(child: Child, word: str, _: Any) -> None:
+        if word == "go" and child.pid not in started:
+            started.append(child.pid)
             if len(started) == fatal:
-                os.kill(self.pid, signal.SIGKILL)
-        return ask(self, word)
+                os.kill(child.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(Child, "ask", killing)
-    fatal = 3  # reference and network of the first pass, then the reference of the second
-    suite = bench(plan(tiny, what=("network",)))
+    fatal = 3  # fixed workload and network of the first pass, then the fixed workload of the second
+    suite = bench(plan(tiny, what=("network",)), start_child=children(kill))
     assert suite.partial
-    assert any("ended early: the reference workload was killed" in doubt for doubt in suite.doubts)
+    assert any("ended early: the fixed workload was killed" in doubt for doubt in suite.doubts)
     assert len(suite.benchmarks[0].values_s) == 3
     started.clear()
     fatal = 1
-    with pytest.raises(BenchmarkError, match="the reference workload was killed"):
-        bench(plan(tiny, what=("network",)))
+    with pytest.raises(BenchmarkError, match="the fixed workload was killed"):
+        bench(plan(tiny, what=("network",)), start_child=children(kill))
 
 
 def test_a_scan_in_which_a_network_sees_nothing_is_refused(
@@ -216,17 +207,15 @@ def test_a_scan_in_which_a_network_sees_nothing_is_refused(
         bench(plan(two, what=("network",)))
 
 
-def test_an_interrupted_suite_is_marked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask, calls = Child.ask, []
+def test_an_interrupted_suite_is_marked(tiny: Path) -> None:
+    calls: list[str] = []
 
-    def interrupt(self: Child, word: str) -> dict[str, Any]:
+    def interrupt(_: Child, word: str, __: Any) -> None:
         calls.append(word)
         if len(calls) > 12:
             raise KeyboardInterrupt
-        return ask(self, word)
 
-    monkeypatch.setattr(Child, "ask", interrupt)
-    suite = bench(plan(tiny, what=("network",), passes=3))
+    suite = bench(plan(tiny, what=("network",), passes=3), start_child=children(interrupt))
     assert suite.partial
     assert any("interrupted" in doubt for doubt in suite.doubts)
     assert len(suite.benchmarks[0].runs) == 1
@@ -237,7 +226,7 @@ def test_an_interrupted_suite_is_marked(tiny: Path, monkeypatch: pytest.MonkeyPa
     [
         ({"cores": (4096,)}, "--cores 4096: this process may use"),
         ({"cores": (1, 1)}, "1 is there twice"),
-        ({"backends": ("tensorrt",)}, "backends.0: Input should be 'openvino'"),
+        ({"backends": ("tensorrt",)}, "backends.0: expected one of openvino, .*torch-compile, found 'tensorrt'"),
         ({"isa": ("sse",)}, "isa.0: Input should be 'native'"),
         ({"what": ()}, "at least 1"),
         ({"hd95": "mine"}, "hd95"),
@@ -284,17 +273,17 @@ def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("backend", "isa", "message"),
+    ("name", "isa", "message"),
     [
         ("onnxruntime", "native", "no ONNX graph: export it with --onnx"),
-        ("onnxruntime", "avx2", "heeds no limit"),
+        ("onnxruntime", "avx2", "cannot be limited"),
         ("openvino-plain", "avx2", "no ONNX graph: export it with --onnx"),
         ("torch", "native", "name it with --recipe"),
         ("openvino", "avx2", ""),
     ],
 )
-def test_what_cannot_be_served(tiny: Path, backend: Any, isa: Any, message: str) -> None:
-    reason = reason_against(Cell(Contestant(path=tiny), backend, isa, 1, "network"), Bundle.open(tiny), ("avx2",))
+def test_what_cannot_be_served(tiny: Path, name: str, isa: Any, message: str) -> None:
+    reason = backend(name).reason_against(Subject(Bundle.open(tiny)), isa, ("avx2",))
     assert (message in reason) if message else reason == ""
 
 
@@ -304,8 +293,8 @@ def test_bf16_below_bf16_is_not_served(tiny: Path) -> None:
     bf16 = replace(fp32, manifest=fp32.manifest.model_copy(update={"stages": (stage,)}))
     has = ("avx2", "avx512f", "avx512_bf16")
 
-    def reason(backend: Any, isa: Any, features: tuple[str, ...]) -> str:
-        return reason_against(Cell(Contestant(path=tiny), backend, isa, 1, "network"), bf16, features)
+    def reason(name: str, isa: Any, features: tuple[str, ...]) -> str:
+        return backend(name).reason_against(Subject(bf16), isa, features)
 
     assert reason("openvino", "native", has) == ""
     assert "bf16" in reason("openvino", "avx512", has)
@@ -316,9 +305,10 @@ def test_bf16_below_bf16_is_not_served(tiny: Path) -> None:
 def test_a_recipe_of_something_else_is_refused(tiny: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("", encoding="utf-8")
-    content = {"bundles": [{"path": tiny, "recipe": recipe}], "backends": ("torch",)}
     with pytest.raises(BenchmarkError, match="is not the recipe"):
-        check_recipes(Plan.build("test", content), {"tiny": Bundle.open(tiny)})
+        backend("torch").check(Subject(Bundle.open(tiny), recipe))
+    with pytest.raises(BenchmarkError, match="does not exist, expected the recipe of tiny"):
+        bench(Plan.build("test", {"bundles": [{"path": tiny, "recipe": tmp_path / "absent.toml"}]}))
 
 
 def test_a_plan_file_is_relative_to_itself(tmp_path: Path) -> None:

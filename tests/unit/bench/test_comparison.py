@@ -151,7 +151,7 @@ def test_what_fails_now_is_a_regression() -> None:
     new = Suite.model_validate({"schema_version": 1, **broken, "benchmarks": [broken["benchmarks"][0], failed]})
     found = compare(base, new)
     assert found.regressions == [
-        "other, openvino f32, 2 cores, network (was killed): measured in the base, and not any more"
+        "other, openvino f32, 2 cores, network (was killed): measured in the base, but not in the new suite"
     ]
 
 

@@ -21,7 +21,7 @@ def test_every_changed_byte_is_seen(tiny: Path, name: str) -> None:
     raw = bytearray((tiny / name).read_bytes())
     raw[len(raw) // 2] ^= 1
     (tiny / name).write_bytes(raw)
-    with pytest.raises(IntegrityError, match=f"{name} has changed"):
+    with pytest.raises(IntegrityError, match=f"{name}: has changed"):
         Segmenter.load(tiny)
 
 
@@ -67,6 +67,6 @@ def test_a_bundle_may_lie_behind_a_link_and_hold_stray_files(tiny: Path, tmp_pat
 
 def test_what_is_staged_must_be_a_bundle(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
     make_bundle()
-    with pytest.raises(BundleError), bundles.staged(tmp_path / "new") as folder:
-        (folder / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError), bundles.staged(tmp_path / "new") as staging:
+        (staging.folder / "manifest.json").write_text("{}")
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]

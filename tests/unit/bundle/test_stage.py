@@ -27,18 +27,18 @@ def conform(**changes: Any) -> dict[str, Any]:
 ONE: dict[str, tuple[dict[str, Any], str]] = {
     "windows and shape": ({"windows": WINDOWS}, "stage only: expected a shape to conform to, or windows, and not both"),
     "neither": ({"conform": {}}, "expected a shape to conform to, or windows"),
-    "view of another network": ({"views": {"other": "axial"}}, "a view for network other, which it does not run"),
+    "view of another network": ({"views": {"other": "axial"}}, "has a view for network other, which it does not run"),
     "no such view": ({"views": {"net": "oblique"}}, "views.net"),
     "view of what is stored": (
         {"views": {"net": "axial"}, "conform": conform(orientation="stored")},
-        "views need an orientation by its letters",
+        "views need an orientation such as RAS",
     ),
-    "mirror twice": ({"mirror_axes": [0, 1, 0]}, "an axis to mirror is there twice"),
+    "mirror twice": ({"mirror_axes": [0, 1, 0]}, "names a mirror axis twice"),
     "no such axis": ({"mirror_axes": [3]}, "mirror_axes.0"),
-    "vote for scores": ({"ensemble": "vote"}, "votes are for labels"),
+    "vote for scores": ({"ensemble": "vote"}, "votes give labels and no scores"),
     "probabilities that return as scores": (
         {"ensemble": "mean-probabilities", "restore": {"activated": "after"}},
-        "they are activated before they return",
+        "activates scores before they are restored",
     ),
     "classes in windows": (
         {"decode": CLASSES, "windows": WINDOWS, "conform": {}, "restore": NOTHING},
@@ -46,7 +46,7 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "votes for classes": (
         {"ensemble": "vote", "decode": CLASSES, "restore": NOTHING},
-        "votes are for labels, and it tells classes",
+        "votes are for labels of voxels, and it decodes classes",
     ),
     "classes that return": ({"decode": CLASSES, "restore": LABELS}, "nothing to restore"),
     "classes without a name": ({"decode": {**CLASSES, "names": []}, "restore": NOTHING}, "names"),
@@ -73,7 +73,7 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "onto a later stage": ({"onto": "late"}, "refers to stage late, which does not come before it"),
     "label that clean-up writes": (
         {"cleanup": [{"rule": "small-label", "label": 1, "fewer_than": 9, "becomes": 7}]},
-        r"writes labels \[7\], which the manifest does not name",
+        r"writes labels \[7\], which are not among the named labels",
     ),
     "network of another shape": ({"windows": {"roi_size": [8, 16, 16]}, "conform": {}}, r"gives it \(1, 1, 8, 16, 16\)"),
     "network without a mask": ({}, r"takes \(1, 1, 16, 16, 16\), stage second gives it \(1, 2, 16, 16, 16\)"),
@@ -158,9 +158,9 @@ def test_a_manifest_with_everything_reads_what_it_writes(content: Content) -> No
     good["regions"] = [{"name": "whole", "labels": [1, 5]}]
     manifest = Manifest.parse(json.dumps(good), where="m")
     assert Manifest.parse(manifest.to_json(), where="m") == manifest
-    assert manifest.judged == {"whole": (1, 5)}
+    assert manifest.evaluated == {"whole": (1, 5)}
     assert manifest.known_labels == [1, 5]
-    assert manifest.stages[1].order("side") == (1, 0, 2)
+    assert manifest.stages[1].axis_order("side") == (1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,6 @@ def test_the_axis_of_a_view_comes_first(orientation: str, view: str, order: tupl
         decode={"kind": "argmax", "labels": (0, 1)},
         mask_channels=({"stage": "other"},),
     )
-    assert stage.order("n") == order
+    assert stage.axis_order("n") == order
     assert stage.input_shape("n", 3) == (1, 4, *((4, 5, 6)[axis] for axis in order))
     assert stage.input_shape("m", 3) == (1, 4, 4, 5, 6)

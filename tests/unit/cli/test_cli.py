@@ -15,8 +15,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from lowres_seg import Volume
+from lowres_seg import Bundle, Volume
+from lowres_seg.cli import app
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -96,7 +98,7 @@ def test_channels_are_named_words(make_bundle: Callable[..., Path], content: Any
     for words, message in [
         ([scan], "give flair=PATH t1=PATH"),
         ([f"t1={scan}"], "channels given: t1; the bundle takes flair, t1"),
-        ([f"t1={scan}", f"t1={scan}"], "each may be named once"),
+        ([f"t1={scan}", f"t1={scan}"], "channels given: t1, t1; the bundle takes flair, t1, each once"),
         ([f"t1={scan}", scan], "name the channel of all or of none"),
         ([f"t1={scan}", f"flair={scan}", f"t2={scan}"], "channels given: t1, flair, t2"),
     ]:
@@ -165,7 +167,7 @@ def test_verify_passes_and_fails(tiny: Path) -> None:
     weights.write_bytes(bytes(len(weights.read_bytes())))
     broken = run("verify", tiny)
     assert broken.returncode == 1
-    assert "net.bin has changed" in broken.stderr
+    assert "net.bin: has changed" in broken.stderr
 
 
 def test_verify_exits_3_when_this_machine_gives_other_numbers(tiny: Path) -> None:
@@ -218,3 +220,36 @@ def test_an_ended_command_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> N
     child.send_signal(signal.SIGTERM)
     child.wait(timeout=60)
     assert sorted(p.name for p in tmp_path.iterdir()) in (["large.nii", "tiny"], ["large.nii", "m.nii.gz", "tiny"])
+
+
+@pytest.mark.parametrize("command", ["predict", "verify"])
+def test_a_command_opens_its_bundle_once(
+    tiny: Path, tmp_path: Path, lopsided: Callable[..., Volume], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Opening hashes every file of the bundle."""
+    opened: list[str] = []
+    check = Bundle._check
+    monkeypatch.setattr(Bundle, "_check", lambda self, name, digest: (opened.append(name), check(self, name, digest)))
+    lopsided().save(tmp_path / "scan.nii.gz")
+    words = [command, str(tiny)]
+    if command == "predict":
+        words += [str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "mask.nii.gz")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert sorted(opened) == ["networks/net.bin", "networks/net.xml", "reference.npz"]
+
+
+def test_a_scan_is_read_once_also_with_its_mask_applied(
+    tiny: Path, tmp_path: Path, lopsided: Callable[..., Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    load = Volume.load.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Volume, "load", classmethod(lambda cls, path: (read.append(str(path)), load(cls, path))[1]))
+    scan = tmp_path / "scan.nii.gz"
+    lopsided().save(scan)
+    done = CliRunner().invoke(app, ["predict", str(tiny), str(scan), "-o", str(tmp_path / "m.nii.gz"), "--apply-mask"])
+    assert done.exit_code == 0
+    assert read == [str(scan)]
+    monkeypatch.undo()
+    masked, mask, whole = (Volume.load(tmp_path / f"{name}.nii.gz").data for name in ("m_masked", "m", "scan"))
+    assert mask.any()
+    assert np.array_equal(masked, np.where(mask > 0, whole, 0))

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lowres_seg.bundle.rules import FillHoles, LargestComponent
+from fakes import FakeEngine
+from lowres_seg.bundle.rules import FillHoles, LargestComponent, SmallComponents, SmallLabel
 from lowres_seg.runtime.cleanup import clean, fill_holes, keep_largest
+from stages import Content, build, noise, predict, stage, where
 
 
 def shell() -> np.ndarray:
@@ -61,3 +63,71 @@ def test_the_given_array_is_not_changed() -> None:
     labels = shell()
     clean(labels, [FillHoles(), LargestComponent()])
     assert (labels == shell()).all()
+
+
+def of_counts(**voxels: int) -> np.ndarray:
+    """A label map with so many voxels of each label, in runs."""
+    labels = np.zeros((40, 40, 40), np.uint8)
+    flat = labels.reshape(-1)
+    start = 0
+    for name, count in voxels.items():
+        flat[start : start + count] = int(name.removeprefix("label"))
+        start += count + 100
+    return labels
+
+
+@pytest.mark.parametrize("limit", [200, 1000])
+def test_a_small_label_becomes_another(limit: int) -> None:
+    rule = SmallLabel(label=4, fewer_than=limit, becomes=1)
+    for count, expected in ((limit - 1, (limit - 1 + 50, 0)), (limit, (50, limit))):
+        found = clean(of_counts(label4=count, label1=50, label2=7), [rule])
+        assert (np.count_nonzero(found == 1), np.count_nonzero(found == 4)) == expected
+        assert np.count_nonzero(found == 2) == 7
+
+
+@pytest.mark.parametrize(
+    ("enhancing", "necrotic", "suppressed"),
+    [(129, 16955, True), (130, 16955, False), (129, 16954, False), (1, 17500, True), (500, 0, False), (5, 0, False)],
+)
+def test_a_small_label_beside_a_large_one(enhancing: int, necrotic: int, suppressed: bool) -> None:
+    """A decision tree: enhancing tumor of at most 129.5 voxels beside necrosis of more than 16954."""
+    rule = SmallLabel(label=4, fewer_than=129.5, becomes=1, beside=1, beside_more_than=16954)
+    labels = of_counts(label4=enhancing, label1=necrotic)
+    found = clean(labels, [rule])
+    assert np.count_nonzero(found == 4) == (0 if suppressed else enhancing)
+    assert np.count_nonzero(found) == enhancing + necrotic
+    assert np.count_nonzero(labels == 4) == enhancing  # what was given stays
+
+
+@pytest.mark.parametrize("becomes", [0, 1])
+def test_small_components_change_each_by_itself(becomes: int) -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[0:6, 0:6, 0:6] = 4  # 216 voxels
+    labels[10:15, 10:15, 10:18] = 4  # 200
+    labels[10, 10, 9] = 2  # touches, and is another label
+    labels[18:20, 0:5, 0:5] = 4  # 50
+    labels[15, 15, 18] = 4  # touches the second in a corner
+    rule = SmallComponents(label=4, fewer_than=201, becomes=becomes)
+    expected = labels.copy()
+    expected[18:20, 0:5, 0:5] = becomes
+    assert np.array_equal(clean(labels, [rule]), expected)
+    expected[10:15, 10:15, 10:18][labels[10:15, 10:15, 10:18] == 4] = becomes
+    expected[15, 15, 18] = becomes
+    assert np.array_equal(clean(labels, [rule.model_copy(update={"connectivity": 6})]), expected)
+
+
+def test_no_component_is_none_too_small() -> None:
+    labels = of_counts(label1=30)
+    assert np.array_equal(clean(labels, [SmallComponents(label=4, fewer_than=9)]), labels)
+
+
+def test_clean_up_is_a_stages_own(content: Content) -> None:
+    rules = [{"rule": "small-label", "label": 4, "fewer_than": 20, "becomes": 1}]
+    decode = {"kind": "argmax", "labels": [0, 4]}
+    manifest = build(content, stage(conform={"shape": [6, 6, 6]}, decode=decode, cleanup=rules))
+    for planes, label in ((slice(0, 1), 4), (slice(0, 0), 0)):
+        engine = FakeEngine(where(None, (planes,)))
+        assert predict(manifest, {"only": [engine]}, noise((6, 6, 6))).labels.data.max() == label
+    few = FakeEngine(where(None, (slice(0, 1), slice(0, 2), slice(0, 3))))
+    found = predict(manifest, {"only": [few]}, noise((6, 6, 6))).labels.data
+    assert np.array_equal(np.unique(found, return_counts=True), [[0, 1], [210, 6]])

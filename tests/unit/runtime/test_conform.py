@@ -6,7 +6,7 @@ import pytest
 from lowres_seg import InputError
 from lowres_seg.bundle.stage import Conform
 from lowres_seg.runtime.conform import Fit
-from lowres_seg.runtime.engine import resize
+from lowres_seg.runtime.openvino_engine import resize
 
 
 def by_hand(x: np.ndarray, shape: tuple[int, int, int], interpolation: str) -> np.ndarray:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fakes import fixed
 from lowres_seg import EngineError, InputError, IntegrityError, Manifest, Segmenter, Volume
 from lowres_seg.volumes.grid import Reorientation
 
@@ -19,18 +20,6 @@ ORIENTATIONS = [
     for axes in itertools.permutations(("LR", "PA", "IS"))
     for ends in itertools.product((0, 1), repeat=3)
 ]
-
-
-class Fixed:
-    """An engine that gives the same scores whatever it is given, and remembers what that was."""
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.scores = scores.astype(np.float32)
-        self.seen: list[np.ndarray] = []
-
-    def run(self, x: np.ndarray) -> np.ndarray:
-        self.seen.append(x.copy())
-        return self.scores
 
 
 def copy_in(volume: Volume, orientation: str) -> Volume:
@@ -104,14 +93,14 @@ def two_stages(content: Make, **second: Any) -> Manifest:
 
 
 def scores_of(mask: np.ndarray) -> np.ndarray:
-    return np.stack([1 - mask, mask])[None]
+    return np.stack([1 - mask, mask])
 
 
 def test_a_stage_looks_only_into_the_box_of_another(content: Make) -> None:
     manifest = two_stages(content, margin_voxels=1)
     located = np.zeros((16, 16, 16))
     located[4:8, 2:6, 10:14] = 1
-    locate, fine = Fixed(scores_of(located)), Fixed(scores_of(np.ones((16, 16, 16))))
+    locate, fine = fixed(scores_of(located)), fixed(scores_of(np.ones((16, 16, 16))))
     data = np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
     scan = Volume.from_array(data, np.diag([-1.0, 1.0, -1.0, 1.0]))  # LAI: two axes run against RAS
     result = Segmenter(manifest, {"locate": [locate], "fine": [fine]}, threads=1).predict(scan)
@@ -120,11 +109,11 @@ def test_a_stage_looks_only_into_the_box_of_another(content: Make) -> None:
     assert np.array_equal(result.labels.data[::-1, :, ::-1], box)
     crop = data[::-1, :, ::-1][7:17, 3:13, 19:29]
     rows = np.minimum(np.floor((np.arange(16) + 0.5) * 10 / 16).astype(int), 9)
-    assert np.array_equal(fine.seen[0][0, 0], crop[np.ix_(rows, rows, rows)])
+    assert np.array_equal(fine.seen[0][0], crop[np.ix_(rows, rows, rows)])
 
 
 def test_a_stage_that_finds_nothing_gives_an_empty_mask_and_says_so(content: Make, lopsided: Make) -> None:
-    nothing = Fixed(scores_of(np.zeros((16, 16, 16))))
+    nothing = fixed(scores_of(np.zeros((16, 16, 16))))
     result = Segmenter(two_stages(content), {"locate": [nothing], "fine": [nothing]}, threads=1).predict(lopsided())
     assert not result.labels.data.any()
     assert "found no foreground" in result.doubts[0]
@@ -142,8 +131,8 @@ def test_statistics_of_another_stage(content: Make) -> None:
     located[:8, :8, :8] = 1
     data = np.random.default_rng(0).random((16, 16, 16), dtype=np.float32)
     data[:8, :8, :8] *= 0.1
-    fine = Fixed(scores_of(located))
-    segmenter = Segmenter(manifest, {"locate": [Fixed(scores_of(located))], "fine": [fine]}, threads=1)
+    fine = fixed(scores_of(located))
+    segmenter = Segmenter(manifest, {"locate": [fixed(scores_of(located))], "fine": [fine]}, threads=1)
     segmenter.predict(Volume.from_array(data, np.eye(4)))
     assert fine.seen[0].max() < 0.11  # scaled by the whole scan, not by its own dim box
 
@@ -158,7 +147,7 @@ def test_the_scores_of_several_networks_are_averaged(content: Make, lopsided: Ma
     votes = [np.zeros((16, 16, 16)) for _ in names]
     votes[0][0], votes[1][0], votes[2][0] = 0.9, 0.8, 0.0  # mean 0.57
     votes[0][1] = 0.9  # mean 0.3
-    engines = [Fixed(scores_of(v)) for v in votes]
+    engines = [fixed(scores_of(v)) for v in votes]
     found = Segmenter(manifest, {"only": engines}, threads=1).predict(lopsided(affine=np.eye(4))).labels.data
     assert found[0].all()
     assert not found[1:].any()
@@ -167,10 +156,10 @@ def test_the_scores_of_several_networks_are_averaged(content: Make, lopsided: Ma
 def test_channels_go_in_the_manifests_order(content: Make, lopsided: Make) -> None:
     networks = {"net": {**content()["networks"]["net"], "input_shape": [1, 2, 16, 16, 16]}}
     manifest = Manifest.model_validate(content(channels=["flair", "t1"], networks=networks))
-    engine = Fixed(scores_of(np.ones((16, 16, 16))))
+    engine = fixed(scores_of(np.ones((16, 16, 16))))
     t1, flair = lopsided(seed=1, affine=np.eye(4)), lopsided(seed=2, affine=np.eye(4))
     Segmenter(manifest, {"only": [engine]}, threads=1).predict({"t1": t1, "flair": flair})
-    assert np.array_equal(engine.seen[0][0], np.stack([flair.data, t1.data]))
+    assert np.array_equal(engine.seen[0], np.stack([flair.data, t1.data]))
 
 
 def _with(value: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -228,7 +217,7 @@ def test_channels_on_different_grids_are_refused(content: Make, lopsided: Make) 
 def test_a_network_that_gives_another_shape_is_an_error(content: Make, lopsided: Make) -> None:
     manifest = Manifest.model_validate(content())
     with pytest.raises(EngineError, match=r"gave \(1, 2, 8, 8, 8\)"):
-        Segmenter(manifest, {"only": [Fixed(np.zeros((1, 2, 8, 8, 8)))]}, threads=1).predict(lopsided())
+        Segmenter(manifest, {"only": [fixed(np.zeros((2, 8, 8, 8)))]}, threads=1).predict(lopsided())
 
 
 def test_volumes_are_in_millilitres(tiny: Path, lopsided: Make) -> None:
@@ -256,7 +245,7 @@ def test_the_self_test_passes_and_a_changed_network_fails_it(tiny: Path) -> None
     assert passed.passed
     assert passed.max_abs_diff == {"only.0": 0.0}
     assert passed.flipped == 0.0
-    wrong = Fixed(scores_of(np.ones((16, 16, 16))))
+    wrong = fixed(scores_of(np.ones((16, 16, 16))))
     segmenter._engines["only"][0] = wrong
     failed = segmenter.self_test()
     assert not failed.passed

@@ -146,7 +146,7 @@ def test_planes_taken_on_the_way_are_the_weighted_mean_of_all(
 ) -> None:
     shape, rule = case
     rng = np.random.default_rng(seed)
-    rolling, whole = Accumulator(shape, rule, whole=False), Accumulator(shape, rule, whole=True)
+    rolling, whole = (Accumulator(shape, rule, planes=n) for n in (rule.roi_size[0], shape[0]))
     scores: list[tuple[tuple[int, int, int], np.ndarray]] = []
     found = np.full((2, *shape), np.nan, np.float32)
     end = 0
@@ -165,7 +165,7 @@ def test_planes_taken_on_the_way_are_the_weighted_mean_of_all(
     assert np.array_equal(everything[1].astype(np.float32), found)
     # Half a bit in eleven, times the few windows that meet at a voxel; subnormal weights are coarser still.
     expected = by_hand(shape, rule, scores)
-    if rule.rules == "monai":
+    if rule.convention == "monai":
         assert np.allclose(found, expected, rtol=1e-5)
     elif rule.weights == "constant":
         assert np.allclose(found, expected, rtol=len(scores) * 2**-11)
@@ -176,7 +176,7 @@ def test_planes_taken_on_the_way_are_the_weighted_mean_of_all(
 def test_sums_are_kept_in_half_precision_under_nnunets_rules_only() -> None:
     scores = np.full((1, 4, 4, 4), 1 / 3, np.float32)
     for rules, kind in (("nnunet", np.float16), ("monai", np.float32)):
-        one = Accumulator((4, 4, 4), windows(rules=rules, weights="constant"), whole=False)
+        one = Accumulator((4, 4, 4), windows(rules=rules, weights="constant"), planes=4)
         one.add(scores, (0, 0, 0))
         _, found = one.take(4)
         assert found.dtype == kind

@@ -1,4 +1,4 @@
-"""A suite as one page that needs nothing else: no script, no font, no network. This is the home of Jinja."""
+"""A suite as one HTML page without scripts, fonts or requests. This is the home of Jinja."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from statistics import mean
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lowres_seg import atomic
+from lowres_seg.bench.axes import WORKLOADS, Workload
 from lowres_seg.bench.suite import Accuracy, Benchmark, Suite
-
-WHAT = {
-    "network": "the networks alone",
-    "end-to-end": "from the scan's file to the mask's file",
-    "throughput": "volumes a second, as many in flight as cores",
-}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a chart: what it says, how long it is (a share of the longest), how it is coloured."""
+    """A row of a chart: its name, its text, its length as a share of the longest, its colour."""
 
     name: str
     text: str
@@ -32,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars under one title; `about` says what is drawn and which way is better."""
+    """Bars under one title. `about` says what is drawn and which direction is better."""
 
     id: str
     title: str
@@ -42,7 +37,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Stack:
-    """One benchmark's time by step: (step, text, share of the longest total, number of its colour)."""
+    """Time of one benchmark by step: (step, text, share of the longest total, number of its colour)."""
 
     name: str
     total: str
@@ -51,7 +46,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Line:
-    """Latency against cores: points in the drawing, and their values."""
+    """Latency against cores: points of the drawing, with their values as text."""
 
     name: str
     tone: str
@@ -60,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dumbbell:
-    """One region of one case, in each bundle; positions are shares of the axis."""
+    """One region of one case in each bundle. Positions are shares of the axis."""
 
     name: str
     dots: tuple[tuple[str, str, float, str], ...]
@@ -106,7 +101,7 @@ def render(suite: Suite) -> str:
         pictures=[(key, list(group)) for key, group in groupby(suite.pictures, lambda p: (p.bundle, p.case))],
         seconds=_seconds,
         mib=_mib,
-        what=WHAT,
+        workloads=WORKLOADS,
     )
 
 
@@ -119,7 +114,7 @@ def _mib(value: float) -> str:
 
 
 def _tone(benchmark: Benchmark) -> str:
-    """One colour for each precision; other backends than OpenVINO are grey."""
+    """Colour of a benchmark: one for each precision, and grey for other backends than OpenVINO."""
     return benchmark.shown_precision if benchmark.backend == "openvino" else "other"
 
 
@@ -146,18 +141,18 @@ def _latency(b: Benchmark) -> float:
     return b.latency_s.p50 if b.latency_s is not None else 0.0
 
 
-def _groups(measured: Sequence[Benchmark]) -> Iterable[tuple[str, list[Benchmark]]]:
-    """Benchmarks of all cores and no limit on instruction sets, by what was measured."""
+def _groups(measured: Sequence[Benchmark]) -> Iterable[tuple[Workload, list[Benchmark]]]:
+    """Benchmarks on all cores without a limit on instruction sets, by workload."""
     most = max((b.cores for b in measured), default=0)
-    for what in WHAT:
-        group = [b for b in measured if b.what == what and b.cores == most and b.isa == "native"]
+    for workload in WORKLOADS:
+        group = [b for b in measured if b.workload == workload and b.cores == most and b.isa == "native"]
         if group:
-            yield what, group
+            yield workload, group
 
 
 def _speed(measured: Sequence[Benchmark]) -> list[Chart]:
     charts = []
-    for what, group in _groups(measured):
+    for workload, group in _groups(measured):
         slowest = max(group, key=_latency)
         base = next((b for b in group if b.backend == "torch"), slowest)
         bars = _bars(
@@ -166,47 +161,47 @@ def _speed(measured: Sequence[Benchmark]) -> list[Chart]:
             lambda b, base=base: f"{_latency(base) / _latency(b):.2f}× ({_seconds(_latency(b))})",  # type: ignore[misc]
             _name,
         )
-        about = f"How many times as fast as {_name(base)}; longer is better. Medians, {WHAT[what]}."
-        charts.append(Chart(f"speed-{what}", f"Speed-up: {what}", about, bars))
+        about = f"How many times as fast as {_name(base)}; longer is better. Medians, {WORKLOADS[workload]}."
+        charts.append(Chart(f"speed-{workload}", f"Speed-up: {workload}", about, bars))
     return charts
 
 
 def _by_isa(measured: Sequence[Benchmark]) -> list[Chart]:
     charts = []
-    for what, meaning in WHAT.items():
-        group = [b for b in measured if b.what == what and b.backend == "openvino"]
+    for workload, meaning in WORKLOADS.items():
+        group = [b for b in measured if b.workload == workload and b.backend == "openvino"]
         if len({b.isa for b in group}) < 2:
             continue
         most = max(b.cores for b in group)
         group = [b for b in group if b.cores == most]
         bars = _bars(group, _latency, lambda b: _seconds(_latency(b)), lambda b: _name(b, isa=True))
         about = f"Latency with newer instruction sets kept from use; shorter is better. {meaning.capitalize()}."
-        charts.append(Chart(f"isa-{what}", f"Instruction sets: {what}", about, bars))
+        charts.append(Chart(f"isa-{workload}", f"Instruction sets: {workload}", about, bars))
     return charts
 
 
 def _memory(measured: Sequence[Benchmark]) -> list[Chart]:
     return [
         Chart(
-            f"memory-{what}",
-            f"Peak memory: {what}",
+            f"memory-{workload}",
+            f"Peak memory: {workload}",
             "Largest resident set of the process and all that it started; shorter is better.",
             _bars(group, lambda b: b.peak_rss_bytes or 0, lambda b: _mib(b.peak_rss_bytes or 0), _name),
         )
-        for what, group in _groups(measured)
+        for workload, group in _groups(measured)
     ]
 
 
 def _cold(measured: Sequence[Benchmark]) -> list[Chart]:
     return [
         Chart(
-            f"cold-{what}",
-            f"Cold start: {what}",
+            f"cold-{workload}",
+            f"Cold start: {workload}",
             "From the start of the process to its first result; shorter is better.",
             _bars(group, lambda b: b.cold_start_s or 0, lambda b: _seconds(b.cold_start_s or 0), _name),
         )
-        for what, group in _groups(measured)
-        if what != "throughput"
+        for workload, group in _groups(measured)
+        if workload != "throughput"
     ]
 
 
@@ -225,11 +220,11 @@ def _roofline(measured: Sequence[Benchmark]) -> list[Chart]:
     return [Chart("roofline", "Share of this CPU's peak", about, bars)]
 
 
-def _cores(measured: Sequence[Benchmark]) -> list[tuple[str, list[int], str, list[Line]]]:
-    """For each kind of measurement: its numbers of cores, the highest latency, and a line for each contestant."""
+def _cores(measured: Sequence[Benchmark]) -> list[tuple[Workload, list[int], str, list[Line]]]:
+    """For each workload: the numbers of cores, the highest latency, and a line for each bundle and backend."""
     drawn = []
-    for what in WHAT:
-        group = [b for b in measured if b.what == what and b.isa == "native"]
+    for workload in WORKLOADS:
+        group = [b for b in measured if b.workload == workload and b.isa == "native"]
         counts = sorted({b.cores for b in group})
         if len(counts) < 2:
             continue
@@ -246,13 +241,13 @@ def _cores(measured: Sequence[Benchmark]) -> list[tuple[str, list[int], str, lis
                 for b in ones
             )
             lines.append(Line(name, _tone(ones[0]), points))
-        drawn.append((what, counts, _seconds(highest), lines))
+        drawn.append((workload, counts, _seconds(highest), lines))
     return drawn
 
 
 def _stages(measured: Sequence[Benchmark]) -> tuple[list[str], list[Stack]]:
-    """Steps in order, and each benchmark's time by step."""
-    group = [b for b in measured if b.what == "end-to-end" and b.stages_s and b.isa == "native"]
+    """Steps in their order, and the time of each benchmark by step."""
+    group = [b for b in measured if b.workload == "end-to-end" and b.stages_s and b.isa == "native"]
     steps = list(dict.fromkeys(step for b in group for step in b.stages_s))
     longest = max((sum(b.stages_s.values()) for b in group), default=1.0)
     stacks = [
@@ -267,7 +262,7 @@ def _stages(measured: Sequence[Benchmark]) -> tuple[list[str], list[Stack]]:
 
 
 def _judged(measured: Sequence[Benchmark]) -> list[tuple[Benchmark, tuple[Accuracy, ...]]]:
-    """Each bundle in OpenVINO's hands, once."""
+    """Accuracy of each bundle as OpenVINO runs it."""
     found: dict[str, tuple[Benchmark, tuple[Accuracy, ...]]] = {}
     for b in measured:
         if b.accuracy and b.backend == "openvino" and b.isa == "native":

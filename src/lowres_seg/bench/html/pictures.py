@@ -1,4 +1,4 @@
-"""Slices of a scan with the outlines of two masks. This is the home of Pillow."""
+"""Pictures of slices with the outlines of two masks. This is the home of Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from lowres_seg.volumes.grid import Reorientation
 from lowres_seg.volumes.volume import Volume
 
-#: Outlines: of the label map and of the mask. Apart for colour-blind eyes as well, and on grey.
+#: Colours of the outlines of the label map and of the mask. Colour-blind readers can tell them apart, on grey too.
 LABEL_RGB, MASK_RGB = (86, 180, 233), (230, 159, 0)
 #: Length of the longer side of a picture, in pixels.
 SIDE = 320
@@ -21,7 +21,7 @@ PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 def three_planes(scan: Volume, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, str]:
-    """Draw the slice through the middle of the label map (of the mask, if that is empty) in each plane.
+    """Draw in each plane the slice through the middle of the label map, or of the mask if the label map is empty.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def three_planes(scan: Volume, found: NDArray[np.uint8], truth: NDArray[np.uint8
     Returns
     -------
     dict of str to str
-        PNG in base64, by plane, seen as radiologists do: the patient's right on the left, anterior and head up.
+        PNG in base64, by plane. The patient's right is on the left, anterior and superior are up, as in radiology.
     """
     there = Reorientation(scan.grid, "RAS")
     grey, mask, label = (there.apply(array) for array in (scan.data, found, truth))
@@ -60,7 +60,7 @@ def _others(axis: int) -> tuple[int, int]:
 
 
 def _upright(cut: NDArray[Any], *, flip: bool) -> NDArray[Any]:
-    """Rows from top to bottom; the patient's right on the left where the plane shows it."""
+    """Rows from top to bottom. With `flip` the patient's right is on the left."""
     rows = cut.T[::-1]
     return rows[:, ::-1] if flip else rows
 
@@ -81,7 +81,7 @@ def _png(grey: NDArray[np.float32], mask: NDArray[Any], label: NDArray[Any], wid
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels of a label whose neighbour to the right or below, or to the left or above, is another."""
+    """Pixels of a label with a neighbour of another label to the left, right, top or bottom."""
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         differs = np.diff(labels.astype(np.int16), axis=axis) != 0

@@ -1,4 +1,4 @@
-"""A child process: loads one thing, warms up, and measures it whenever it is told to.
+"""A child process: it loads one workload, warms up, and measures it whenever it is told to.
 
 Start it as ``python -m lowres_seg.bench.measuring.child SPEC``. It answers in JSON, one object a line: first the result
 of its start, then one value for each line that it reads, and at ``end`` its peak memory.
@@ -19,15 +19,16 @@ from lowres_seg.bench.spec import Spec
 from lowres_seg.errors import LowresSegError
 
 if TYPE_CHECKING:
-    from lowres_seg.bench.backends import Network
+    from lowres_seg.runtime.engine import Engine
 
-#: One thing to time: runs once and gives seconds by step.
+#: Runs a workload once, and returns seconds by step.
 Once = Callable[[], dict[str, float]]
+Say = Callable[[dict[str, Any]], None]
 
 
 def main() -> None:
-    """Do what the spec says."""
-    # What anything prints must not come between the answers.
+    """Do the task of the spec."""
+    # Standard output carries the answers, so everything else that prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _die_first()
@@ -38,7 +39,7 @@ def main() -> None:
         answers.flush()
 
     try:
-        if spec.task in ("measure", "reference"):
+        if spec.task in ("measure", "fixed"):
             _measure(spec, say)
         else:
             from lowres_seg.bench.measuring import tasks
@@ -48,8 +49,8 @@ def main() -> None:
         say({"error": " ".join(str(error).split())})
 
 
-def _measure(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
-    once = _reference(spec) if spec.task == "reference" else _once(spec)
+def _measure(spec: Spec, say: Say) -> None:
+    once = _fixed(spec) if spec.task == "fixed" else _workload(spec)
     once()
     say({"first": time.monotonic()})
     say({"warm_up_s": [_timed(once)[0] for _ in range(spec.warm_up)]})
@@ -63,7 +64,7 @@ def _measure(spec: Spec, say: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _turn(once: Once, turn_s: float) -> dict[str, Any]:
-    """Values of one turn: one, or as many as it takes for `turn_s`."""
+    """Values of one turn: one, or as many as fill `turn_s`."""
     values: list[float] = []
     stages: dict[str, list[float]] = {}
     end = time.perf_counter() + turn_s
@@ -81,10 +82,10 @@ def _timed(once: Once) -> tuple[float, dict[str, float]]:
     return time.perf_counter() - start, stages
 
 
-def _reference(spec: Spec) -> Once:
-    from lowres_seg.runtime.engine import reference_engine
+def _fixed(spec: Spec) -> Once:
+    from lowres_seg.runtime.probe import fixed_workload
 
-    engine, x = reference_engine(threads=spec.threads)
+    engine, x = fixed_workload(threads=spec.threads)
 
     def once() -> dict[str, float]:
         engine.run(x)
@@ -93,16 +94,16 @@ def _reference(spec: Spec) -> Once:
     return once
 
 
-def _once(spec: Spec) -> Once:
-    if spec.what == "end-to-end":
-        return _whole(spec)
+def _workload(spec: Spec) -> Once:
+    if spec.workload == "end-to-end":
+        return _end_to_end(spec)
     import numpy as np
 
-    from lowres_seg.bench import backends
+    from lowres_seg.bench.backends import backend
 
     inputs = {feed.file: np.load(feed.file) for feed in spec.feeds}
-    if spec.what == "network":
-        networks = backends.load(spec)
+    if spec.workload == "network":
+        networks = backend(spec.backend).load(spec)
 
         def once() -> dict[str, float]:
             seconds: dict[str, float] = {}
@@ -113,10 +114,10 @@ def _once(spec: Spec) -> Once:
             return seconds
 
         return once
-    # Throughput: as many volumes in flight as there are cores, one thread each.
-    copies = [backends.load(spec) for _ in range(spec.case["in_flight"])]
+    # Throughput: several volumes in flight, one thread each.
+    copies = [backend(spec.backend).load(spec) for _ in range(spec.in_flight)]
 
-    def one(networks: Mapping[str, Network]) -> None:
+    def one(networks: Mapping[str, Engine]) -> None:
         for feed in spec.feeds:
             networks[feed.network].run(inputs[feed.file])
 
@@ -131,11 +132,11 @@ def _once(spec: Spec) -> Once:
     return all_at_once
 
 
-def _whole(spec: Spec) -> Once:
+def _end_to_end(spec: Spec) -> Once:
     """From the scan's file to the mask's file."""
-    from lowres_seg.bench import backends
+    from lowres_seg.bench.backends import backend
 
-    segmenter = backends.segmenter(spec)
+    segmenter = backend(spec.backend).segmenter(spec)
     target = Path(spec.folder) / f"mask-{os.getpid()}.nii.gz"
     scan = {channel: Path(path) for channel, path in spec.scan.items()}
 
@@ -149,7 +150,7 @@ def _whole(spec: Spec) -> Once:
 
 
 def _die_first() -> None:
-    """Where memory runs out, this process is the one to go, and not the one that keeps the results."""
+    """Make the kernel end this process first if memory runs out, and not the parent that has the results."""
     path = Path("/proc/self/oom_score_adj")
     if os.access(path, os.W_OK):
         path.write_text("800", encoding="utf-8")

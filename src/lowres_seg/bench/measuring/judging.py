@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lowres_seg.bench.measuring.process import Child, ChildError
 from lowres_seg.bench.spec import Spec
@@ -11,7 +11,22 @@ from lowres_seg.bench.suite import Accuracy, Picture
 from lowres_seg.cohort.cases import Case
 from lowres_seg.metrics.agreement import Definition
 
-Judged = tuple[tuple[Accuracy, ...], tuple[Picture, ...]]
+
+@dataclass(frozen=True)
+class Judgement:
+    """Accuracy of a bundle in every case, or the reason why there is none.
+
+    Attributes
+    ----------
+    accuracy : tuple of Accuracy
+    pictures : tuple of Picture
+    failure : str
+        Empty if every case was judged.
+    """
+
+    accuracy: tuple[Accuracy, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    failure: str = ""
 
 
 def judge(
@@ -23,17 +38,17 @@ def judge(
     hd95: Definition,
     pictures: bool,
     notify: Callable[[str], None],
-) -> Judged | str:
-    """Judge every case; or say which could not be judged: there is no mean over those that happened to work.
+) -> Judgement:
+    """Judge every case. If one cannot be judged there is no result: no mean leaves a case out.
 
     Parameters
     ----------
     bundle : str
-        Its name in results.
+        Name of the bundle in results.
     cases : sequence of Case
         Each with a label map.
     spec : Spec
-        For ``judge``; the case is put in.
+        Of the task ``judge``; the case is put in.
     start : callable
         Starts a child.
     hd95 : str
@@ -41,7 +56,7 @@ def judge(
     pictures : bool
         Whether to draw the first case.
     notify : callable
-        Called with each step, for people.
+        Called with a line of text as each step begins.
     """
     rows: list[Accuracy] = []
     drawn: list[Picture] = []
@@ -56,9 +71,9 @@ def judge(
         try:
             answer = child.answer()
         except ChildError as error:
-            return f"case {case.id} could not be judged: {error}"
+            return Judgement(failure=f"case {case.id} could not be judged: {error}")
         finally:
             child.kill()
         rows += [Accuracy(case=case.id, region=r, dice=s[0], hd95_mm=s[1]) for r, s in answer["scores"].items()]
         drawn += [Picture(bundle=bundle, case=case.id, plane=p, png=png) for p, png in answer["pictures"].items()]
-    return tuple(rows), tuple(drawn)
+    return Judgement(tuple(rows), tuple(drawn))

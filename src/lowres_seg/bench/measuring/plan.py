@@ -1,4 +1,4 @@
-"""What to measure: bundles, and the axes along which each is measured."""
+"""A plan: the bundles to measure, and the axes along which each is measured."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from lowres_seg.bench.axes import Backend, Isa, What
-from lowres_seg.bundle.manifest import first_problem
+from lowres_seg.bench.axes import Isa, Workload
+from lowres_seg.bench.suite import BackendName
+from lowres_seg.bundle.part import Part, first_problem
 from lowres_seg.errors import BenchmarkError
 from lowres_seg.export import toml_file
 from lowres_seg.metrics.agreement import Definition
 
 
-class Contestant(BaseModel):
-    """A bundle that is measured.
+class PlannedBundle(Part):
+    """A bundle to measure.
 
-    `name` is what it is called in results; the name of its folder if not given. `recipe` and `weights` are what it
-    was exported from: torch's own run of the same weights is measured through them.
+    `name` is its name in results; by default the name of its folder. `recipe` and `weights` are what it was exported
+    from: torch runs the same weights from them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     path: Path
     name: str = ""
     recipe: Path | None = None
@@ -37,39 +37,39 @@ class Contestant(BaseModel):
         return content
 
 
-class Plan(BaseModel):
+class Plan(Part):
     """What to measure, and how often.
 
-    In each of `passes`, every measurement gets a process of its own, which starts, warms up, and then takes a value
-    in each of `rounds`, or several short ones, in turn with all others.
+    In each of `passes`, every measurement gets a process of its own. It starts, warms up, and gives one value, or
+    several short ones, in each of `rounds`, in turn with all others.
 
     Attributes
     ----------
-    bundles : tuple of Contestant
-    backends, cores, isa, what : tuple
-        Every combination is measured. No `cores` means as many as this process may use.
+    bundles : tuple of PlannedBundle
+    backends, cores, isa, workloads : tuple
+        Every combination is measured. Without `cores` it is as many as this process may use. The key of `workloads` is
+        ``what``.
     cases : path or None
-        Table of labelled cases, for Dice and HD95; the first one's scan is what is timed.
+        Table of labelled cases, for Dice and HD95. The scan of the first case is timed.
     scan : dict of channel to path, or None
-        Scan to time where there are no cases; the bundle's reference case if there is neither.
+        Scan to time if there are no cases. Without either, the bundle's reference case is timed.
     hd95 : str
         Definition of HD95; see `lowres_seg.metrics`.
     warm_up : int
-        Runs before the first value.
+        Number of runs before the first value.
     turn_s : float
-        How long a turn lasts at least: a process whose values are shorter takes several in each turn.
+        Shortest duration of a turn. A process whose values are shorter gives several in each turn.
     pictures : bool
         Whether to keep pictures of the first case for the report.
     timeout_s : float
-        After which a process that gives no answer is ended.
+        A process that gives no answer for so long is ended.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    bundles: tuple[Contestant, ...] = Field(min_length=1)
-    backends: tuple[Backend, ...] = Field(default=("openvino",), min_length=1)
+    bundles: tuple[PlannedBundle, ...] = Field(min_length=1)
+    backends: tuple[BackendName, ...] = Field(default=("openvino",), min_length=1)
     cores: tuple[Annotated[int, Field(ge=1)], ...] = ()
     isa: tuple[Isa, ...] = Field(default=("native",), min_length=1)
-    what: tuple[What, ...] = Field(default=("network", "end-to-end"), min_length=1)
+    workloads: tuple[Workload, ...] = Field(default=("network", "end-to-end"), min_length=1, alias="what")
     cases: Path | None = None
     scan: dict[str, Path] | None = None
     hd95: Definition = "max-directed"
@@ -81,7 +81,7 @@ class Plan(BaseModel):
     pictures: bool = True
     timeout_s: float = Field(default=900, gt=0)
 
-    @field_validator("backends", "cores", "isa", "what")
+    @field_validator("backends", "cores", "isa", "workloads")
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = [value for value in values if values.count(value) > 1]
@@ -109,7 +109,7 @@ class Plan(BaseModel):
         Raises
         ------
         BenchmarkError
-            If they are not a valid plan; the message begins with `where`.
+            If they are not a valid plan. The message begins with `where`.
         """
         try:
             return cls.model_validate(content)
@@ -118,19 +118,19 @@ class Plan(BaseModel):
 
     @classmethod
     def read(cls, path: Path, bundles: list[dict[str, Any]] | None = None) -> Plan:
-        """Read a plan file; its paths are relative to it.
+        """Read a plan file. Its paths are relative to it.
 
         Parameters
         ----------
         path : pathlib.Path
             TOML.
         bundles : list of dict, optional
-            What is measured instead of the bundles of the file, which then need not name any.
+            Measured in place of the bundles of the file, which then need not name any.
 
         Raises
         ------
         BenchmarkError
-            If it cannot be read, or is no valid plan.
+            If it cannot be read, or is not a valid plan.
         """
         content = toml_file.read(path, BenchmarkError)
         here = path.parent
@@ -147,29 +147,29 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of a plan: what a process measures."""
+    """One combination of a plan: what one process measures."""
 
-    bundle: Contestant
-    backend: Backend
+    bundle: PlannedBundle
+    backend: str
     isa: Isa
     cores: int
-    what: What
+    workload: Workload
 
     @property
-    def key(self) -> tuple[str, Backend, Isa, int, What]:
-        """As that of the benchmark that comes of it."""
-        return (self.bundle.name, self.backend, self.isa, self.cores, self.what)
+    def key(self) -> tuple[str, str, Isa, int, Workload]:
+        """Key of its benchmark."""
+        return (self.bundle.name, self.backend, self.isa, self.cores, self.workload)
 
     def __str__(self) -> str:
         limited = "" if self.isa == "native" else f", limited to {self.isa}"
-        return f"{self.bundle.name}, {self.backend}, {self.cores} cores{limited}, {self.what}"
+        return f"{self.bundle.name}, {self.backend}, {self.cores} cores{limited}, {self.workload}"
 
 
 def cells(plan: Plan, cores: tuple[int, ...]) -> Iterator[Cell]:
-    """Every combination, with `cores` in place of the plan's."""
-    for what in plan.what:
+    """Every combination of a plan, with `cores` in place of the plan's."""
+    for workload in plan.workloads:
         for count in cores:
             for isa in plan.isa:
                 for bundle in plan.bundles:
-                    for backend in plan.backends:
-                        yield Cell(bundle, backend, isa, count, what)
+                    for name in plan.backends:
+                        yield Cell(bundle, name, isa, count, workload)

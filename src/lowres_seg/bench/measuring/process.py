@@ -1,4 +1,4 @@
-"""A child process, seen from the parent: started on its cores, asked for values, ended."""
+"""A child process as the parent sees it: started on its cores, asked for values, ended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from lowres_seg.errors import BenchmarkError
 
 
 class ChildError(Exception):
-    """A child could not go on; the message says why. It is a result, and never leaves this package."""
+    """A child process cannot go on. It becomes a result, and never leaves this package."""
 
 
 class Child:
@@ -29,16 +31,16 @@ class Child:
     Parameters
     ----------
     spec : Spec
-    processors : list of int
-        That it may run on; empty where the system does not let one choose.
+    processors : sequence of int
+        Processors that it may run on; empty if the system does not let a process choose.
     isa : str
     folder : pathlib.Path
-        For its spec and what it prints.
+        Folder for its spec and its messages.
     timeout_s : float
-        For each of its answers.
+        Longest time for each of its answers.
     """
 
-    def __init__(self, spec: Spec, *, processors: list[int], isa: Isa, folder: Path, timeout_s: float) -> None:
+    def __init__(self, spec: Spec, *, processors: Sequence[int], isa: Isa, folder: Path, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         handle, name = tempfile.mkstemp(suffix=".json", dir=folder)
         os.close(handle)
@@ -63,7 +65,12 @@ class Child:
         return self._process.pid
 
     def answer(self, *, watch: bool = True) -> dict[str, Any]:
-        """Wait for its next answer, and watch its memory meanwhile; not while it takes a value, as looking takes time.
+        """Wait for its next answer.
+
+        Parameters
+        ----------
+        watch : bool
+            Whether to look at its memory meanwhile. Looking takes time, so not while it measures.
 
         Raises
         ------
@@ -78,7 +85,7 @@ class Child:
             if ready:
                 read = os.read(descriptor, 1 << 20)
                 if not read:
-                    raise ChildError(self._epitaph())
+                    raise ChildError(self._end())
                 self._buffer += read
             elif time.monotonic() >= end:
                 self.kill()
@@ -92,7 +99,7 @@ class Child:
         return content
 
     def ask(self, word: str) -> dict[str, Any]:
-        """Say a word and wait for the answer.
+        """Send a word, and wait for the answer.
 
         Raises
         ------
@@ -104,7 +111,7 @@ class Child:
             self._process.stdin.write(f"{word}\n".encode())
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise ChildError(self._epitaph()) from error
+            raise ChildError(self._end()) from error
         return self.answer(watch=False)
 
     def watch(self) -> None:
@@ -112,7 +119,7 @@ class Child:
         self.peak_rss_bytes = max(self.peak_rss_bytes, host.tree_rss_bytes(self.pid))
 
     def kill(self) -> None:
-        """End it, and what it started."""
+        """End it, and all that it started."""
         if self._process.poll() is None:
             host.kill_tree(self.pid)
             self._process.wait()
@@ -120,8 +127,8 @@ class Child:
             if pipe is not None and not pipe.closed:
                 pipe.close()
 
-    def _epitaph(self) -> str:
-        """Why it is no more."""
+    def _end(self) -> str:
+        """How the process ended."""
         code = self._process.wait()
         lines = [line for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         last = f" ({lines[-1].strip()[:200]})" if lines else ""
@@ -130,44 +137,46 @@ class Child:
         return f"died of signal {-code}{last}" if code < 0 else f"ended with exit code {code}{last}"
 
 
-class _on:  # noqa: N801 - reads as a word
-    """What is started within runs on these processors."""
-
-    def __init__(self, processors: list[int]) -> None:
-        self._processors = processors
-
-    def __enter__(self) -> None:
-        if self._processors:
-            self._before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, self._processors)
-
-    def __exit__(self, *_: object) -> None:
-        if self._processors:
-            os.sched_setaffinity(0, self._before)
+#: Starts a child process; a test may start another kind. Its arguments are those of `Child`.
+StartChild = Callable[..., Child]
 
 
-def one_answer(child: Child, what: str) -> dict[str, Any]:
-    """What a child that does one thing gives; `what` it does, for the message if it fails.
+@contextmanager
+def _on(processors: Sequence[int]) -> Iterator[None]:
+    """Let processes that are started within the block run on these processors only."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def one_answer(child: Child, task: str) -> dict[str, Any]:
+    """The answer of a child that does one task. `task` begins the message if it fails.
 
     Raises
     ------
     BenchmarkError
-        If it cannot.
+        If the child cannot do it.
     """
     try:
         return child.answer()
     except ChildError as error:
-        raise BenchmarkError(f"{what}: {error}") from error
+        raise BenchmarkError(f"{task}: {error}") from error
     finally:
         child.kill()
 
 
-#: Settings of the caller that a child does not take over.
+#: Environment variables of the caller that a child does not inherit.
 REPLACED = frozenset({"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
 
 
 def _environment(spec: Spec, isa: Isa) -> dict[str, str]:
-    """Environment of a child: threads and instruction sets as asked for, whatever the caller's says."""
+    """Environment of a child: threads and instruction sets as the spec says, whatever the caller's are."""
     environment = {name: value for name, value in os.environ.items() if name not in REPLACED}
     environment |= {"OMP_NUM_THREADS": str(spec.threads), "MKL_NUM_THREADS": str(spec.threads)}
     limit = ISA_LIMITS[isa][0]

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lowres_seg
 from lowres_seg import host
 from lowres_seg.bench import estimates
 from lowres_seg.bench.axes import ISA_LIMITS, Isa
-from lowres_seg.bench.measuring import judging, serving
-from lowres_seg.bench.measuring.judging import Judged
+from lowres_seg.bench.backends import Subject, backend
+from lowres_seg.bench.measuring import judging
+from lowres_seg.bench.measuring.host_facts import host_facts
+from lowres_seg.bench.measuring.judging import Judgement
 from lowres_seg.bench.measuring.plan import Cell, Plan, cells
-from lowres_seg.bench.measuring.process import Child, ChildError, one_answer
+from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, one_answer
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
 from lowres_seg.bundle.bundle import Bundle
@@ -29,39 +31,45 @@ from lowres_seg.extras import require
 from lowres_seg.metrics.agreement import empty_policy
 
 Notify = Callable[[str], None]
+JudgementKey = tuple[str, str, Isa]
 
 
-def bench(plan: Plan, *, notify: Notify = lambda _: None) -> Suite:
+def bench(plan: Plan, *, notify: Notify = lambda _: None, start_child: StartChild = Child) -> Suite:
     """Measure everything that a plan asks for.
 
-    A measurement that fails is a result that says so, and the others go on. Interrupted, what is complete is returned
-    and marked partial.
+    A measurement that fails is a result that says so, and the others go on. If the command is interrupted, what is
+    complete is returned and marked partial.
 
     Parameters
     ----------
     plan : Plan
     notify : callable
-        Called with each step, for people.
+        Called with a line of text as each step begins.
+    start_child : callable
+        Starts a child process.
 
     Raises
     ------
     MissingExtraError
-        If another backend than OpenVINO is asked for, or pictures, and the extra is not installed.
+        If a backend, or pictures, need an extra that is not installed.
     BenchmarkError
-        If the plan asks for more cores than there are, for an instruction set that this CPU has not, or names a recipe
-        that none of the bundles comes from.
+        If the plan asks for more cores than there are, for an instruction set that this CPU does not have, or for a
+        recipe that none of the bundles was exported from.
     BundleError, InputError
         If a bundle or a case cannot be used.
     """
-    if set(plan.backends) != {"openvino"} or (plan.cases is not None and plan.pictures):
-        require("bench")
+    extras = {backend(name).extra for name in plan.backends}
+    if plan.cases is not None and plan.pictures:
+        extras.add("bench")
+    for extra in sorted(extra for extra in extras if extra is not None):
+        require(extra)
     with tempfile.TemporaryDirectory(prefix="lowres-seg-bench-") as name:
-        return _Bench(plan, Path(name), notify).run()
+        return _Bench(plan, Path(name), notify, start_child).run()
 
 
 @dataclass
 class _Measurement:
-    """A cell, what it needs, and its runs so far."""
+    """A cell, the spec of its processes, and its runs so far."""
 
     cell: Cell
     spec: Spec
@@ -72,7 +80,7 @@ class _Measurement:
 
 @dataclass
 class _Turns:
-    """What one process has given in one pass."""
+    """Values of one process in one pass."""
 
     child: Child
     cold_start_s: float
@@ -82,30 +90,37 @@ class _Turns:
 
 
 class _Bench:
-    def __init__(self, plan: Plan, folder: Path, notify: Notify) -> None:
+    def __init__(self, plan: Plan, folder: Path, notify: Notify, start_child: StartChild) -> None:
         self.plan, self.folder, self.notify = plan, folder, notify
+        self.start_child = start_child
         self.machine = host.inspect()
         self.processors = host.processors()
         self.cores = plan.cores or (self.machine.threads,)
         _check_host(plan, self.cores, self.machine)
-        self.bundles = {bundle.name: Bundle.open(bundle.path) for bundle in plan.bundles}
+        self.subjects = {b.name: Subject(Bundle.open(b.path), b.recipe, b.weights) for b in plan.bundles}
         self.cases = self._read_cases()
-        serving.check_recipes(plan, self.bundles)
+        for subject in self.subjects.values():
+            if subject.recipe is not None and not subject.recipe.exists():
+                raise BenchmarkError(
+                    f"{subject.recipe}: does not exist, expected the recipe of {subject.bundle.path.name}"
+                )
+            for name in plan.backends:
+                backend(name).check(subject)
         self.partial = False
         self.doubts: list[str] = [] if self.processors else ["this system does not let processes choose their cores"]
 
     def run(self) -> Suite:
         began = datetime.now(timezone.utc)
-        facts = serving.host_facts(self.plan, self.machine)
+        facts = host_facts(self.machine, [backend(name) for name in self.plan.backends])
         measurements, unserved = self._prepare()
         before = host.load()
         peaks: list[Peak] = []
-        judged: dict[tuple[str, str, Isa], Judged | str] = {}
+        judgements: dict[JudgementKey, Judgement] = {}
         try:
             for number in range(self.plan.passes):
                 self._pass(number, [m for m in measurements if not m.failure])
             self.doubts += estimates.busy(before, host.load())
-            judged = self._judge([m for m in measurements if not m.failure])
+            judgements = self._judge([m for m in measurements if not m.failure])
             peaks = self._peaks()
         except BenchmarkError as error:
             if not any(m.runs for m in measurements):
@@ -115,10 +130,9 @@ class _Bench:
         except KeyboardInterrupt:
             self.partial = True
             self.doubts.append("interrupted: what was not complete is missing")
-        done = [self._benchmark(m, peaks, judged) for m in measurements] + unserved
+        done = [self._benchmark(m, peaks, judgements) for m in measurements] + unserved
         order = [cell.key for cell in cells(self.plan, self.cores)]
         done.sort(key=lambda b: order.index(b.key))
-        pictures = [p for found in judged.values() if not isinstance(found, str) for p in found[1]]
         return Suite(
             lowres_seg=lowres_seg.__version__,
             began=began.isoformat(timespec="seconds"),
@@ -132,22 +146,22 @@ class _Bench:
             seed=self.plan.seed,
             benchmarks=tuple(done),
             peaks=tuple(peaks),
-            pictures=tuple(pictures),
+            pictures=tuple(picture for one in judgements.values() for picture in one.pictures),
             doubts=tuple(self.doubts),
         )
 
     def _read_cases(self) -> dict[str, list[Case]]:
-        """Cases for each bundle, all labelled."""
+        """Labelled cases for each bundle."""
         if self.plan.cases is None:
             return {}
         found = {}
-        for name, bundle in self.bundles.items():
-            cases = list(Cases.read(self.plan.cases, bundle.manifest.channels))
-            bare = [case.id for case in cases if case.label is None]
-            if bare:
+        for name, subject in self.subjects.items():
+            cases = list(Cases.read(self.plan.cases, subject.bundle.manifest.channels))
+            unlabelled = [case.id for case in cases if case.label is None]
+            if unlabelled:
                 raise InputError(
-                    f"{self.plan.cases}: case {bare[0]} has no label, and Dice and HD95 need one; give it one, or time "
-                    "its scan with --scan"
+                    f"{self.plan.cases}: case {unlabelled[0]} has no label, and Dice and HD95 need one; give it one, "
+                    "or time its scan with --scan"
                 )
             found[name] = cases
         return found
@@ -163,57 +177,58 @@ class _Bench:
         return ", ".join(p.name for p in self.plan.scan.values()) if self.plan.scan else "each bundle's reference case"
 
     def _prepare(self) -> tuple[list[_Measurement], list[Benchmark]]:
-        """What each cell needs; and those that nothing can serve, with why."""
+        """Measurement of each cell; and a benchmark with the reason for each cell that its backend cannot run."""
         prepared: dict[str, dict[str, Any]] = {}
-        for name, bundle in self.bundles.items():
+        for name, subject in self.subjects.items():
             self.notify(f"preparing {name}")
             folder = self.folder / f"inputs-{name}"
             folder.mkdir()
-            spec = Spec("prepare", str(bundle.path), threads=max(self.cores), scan=self._scan(name), folder=str(folder))
+            path = str(subject.bundle.path)
+            spec = Spec("prepare", path, threads=max(self.cores), scan=self._scan(name), folder=str(folder))
             prepared[name] = one_answer(self._child(spec, max(self.cores), "native"), f"preparing {name}")
         measurements, unserved = [], []
         for cell in cells(self.plan, self.cores):
-            bundle = self.bundles[cell.bundle.name]
-            reason = serving.reason_against(cell, bundle, self.machine.features)
+            subject, served_by = self.subjects[cell.bundle.name], backend(cell.backend)
+            reason = served_by.reason_against(subject, cell.isa, self.machine.features)
             if reason:
-                unserved.append(_empty(cell, bundle, "unserved", reason))
+                unserved.append(self._without_values(cell, "unserved", reason))
                 continue
             ready = prepared[cell.bundle.name]
             spec = Spec(
                 "measure",
-                str(bundle.path),
+                str(subject.bundle.path),
                 cell.backend,
-                cell.what,
-                threads=1 if cell.what == "throughput" else cell.cores,
+                cell.workload,
+                threads=1 if cell.workload == "throughput" else cell.cores,
                 warm_up=self.plan.warm_up,
                 turn_s=self.plan.turn_s,
                 scan=ready["scan"],
                 feeds=[Feed(**feed) for feed in ready["feeds"]],
                 folder=str(self.folder),
-                **serving.files(cell, bundle),
-                case={"in_flight": cell.cores},
+                networks=served_by.networks(subject),
+                in_flight=cell.cores,
             )
             measurements.append(_Measurement(cell, spec, ready["macs"]))
         return measurements, unserved
 
     def _child(self, spec: Spec, cores: int, isa: Isa) -> Child:
         pinned = self.processors[:cores]
-        return Child(spec, processors=pinned, isa=isa, folder=self.folder, timeout_s=self.plan.timeout_s)
+        return self.start_child(spec, processors=pinned, isa=isa, folder=self.folder, timeout_s=self.plan.timeout_s)
 
     def _pass(self, number: int, measurements: Sequence[_Measurement]) -> None:
         where = f"pass {number + 1} of {self.plan.passes}"
         order = random.Random(self.plan.seed + number)  # noqa: S311 - an order, no secret
         with ExitStack() as stack:
-            references: dict[int, tuple[Child, list[float]]] = {}
+            fixed: dict[int, tuple[Child, list[float]]] = {}
             for cores in {m.cell.cores for m in measurements}:
-                self.notify(f"{where}: starting the reference on {cores} cores")
-                spec = Spec("reference", threads=cores, warm_up=1, turn_s=self.plan.turn_s)
+                self.notify(f"{where}: starting the fixed workload on {cores} cores")
+                spec = Spec("fixed", threads=cores, warm_up=1, turn_s=self.plan.turn_s)
                 child = self._child(spec, cores, "native")
                 stack.callback(child.kill)
-                with _reference():
+                with _fixed_workload():
                     child.answer()
                     child.answer()
-                references[cores] = (child, [])
+                fixed[cores] = (child, [])
             live: list[tuple[_Measurement, _Turns]] = []
             for m in measurements:
                 self.notify(f"{where}: starting {m.cell}")
@@ -222,15 +237,15 @@ class _Bench:
                     live.append((m, turns))
             for turn in range(self.plan.rounds):
                 self.notify(f"{where}, round {turn + 1} of {self.plan.rounds}")
-                for child, values in references.values():
-                    with _reference():
+                for child, values in fixed.values():
+                    with _fixed_workload():
                         values.extend(child.ask("go")["values_s"])
                 order.shuffle(live)
                 for m, turns in list(live):
                     if not self._turn(m, turns):
                         live.remove((m, turns))
             for m, turns in live:
-                self._finish(m, turns, references[m.cell.cores][1])
+                self._finish(m, turns, fixed[m.cell.cores][1])
 
     def _start(self, m: _Measurement, stack: ExitStack) -> _Turns | None:
         child = self._child(m.spec, m.cell.cores, m.cell.isa)
@@ -249,13 +264,13 @@ class _Bench:
         except ChildError as error:
             m.failure = str(error)
             return False
-        share = m.cell.cores if m.cell.what == "throughput" else 1
+        share = m.cell.cores if m.cell.workload == "throughput" else 1
         turns.values_s += [value / share for value in answer["values_s"]]
         for step, seconds in answer["stages_s"].items():
             turns.stages_s.setdefault(step, []).extend(seconds)
         return True
 
-    def _finish(self, m: _Measurement, turns: _Turns, reference: list[float]) -> None:
+    def _finish(self, m: _Measurement, turns: _Turns, fixed: list[float]) -> None:
         try:
             turns.child.watch()
             peak = turns.child.ask("end")["peak_rss_bytes"]
@@ -267,7 +282,7 @@ class _Bench:
                 cold_start_s=turns.cold_start_s,
                 warm_up_s=tuple(turns.warm_up_s),
                 values_s=tuple(turns.values_s),
-                reference_s=tuple(reference),
+                reference_s=tuple(fixed),
                 stages_s={step: tuple(values) for step, values in turns.stages_s.items()},
                 peak_rss_bytes=max(peak, turns.child.peak_rss_bytes),
             )
@@ -282,53 +297,69 @@ class _Bench:
                 found.append(Peak(cores=cores, isa=isa, macs_per_s=answer["macs_per_s"]))
         return found
 
-    def _judge(self, measurements: Sequence[_Measurement]) -> dict[tuple[str, str, Isa], Judged | str]:
-        """Dice and HD95 of each bundle in each hand, on all cores; or why there are none."""
-        judged: dict[tuple[str, str, Isa], Judged | str] = {}
+    def _judge(self, measurements: Sequence[_Measurement]) -> dict[JudgementKey, Judgement]:
+        """Dice and HD95 of each bundle, by backend and instruction set, on all cores; or why there are none."""
+        judgements: dict[JudgementKey, Judgement] = {}
         for m in measurements if self.cases else ():
-            name, backend, isa = key = (m.cell.bundle.name, m.cell.backend, m.cell.isa)
-            if key in judged:
+            name, served_by, isa = key = (m.cell.bundle.name, m.cell.backend, m.cell.isa)
+            if key in judgements:
                 continue
-            judged[key] = judging.judge(
+            judgements[key] = judging.judge(
                 name,
                 self.cases[name],
                 replace(m.spec, task="judge", threads=max(self.cores)),
                 partial(self._child, cores=max(self.cores), isa=isa),
                 hd95=self.plan.hd95,
-                pictures=self.plan.pictures and backend == "openvino" and isa == "native",
+                pictures=self.plan.pictures and served_by == "openvino" and isa == "native",
                 notify=self.notify,
             )
-            self.partial |= isinstance(judged[key], str)
-        return judged
+            self.partial |= bool(judgements[key].failure)
+        return judgements
 
     def _benchmark(
-        self, m: _Measurement, peaks: Sequence[Peak], judged: dict[tuple[str, str, Isa], Judged | str]
+        self, m: _Measurement, peaks: Sequence[Peak], judgements: dict[JudgementKey, Judgement]
     ) -> Benchmark:
         cell = m.cell
-        bundle = self.bundles[cell.bundle.name]
         if m.failure or not m.runs:
             failure = m.failure or "not measured: the command was interrupted"
-            return _empty(cell, bundle, "failed", failure).model_copy(update={"runs": tuple(m.runs)})
+            return self._without_values(cell, "failed", failure).model_copy(update={"runs": tuple(m.runs)})
         latency = estimates.latency([run.values_s for run in m.runs], self.plan.seed)
         steps = {step: [v for run in m.runs for v in run.stages_s.get(step, ())] for step in m.runs[0].stages_s}
-        result = judged.get((cell.bundle.name, cell.backend, cell.isa))
-        network_s = latency.p50 if cell.what == "network" else None
-        base = _empty(cell, bundle, "measured", "")
+        judgement = judgements.get((cell.bundle.name, cell.backend, cell.isa), Judgement())
+        network_s = latency.p50 if cell.workload == "network" else None
+        base = self._without_values(cell, "measured", "")
         peak = next((p for p in peaks if (p.cores, p.isa) == (cell.cores, cell.isa)), None)
         speed = None if peak is None else peak.macs_per_s.get(base.shown_precision)
+        missing = [judgement.failure] if judgement.failure else []
         return base.model_copy(
             update={
                 "latency_s": latency,
-                "throughput_per_s": 1 / latency.p50 if cell.what == "throughput" else None,
+                "throughput_per_s": 1 / latency.p50 if cell.workload == "throughput" else None,
                 "stages_s": {step: estimates.median(values) for step, values in steps.items()},
                 "peak_rss_bytes": max(run.peak_rss_bytes for run in m.runs),
                 "cold_start_s": estimates.median([run.cold_start_s for run in m.runs]),
                 "runs": tuple(m.runs),
                 "macs": m.macs,
                 "peak_share": m.macs / network_s / speed if network_s and speed else None,
-                "accuracy": () if result is None or isinstance(result, str) else result[0],
-                "doubts": (*estimates.doubts(m.runs), *([result] if isinstance(result, str) else [])),
+                "accuracy": judgement.accuracy,
+                "doubts": (*estimates.doubts(m.runs), *missing),
             }
+        )
+
+    def _without_values(self, cell: Cell, status: Literal["measured", "unserved", "failed"], reason: str) -> Benchmark:
+        bundle = self.subjects[cell.bundle.name].bundle
+        int8 = any(network.precision == "int8" for network in bundle.manifest.networks.values())
+        return Benchmark(
+            bundle=cell.bundle.name,
+            digest=bundle.digest,
+            backend=cell.backend,
+            precision="int8" if int8 else "fp32",
+            inference_precision=backend(cell.backend).inference_precision(bundle),
+            isa=cell.isa,
+            cores=cell.cores,
+            what=cell.workload,
+            status=status,
+            reason=reason,
         )
 
 
@@ -346,25 +377,9 @@ def _check_host(plan: Plan, cores: Sequence[int], machine: host.Host) -> None:
 
 
 @contextmanager
-def _reference() -> Iterator[None]:
-    """Without the reference workload the rest cannot be compared: its end is everybody's."""
+def _fixed_workload() -> Iterator[None]:
+    """Turn the end of the fixed workload into an error of the suite: without it nothing else can be compared."""
     try:
         yield
     except ChildError as error:
-        raise BenchmarkError(f"the reference workload {error}") from error
-
-
-def _empty(cell: Cell, bundle: Bundle, status: Any, reason: str) -> Benchmark:
-    precision, inference = serving.precisions(cell, bundle)
-    return Benchmark(
-        bundle=cell.bundle.name,
-        digest=bundle.digest,
-        backend=cell.backend,
-        precision=precision,
-        inference_precision=inference,
-        isa=cell.isa,
-        cores=cell.cores,
-        what=cell.what,
-        status=status,
-        reason=reason,
-    )
+        raise BenchmarkError(f"the fixed workload {error}") from error

@@ -1,4 +1,4 @@
-"""What a child process does beside measuring: prepare inputs, judge a case, find the peak of this CPU."""
+"""Tasks of a child process beside measuring: prepare inputs, judge a case, find the peak of this CPU."""
 
 from __future__ import annotations
 
@@ -7,73 +7,74 @@ from typing import Any
 
 import numpy as np
 
-from lowres_seg.bench import backends
+from lowres_seg.bench.backends import backend
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cohort.cases import Case
 from lowres_seg.errors import InputError
 from lowres_seg.metrics import agreement
-from lowres_seg.runtime import engine, reference
+from lowres_seg.runtime import probe, reference
+from lowres_seg.runtime.openvino_engine import macs, read_graph
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes.volume import Volume
 
 
 def prepare(spec: Spec) -> dict[str, Any]:
-    """Segment the scan once, and write what each network took; and the scan, where it is the reference case."""
+    """Segment the scan once, and write the inputs of each network; and the scan, if it is the reference case."""
     bundle = Bundle.open(spec.bundle)
     folder = Path(spec.folder)
     scan = {channel: Volume.load(path) for channel, path in spec.scan.items()}
     paths = dict(spec.scan)
     if not scan:
-        scan = dict(reference.read(bundle.file(bundle.manifest.reference.file), bundle.manifest.channels).scan)
+        scan = dict(reference.read(bundle).scan)
         for channel, volume in scan.items():
             paths[channel] = str(folder / f"{channel}.nii.gz")
             volume.save(Path(paths[channel]))
-    _, recorders = Segmenter.load(spec.bundle, threads=spec.threads).recorded(scan)
+    _, recorders = Segmenter.load(bundle, threads=spec.threads).recorded(scan)
     feeds: list[dict[str, str]] = []
     for stage in bundle.manifest.stages:
         for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
             for x in recorder.inputs:
                 file = folder / f"{len(feeds)}.npy"
                 np.save(file, x)
-                # Of an ensemble, each member by itself.
+                # Each member of an ensemble is a step of its own.
                 step = f"{stage.name}.network" if len(stage.networks) == 1 else f"{stage.name}.network.{name}"
                 feeds.append({"step": step, "network": name, "file": str(file)})
-    blind = [name for name in bundle.manifest.networks if name not in {feed["network"] for feed in feeds}]
-    if blind:
+    unused = [name for name in bundle.manifest.networks if name not in {feed["network"] for feed in feeds}]
+    if unused:
         raise InputError(
-            f"network {blind[0]} of {spec.bundle} sees nothing of the scan: the stage before it finds no foreground; "
+            f"network {unused[0]} of {spec.bundle} sees nothing of the scan: the stage before it finds no foreground; "
             "name another scan"
         )
-    work = {name: engine.macs(bundle.file(entry.xml)) for name, entry in bundle.manifest.networks.items()}
+    work = {name: macs(read_graph(files)) for name, files in bundle.network_files().items()}
     return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds)}
 
 
 def judge(spec: Spec) -> dict[str, Any]:
-    """Dice and HD95 of each label of one case, and pictures of it."""
-    bundle = Bundle.open(spec.bundle)
+    """Dice and HD95 of each region of one case, and pictures of it."""
+    manifest = Bundle.open(spec.bundle).manifest
     case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, Path(spec.case["label"]))
     scan = case.load()
     first = next(iter(scan.values()))
-    truth = case.load_label(bundle.manifest.known_labels, first)
+    truth = case.load_label(manifest.known_labels, first)
     assert truth is not None  # noqa: S101 - the parent has checked that every case has a label
-    found = backends.segmenter(spec).predict(scan).labels.data
+    found = backend(spec.backend).segmenter(spec).predict(scan).labels.data
     scores = agreement.score(
-        found, truth, bundle.manifest.judged, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads
+        found, truth, manifest.evaluated, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads
     )
     drawn: dict[str, str] = {}
     if spec.case["pictures"]:
         from lowres_seg.bench.html.pictures import three_planes
 
         drawn = three_planes(first, found, truth)
-    return {"scores": {name: list(pair) for name, pair in scores.items()}, "pictures": drawn}
+    return {"scores": {name: list(score) for name, score in scores.items()}, "pictures": drawn}
 
 
 def peak(spec: Spec) -> dict[str, Any]:
     """Multiply-accumulates a second of the fastest of some convolutions, by precision."""
     best: dict[str, float] = {}
     for channels, size in ((32, 48), (64, 32), (128, 16)):
-        work = engine.convolution_macs(channels, size)
-        for name, seconds in engine.convolution_seconds(threads=spec.threads, channels=channels, size=size).items():
+        work = probe.convolution_macs(channels, size)
+        for name, seconds in probe.convolution_seconds(threads=spec.threads, channels=channels, size=size).items():
             best[name] = max(best.get(name, 0.0), work / seconds)
     return {"macs_per_s": best}

@@ -1,4 +1,4 @@
-"""Networks in OpenVINO IR: converted, rewritten, written. This is the home of OpenVINO at build time."""
+"""Conversion of networks to OpenVINO IR. This is the home of OpenVINO at build time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from lowres_seg.errors import ExportError
 from lowres_seg.export import rewrites
-from lowres_seg.runtime import engine  # before OpenVINO: it keeps the usage events out
+from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
 
 import openvino  # isort: skip
 from openvino._offline_transformations import apply_moc_transformations  # isort: skip
@@ -21,17 +21,17 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What conversion did to a network.
+    """What conversion changed in a network.
 
     Attributes
     ----------
     operators : dict of str to int
-        Operators of the IR, by type.
+        Number of operators of the IR, by type.
     removed : dict of str to int
-        Operators that the rewrites took away, by type.
+        Number of operators that the rewrites removed, by type.
     output_shape : tuple of int
     parameters : int
-        Values in the weights.
+        Number of values in the weights.
     """
 
     operators: dict[str, int]
@@ -41,11 +41,11 @@ class Conversion:
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
-    """Write TorchScript, or an ONNX file, as IR in true fp32.
+    """Write TorchScript, or an ONNX file, as IR in fp32.
 
-    Exact rewrites come first. Two are OpenVINO's own, on the graph with its static shape: everything that depends on
-    weights alone, such as the scale and shift of a norm with running statistics, is computed now; and a constant scale
-    and shift after a convolution is folded into it. Those of `rewrites` follow.
+    The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
+    as scale and shift of a norm with running statistics, and fold a constant scale and shift into the convolution
+    before it. Those of `rewrites` follow.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     shape : tuple of int
         (1, C, D, H, W) of the input.
     target : pathlib.Path
-        Path of the .xml; the .bin comes beside it.
+        Path of the .xml to write. The .bin is written beside it.
 
     Raises
     ------
     ExportError
-        If OpenVINO cannot express the network, or its output is not one (1, C, D, H, W).
+        If OpenVINO cannot convert the network, or it does not give one output (1, C, D, H, W).
     """
     try:
         if isinstance(source, Path):
@@ -80,7 +80,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
-    engine.write_ir(model, target)
+    openvino_engine.write_graph(model, target)
     weights = sum(
         int(np.prod(tuple(node.output(0).shape)))
         for node in model.get_ops()
@@ -91,7 +91,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
 
 def version() -> str:
     """Version of OpenVINO."""
-    return engine.version()
+    return openvino_engine.version()
 
 
 def _operators(model: Any) -> Counter[str]:
@@ -99,7 +99,7 @@ def _operators(model: Any) -> Counter[str]:
 
 
 def _forget_paths(model: Any) -> None:
-    """Keep the build machine's paths out of the bundle: conversion notes them in the IR."""
+    """Remove the paths of the build machine that conversion writes into the IR."""
     if model.has_rt_info(["conversion_parameters", "input_model"]):
         model.set_rt_info("", ["conversion_parameters", "input_model"])
 

@@ -11,7 +11,8 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from lowres_seg.errors import ExportError
+from lowres_seg.errors import ExportError, last_line, one_line
+from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
 
@@ -30,7 +31,7 @@ def load(path: Path) -> onnx.ModelProto:
         graph = onnx.load(str(path))
         onnx.checker.check_model(graph)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise ExportError(f"{path}: is no valid ONNX ({' '.join(str(error).split())[:200]})") from error
+        raise ExportError(f"{path}: is no valid ONNX ({one_line(error, most=200)})") from error
     weights = {tensor.name for tensor in graph.graph.initializer}
     inputs = [value.name for value in graph.graph.input if value.name not in weights]
     outputs = [value.name for value in graph.graph.output]
@@ -42,9 +43,9 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
-    """Write a graph with its weights inside, and without the notes of its exporter.
+    """Write a graph with its weights inside, and without the metadata of its exporter.
 
-    Those hold paths of the machine that wrote it, and nothing that runs needs them.
+    The metadata holds paths of the machine that wrote it, and no runtime needs it.
     """
     for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
         del part.metadata_props[:]
@@ -57,7 +58,7 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
     onnx.save_model(graph, str(path))
 
 
-class OrtNetwork:
+class OrtNetwork(ResidentEngine):
     """A graph run by ONNX Runtime on the CPU.
 
     Raises
@@ -74,10 +75,10 @@ class OrtNetwork:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"{path}: ONNX Runtime cannot load it ({_last_line(error)})") from error
+            raise ExportError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (1, C, D, H, W) of one input.
+        """Compute the scores (1, C, D, H, W) of one input.
 
         Raises
         ------
@@ -87,14 +88,9 @@ class OrtNetwork:
         try:
             return np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: x})[0])
         except Exception as error:
-            raise ExportError(f"{self._path}: ONNX Runtime cannot run it on {x.shape} ({_last_line(error)})") from error
+            raise ExportError(f"{self._path}: ONNX Runtime cannot run it on {x.shape} ({last_line(error)})") from error
 
 
 def versions() -> dict[str, str]:
     """Versions of onnx and onnxruntime."""
     return {"onnx": str(onnx.__version__), "onnxruntime": str(onnxruntime.__version__)}
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

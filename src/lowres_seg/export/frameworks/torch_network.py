@@ -1,4 +1,4 @@
-"""Networks in torch: loaded, run, and written as ONNX. This is the home of torch."""
+"""Networks in torch: loaded, run, traced, and written as ONNX. This is the home of torch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowres_seg.errors import ExportError
+from lowres_seg.errors import ExportError, last_line
+from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
-#: File of a bundle with the statistics of norms that were re-estimated.
+#: File of a bundle with the re-estimated statistics of norms.
 NORMS_NAME = "norms.npz"
 
 
 @dataclass(frozen=True, eq=False)
-class TorchNetwork:
+class TorchNetwork(ResidentEngine):
     """A network in eval mode, on the CPU, in float32.
 
     Attributes
     ----------
     module : torch.nn.Module
     running_norms : int
-        How many of its instance norms use running statistics: constant affine maps, at inference.
+        Number of its instance norms with running statistics. At inference they are constant affine maps.
     """
 
     module: Any
     running_norms: int
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (1, C, D, H, W) of one input, computed by torch.
+        """Compute the scores (1, C, D, H, W) of one input.
 
         Raises
         ------
         ExportError
-            If the network fails, or gives something other than one 5D tensor.
+            If the network fails, or does not give one 5D tensor.
         """
         with torch.inference_mode():
             try:
                 result = self.module(torch.from_numpy(np.ascontiguousarray(x)))
             except (RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"torch cannot run the network on {x.shape} ({_last_line(error)})") from error
+                raise ExportError(f"torch cannot run the network on {x.shape} ({last_line(error)})") from error
         if not isinstance(result, torch.Tensor) or result.ndim != 5:
             found = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
@@ -64,12 +65,12 @@ class TorchNetwork:
         }
 
     def adopt(self, statistics: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over running means and variances.
+        """Set running means and variances.
 
         Raises
         ------
         ExportError
-            If they are those of another network.
+            If their names or shapes are not those of the network's norms.
         """
         own = {name: buffer for name, buffer in self.module.named_buffers() if name in self.statistics()}
         if set(own) != set(statistics) or any(own[n].shape != a.shape for n, a in statistics.items()):
@@ -78,7 +79,7 @@ class TorchNetwork:
             own[name].copy_(torch.from_numpy(array))
 
     def measure(self, inputs: Sequence[NDArray[np.float32]]) -> None:
-        """Let its norms take over the mean of what they measure on some inputs."""
+        """Set running means and variances to the mean of those that the norms measure on some inputs."""
         norms = [m for m in self.module.modules() if getattr(m, "running_mean", None) is not None]
         before = [norm.momentum for norm in norms]
         for norm in norms:
@@ -93,18 +94,18 @@ class TorchNetwork:
             norm.eval()
 
     def compiled(self) -> TorchNetwork:
-        """Network that ``torch.compile`` speeds up; the first run compiles it."""
+        """The network behind ``torch.compile``. Its first run compiles it."""
         return TorchNetwork(torch.compile(self.module), self.running_norms)
 
     @property
     def traced(self) -> bool:
-        """Whether its TorchScript is a trace, and not what was loaded."""
+        """True if its TorchScript is a trace; false if it was loaded as TorchScript."""
         return not isinstance(self.module, torch.jit.ScriptModule)
 
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
-        """TorchScript of the network for inputs of `shape`; traced, unless it is TorchScript already.
+        """TorchScript of the network for inputs of `shape`: traced, unless it was loaded as TorchScript.
 
-        With `frozen` its constants are in place; then OpenVINO knows shapes that are computed from them.
+        With `frozen` constants are inlined, so that OpenVINO knows the shapes that are computed from them.
 
         Raises
         ------
@@ -115,11 +116,11 @@ class TorchNetwork:
             return self.module
         with _quiet(), torch.no_grad():
             try:
-                # Parity compares with the module itself, so torch need not trace it again to check.
+                # Parity compares with the module itself, so torch need not trace it a second time to check.
                 traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except (RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"torch cannot trace the network ({_last_line(error)})") from error
+                raise ExportError(f"torch cannot trace the network ({last_line(error)})") from error
 
     def to_onnx(self, path: Path, shape: Shape) -> None:
         """Write as ONNX, for inputs of `shape`, weights inside.
@@ -147,11 +148,11 @@ class TorchNetwork:
                     **options,
                 )
             except Exception as error:
-                raise ExportError(f"torch cannot write the network as ONNX ({_last_line(error)})") from error
+                raise ExportError(f"torch cannot write the network as ONNX ({last_line(error)})") from error
 
 
 def set_threads(threads: int) -> None:
-    """Let torch compute with this many threads in this process."""
+    """Set the number of threads that torch computes with in this process."""
     torch.set_num_threads(threads)
 
 
@@ -161,13 +162,13 @@ def load_torchscript(path: Path) -> TorchNetwork:
     Raises
     ------
     ExportError
-        If it is none, or damaged.
+        If the file is not a TorchScript archive, or is damaged.
     """
     with _quiet():
         try:
             module = torch.jit.load(str(path), map_location="cpu")
         except (RuntimeError, ValueError, OSError) as error:
-            raise ExportError(f"{path}: cannot be read as TorchScript ({_last_line(error)})") from error
+            raise ExportError(f"{path}: cannot be read as TorchScript ({last_line(error)})") from error
     module = module.eval().float()
     return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
 
@@ -200,7 +201,7 @@ def with_state(module: Any, state: Mapping[str, Any], path: Path, factory: str) 
 
 
 def kind_of(path: Path) -> str:
-    """Tell ``torchscript`` from ``checkpoint``: an archive that holds code is TorchScript.
+    """Kind of a file of weights: ``torchscript`` for an archive that holds code, else ``checkpoint``.
 
     Raises
     ------
@@ -227,9 +228,7 @@ def _is_running_norm(module: Any) -> bool:
 
 
 def checkpoint(path: Path) -> Mapping[str, Any]:
-    """Content of a checkpoint: tensors, plain containers and numpy's scalars, and nothing that runs.
-
-    Of an ``.npz``, its arrays.
+    """Read a checkpoint: tensors, plain containers and numpy's scalars; or the arrays of an ``.npz``. No code runs.
 
     Raises
     ------
@@ -257,18 +256,18 @@ def checkpoint(path: Path) -> Mapping[str, Any]:
         zipfile.BadZipFile,
     ) as error:
         raise ExportError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__} {_last_line(error)})"
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__} {last_line(error)})"
         ) from error
     if not isinstance(content, Mapping):
-        raise ExportError(f"{path}: holds {type(content).__name__}, expected names and what they stand for")
+        raise ExportError(f"{path}: holds {type(content).__name__}, expected a mapping of names to values")
     return content
 
 
 def _numpy_scalars() -> list[Any]:
-    """What a scalar of numpy is made of in a checkpoint: nnU-Net logs its losses in them."""
+    """Names that the pickle of a numpy scalar uses. nnU-Net's checkpoints log losses as such scalars."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
-    # numpy 1 wrote the same function under another name.
+    # numpy 1 has the same function under another name.
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [np.dtype, *kinds, *((scalar, name) for name in names)]
 
@@ -297,14 +296,9 @@ def _some(names: list[str], what: str) -> str:
     return f"{len(names)} keys {what}" + (f" ({shown})" if names else "")
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's notes on its own deprecations and optional packages off the user's screen."""
+    """Silence torch's warnings about its own deprecations and optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""MONAI bundles: from a folder to a recipe. No code of the folder runs, and no expression of its configs.
+"""The importer of MONAI bundles. No code of the folder runs, and no expression of its configurations.
 
 A bundle folder holds ``configs/metadata.json``, ``configs/inference.json`` and ``models/model.pt`` or ``model.ts``.
-Of inference.json, literal values and plain references such as ``@image_key`` are read. Each transform becomes the rule
-of a manifest that computes the same, or has no part in the result, or is refused by name. This is the home of monai.
+Literal values and plain references such as ``@image_key`` of inference.json are read. Each transform becomes a rule of
+the manifest that computes the same, or does not change the result, or is refused by name. This is the home of monai.
 """
 
 from __future__ import annotations
@@ -11,63 +11,86 @@ import inspect
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lowres_seg.bundle.manifest import JudgedRegion, Label, first_problem
+from lowres_seg.bundle.part import first_problem
+from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
 from lowres_seg.bundle.stage import Argmax, Conform, Normalise, PaintedRegion, Regions, Stage, Windows
-from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.importers.monai_config import EXAMPLE, Arguments, Config, leaves, line, problem, validated
-from lowres_seg.export.importers.monai_transforms import AFTER, BEFORE, Said, SlidingWindowInferer
-from lowres_seg.export.recipe import About, NetworkSource, Recipe, named
+from lowres_seg.errors import ExportError, one_line
+from lowres_seg.export.importers.files import named
+from lowres_seg.export.importers.monai_config import EXAMPLE, Arguments, Config, leaves, problem, validated
+from lowres_seg.export.importers.monai_transforms import AFTER, BEFORE, Effects, SlidingWindowInferer
+from lowres_seg.export.recipe import About, NetworkSource, Recipe
 from lowres_seg.extras import require
 
-#: Under what a checkpoint that holds more than a network's state holds that.
+#: Keys under which a checkpoint may hold the network's state.
 CHECKPOINT_KEYS = ("model", "state_dict")
 IMAGE, PRED = "image", "pred"
 _NETS = "monai.networks.nets"
-#: BraTS's regions, in the order in which they are painted: label, and name of what is left of it in the end.
+#: BraTS's regions in the order in which they are painted: label, and name of the part that keeps it.
 _BRATS = {"wt": (2, "edema"), "tc": (1, "non-enhancing-core"), "et": (4, "enhancing-tumor")}
 _BRATS_CALLED = {"whole-tumor": "wt", "tumor-core": "tc", "enhancing-tumor": "et"}
 #: Enhancing tumor is 4 in label maps of BraTS up to 2021, 3 in later ones.
 _BRATS_YEARS = ([2, 1, 4], [2, 1, 3])
 
 
-def recipe(folder: Path) -> Recipe:
+TITLE = "a MONAI bundle (configs/metadata.json, configs/inference.json, models)"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A MONAI bundle has no options."""
+
+
+def matches(path: Path) -> bool:
+    """Tell whether `path` looks like a MONAI bundle."""
+    return (path / "configs").is_dir()
+
+
+def files(path: Path) -> list[Path]:
+    """Files that say what a recipe says."""
+    return [path / "configs" / "metadata.json", path / "configs" / "inference.json"]
+
+
+def options_again(networks: Sequence[str]) -> Options:  # noqa: ARG001 - there are none
+    """Options with which a bundle with these networks was read."""
+    return Options()
+
+
+def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are none
     """Read a MONAI bundle.
 
-    The regions whole tumor, tumor core and enhancing tumor, which MONAI writes as channels, are painted in that order
-    as 2, 1 and 4, enhancing tumor also where neither of the others is. MONAI's label map of the same bundle, where
-    a ``Lambdad`` makes one, is that too.
+    MONAI writes the regions whole tumor, tumor core and enhancing tumor as channels. Here they are painted in that
+    order as 2, 1 and 4; enhancing tumor also where neither of the others is. A ``Lambdad`` of such bundles makes the
+    same label map.
 
     Parameters
     ----------
-    folder : pathlib.Path
-
-    Returns
-    -------
-    Recipe
+    path : pathlib.Path
+    options : Options
 
     Raises
     ------
     ExportError
-        If a file is missing or damaged, or says what a manifest cannot express exactly.
+        If a file is missing or damaged, or a manifest cannot express exactly what it says.
     """
+    folder = path
     metadata = Config(folder / "configs" / "metadata.json")
     config = Config(folder / "configs" / "inference.json")
     channels, scores = _channels(metadata, "inputs", IMAGE), _channels(metadata, "outputs", PRED)
-    said = _transforms(config, channels, len(scores))
+    effects = _transforms(config, channels, len(scores))
     for owner, role, key in (
         ("dataset", "transform", "preprocessing"),
         ("evaluator", "postprocessing", "postprocessing"),
         ("evaluator", "inferer", "inferer"),
     ):
         config.check_used(owner, role, key)
-    decode, labels, regions = _decoded(said, scores, f"{config.path}: postprocessing")
-    conform, windows = _inferer(config, metadata, said.orientation)
+    decode, labels, regions = _decoded(effects, scores, f"{config.path}: postprocessing")
+    conform, windows = _inferer(config, metadata, effects.orientation)
     about = metadata.content
     version = str(about.get("version") or "unknown")
     title = str(about.get("name") or folder.resolve().name)
@@ -90,10 +113,10 @@ def recipe(folder: Path) -> Recipe:
                     name="segment",
                     networks=("net",),
                     conform=conform,
-                    normalise=Normalise(rules=tuple(said.rules)),
+                    normalise=Normalise(rules=tuple(effects.rules)),
                     windows=windows,
                     decode=decode,
-                    cleanup=tuple(said.cleanup),
+                    cleanup=tuple(effects.cleanup),
                 ),
             ),
         )
@@ -109,8 +132,8 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:
     name : str
         Class of ``monai.networks.nets``.
     arguments : mapping
-        Of its constructor. ``img_size`` of a SwinUNETR, which newer versions of MONAI do not take, was only ever
-        checked; ``use_checkpoint`` saves memory in training. Neither has a part in what the network computes.
+        Arguments of its constructor. ``img_size`` of a SwinUNETR was only checked, and newer versions of MONAI do not
+        take it. ``use_checkpoint`` saves memory in training. Neither changes what the network computes.
 
     Returns
     -------
@@ -146,12 +169,12 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:
         try:
             return kind(**given)
         except Exception as error:
-            raise ExportError(f"network_def: {name} cannot be built from its arguments ({line(error)})") from error
+            raise ExportError(f"network_def: {name} cannot be built from its arguments ({one_line(error)})") from error
 
 
-def _transforms(config: Config, channels: Sequence[str], scores: int) -> Said:
-    """What preprocessing and postprocessing do."""
-    said = Said(channels, scores, config.at("preprocessing"))
+def _transforms(config: Config, channels: Sequence[str], scores: int) -> Effects:
+    """Effects of preprocessing and postprocessing."""
+    effects = Effects(channels, scores, config.at("preprocessing"))
     for key, known, item, instead in (
         ("preprocessing", BEFORE, IMAGE, "do it to the scans before"),
         ("postprocessing", AFTER, PRED, "do it to the label map after"),
@@ -162,26 +185,26 @@ def _transforms(config: Config, channels: Sequence[str], scores: int) -> Said:
             transform = validated(known[name], given, where)
             try:
                 transform.check(item)
-                transform.tell(said)
+                transform.apply(effects)
             except ValueError as error:
                 raise ExportError(f"{where}: {problem(error)}") from error
-    return said
+    return effects
 
 
 def _decoded(
-    said: Said, scores: Sequence[str], where: str
-) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[JudgedRegion, ...]]:
-    """How scores become labels, and what those mean."""
-    if said.argmax:
+    effects: Effects, scores: Sequence[str], where: str
+) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[EvaluatedRegion, ...]]:
+    """How scores become labels; the labels; the evaluated regions."""
+    if effects.argmax:
         if not 2 <= len(scores) <= 256:
             raise ExportError(f"{where}: argmax over {len(scores)} channels, expected 2 to 256")
         labels = tuple(Label(value=c, name=name) for c, name in enumerate(scores) if c)
-        return Argmax(activation=said.activation, labels=tuple(range(len(scores)))), labels, ()
-    if said.threshold is None:
+        return Argmax(activation=effects.activation, labels=tuple(range(len(scores)))), labels, ()
+    if effects.threshold is None:
         raise ExportError(f"{where}: has no AsDiscreted, so the result would be scores; add one, argmax or threshold")
     called = [_BRATS_CALLED.get(name.replace("_", "-"), name) for name in scores]
     brats = [called.index(region) for region in _BRATS] if sorted(called) == sorted(_BRATS) else []
-    choice = said.choice
+    choice = effects.choice
     if choice is None:
         if not brats and len(scores) > 1:
             raise ExportError(
@@ -191,22 +214,22 @@ def _decoded(
             )
         choice = [(c, label) for c, (label, _) in zip(brats, _BRATS.values(), strict=True)] if brats else [(0, 1)]
     names = dict(enumerate(scores))
-    regions: tuple[JudgedRegion, ...] = ()
+    regions: tuple[EvaluatedRegion, ...] = ()
     if brats == [channel for channel, _ in choice]:
         names = {c: left for c, (_, left) in zip(brats, _BRATS.values(), strict=True)}
         values = [label for _, label in choice]
         enhancing = {3, 4} if values in _BRATS_YEARS else set[int]()
         regions = tuple(
-            JudgedRegion(name=region, labels=tuple(sorted({*values[place:], *enhancing})))
+            EvaluatedRegion(name=region, labels=tuple(sorted({*values[place:], *enhancing})))
             for place, region in enumerate(_BRATS)
         )
-    painted = tuple(PaintedRegion(channel=c, threshold=said.threshold, label=label) for c, label in choice)
+    painted = tuple(PaintedRegion(channel=c, threshold=effects.threshold, label=label) for c, label in choice)
     labels = tuple(Label(value=label, name=names[c]) for c, label in sorted(choice, key=lambda pair: pair[1]))
-    return Regions(activation=said.activation, regions=painted), labels, regions
+    return Regions(activation=effects.activation, regions=painted), labels, regions
 
 
 def _inferer(config: Config, metadata: Config, orientation: str) -> tuple[Conform, Windows | None]:
-    """Windows, or the one shape that the network takes."""
+    """Grid and windows, or the one shape that the network takes."""
     name, given = config.component(config.at("inferer"), "inferer")
     where = f"{config.path}: inferer {name}"
     if name == "SlidingWindowInferer":
@@ -229,7 +252,9 @@ def _inferer(config: Config, metadata: Config, orientation: str) -> tuple[Confor
 
 
 def _network(config: Config, folder: Path, channels: int, scores: int) -> NetworkSource:
-    """The network: its class and state, or else TorchScript."""
+    """Source of the network: its class and state, or else TorchScript."""
+    from lowres_seg.export.frameworks import torch_network
+
     checkpoint, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
     if not checkpoint.is_file() and not script.is_file():
         raise ExportError(f"{folder / 'models'}: has neither model.pt nor model.ts; large_files.yml says where it is")
@@ -261,7 +286,7 @@ def _network(config: Config, folder: Path, channels: int, scores: int) -> Networ
 
 
 def _channels(metadata: Config, side: str, item: str) -> tuple[str, ...]:
-    """Names of the channels that go into the network, or come out of it."""
+    """Names of the channels of the network's input or output."""
     where = f"network_data_format.{side}.{item}"
     try:
         entry = metadata.content["network_data_format"][side][item]
@@ -270,7 +295,7 @@ def _channels(metadata: Config, side: str, item: str) -> tuple[str, ...]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(
             f"{metadata.path}: {where}: expected num_channels, and channel_def with a name for each channel "
-            f"({type(error).__name__} {line(error)})"
+            f"({type(error).__name__} {one_line(error)})"
         ) from error
     if not texts or sorted(texts) != list(range(count)):
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Configs of MONAI bundles: literal values and plain references are read, an expression is never run."""
+"""Configurations of MONAI bundles. Literal values and plain references are read; no expression is run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.recipe import read_json
+from lowres_seg.export.importers.files import read_json
 
-#: A choice of labels that can be read, for messages.
+#: Example of a choice of labels that is understood, for messages.
 EXAMPLE = "$lambda x: torch.where(x[[1]] > 0, 2, torch.where(x[[0]] > 0, 1, 0))"
 _REFERENCE = re.compile(r"^\$?@([\w.-]+(?:(?:#|::)[\w.-]+)*)$")
-#: Entries of a component that are no arguments.
+#: Keys of a component that are no arguments.
 _ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_"})
 
 
 class Arguments(BaseModel):
-    """Arguments of a component that have a counterpart; those in `ignored` have no part in the result."""
+    """Arguments of a component that have a counterpart. Those in `ignored` do not change the result."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     ignored: ClassVar[str] = ""
@@ -43,12 +43,12 @@ class Config:
     ----------
     path : pathlib.Path
     content : dict
-        References in it are as they stand; `at` follows them.
+        References in it are kept; `at` follows them.
 
     Raises
     ------
     ExportError
-        If the file is missing or no JSON object.
+        If the file is missing, or is not a JSON object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class Config:
         self.content = read_json(path)
 
     def at(self, key: str) -> Any:
-        """What stands under a key, references replaced by what they lead to; None if nothing does."""
+        """Value of a key with its references resolved; None if there is no such key."""
         return self._resolved(self.content.get(key), ())
 
     def _resolved(self, value: Any, seen: tuple[str, ...]) -> Any:
@@ -81,18 +81,18 @@ class Config:
         return self._resolved(found, (*seen, match[1]))
 
     def component(self, entry: Any, where: str) -> tuple[str, dict[str, Any]]:
-        """Name and arguments of what an entry would build.
+        """Name and arguments of the component that an entry describes.
 
         Returns
         -------
         name : str
-            Without its module if that is one of MONAI.
+            Without its module if that is a module of MONAI.
         arguments : dict
 
         Raises
         ------
         ExportError
-            If `entry`, which stands at `where`, builds nothing.
+            If `entry`, found at `where`, describes no component.
         """
         target = entry.get("_target_") if isinstance(entry, dict) else None
         if not isinstance(target, str):
@@ -104,12 +104,12 @@ class Config:
         return name, {key: value for key, value in entry.items() if key not in _ABOUT}
 
     def transforms(self, key: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Transforms of a Compose: where each stands, its name, which ends in d, and its arguments.
+        """Transforms of a Compose: the place of each, its name, which ends in d, and its arguments.
 
         Raises
         ------
         ExportError
-            If something else stands there.
+            If the key holds anything else.
         """
         chain, where = self.at(key), key
         if isinstance(chain, dict):
@@ -127,12 +127,12 @@ class Config:
             yield f"{self.path}: {where}#{place} {name}", name, given
 
     def check_used(self, owner: str, role: str, key: str) -> None:
-        """Check that what runs is what stands under the usual name.
+        """Check that a component uses the chain of the usual key.
 
         Raises
         ------
         ExportError
-            If `role` of `owner` is something other than what stands under `key`.
+            If `role` of `owner` is another component than that of `key`.
         """
         holder = self.at(owner)
         if isinstance(holder, dict) and role in holder and holder[role] != self.at(key):
@@ -140,12 +140,12 @@ class Config:
 
 
 def validated(kind: type[_Kind], given: Mapping[str, Any], where: str) -> _Kind:
-    """Arguments as a `kind`.
+    """Validate arguments as a `kind`.
 
     Raises
     ------
     ExportError
-        If there are others, or they have other values, than have a counterpart.
+        If an argument, or its value, has no counterpart.
     """
     try:
         return kind.model_validate(given)
@@ -154,7 +154,7 @@ def validated(kind: type[_Kind], given: Mapping[str, Any], where: str) -> _Kind:
 
 
 def problem(error: ValueError) -> str:
-    """One line on why arguments cannot be expressed."""
+    """Reason in one line why arguments have no counterpart."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]
@@ -174,12 +174,12 @@ def problem(error: ValueError) -> str:
 def label_choice(func: str) -> list[tuple[int, int]]:
     """Channels and labels in the order in which they are painted, from nested calls of torch.where.
 
-    The code is read, and not run.
+    The code is parsed, and never run.
 
     Raises
     ------
     ValueError
-        If it is anything else.
+        If the code is anything else.
     """
     try:
         node: ast.AST = ast.parse(func.removeprefix("$").strip(), mode="eval").body
@@ -207,7 +207,7 @@ def label_choice(func: str) -> list[tuple[int, int]]:
 
 
 def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every value within lists and objects, and where it stands."""
+    """Every value within lists and objects, with its place."""
     if isinstance(value, (dict, list)):
         for key, one in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(one, f"{where}#{key}")
@@ -216,11 +216,6 @@ def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it."""
+    """Shorten a value for a message."""
     text = repr(value)
     return text if len(text) <= 120 else text[:120] + "…"
-
-
-def line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,6 +1,7 @@
-"""Transforms and inferers of MONAI: for each that is known, what in a manifest computes the same.
+"""Transforms and inferers of MONAI, each with the rules of a manifest that compute the same.
 
-A transform's fields are the arguments that have a counterpart. It tells what it does, or that it cannot be expressed.
+The fields of a transform are the arguments that have a counterpart. It applies its effects, or refuses arguments that a
+manifest cannot express.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ _Keys = Annotated[list[str], BeforeValidator(lambda keys: [keys] if isinstance(k
 
 
 @dataclass
-class Said:
-    """What the transforms of a bundle have said so far.
+class Effects:
+    """Effects of the transforms of a bundle so far.
 
-    `preprocessing` is what Invertd must name; `choice` is channel and label in the order in which they are painted.
+    `preprocessing` is the chain that Invertd must name. `choice` has channels and labels in the order in which they are
+    painted.
     """
 
     channels: Sequence[str]
@@ -42,12 +44,12 @@ class Said:
 
     @property
     def decided(self) -> bool:
-        """Whether scores have become labels."""
+        """True if scores have become labels."""
         return self.argmax or self.threshold is not None
 
 
 class SlidingWindowInferer(Arguments):
-    """Windows, weighted as `mode` says."""
+    """Sliding windows, weighted by `mode`."""
 
     ignored = "sw_batch_size sw_device device progress cache_roi_weight_map cpu_thresh buffer_steps buffer_dim"
     roi_size: int | list[int]
@@ -59,7 +61,7 @@ class SlidingWindowInferer(Arguments):
     with_coord: Literal[False] = False
 
     def windows(self) -> Windows:
-        """The same in a manifest.
+        """Counterpart in a manifest.
 
         Raises
         ------
@@ -81,7 +83,7 @@ class SlidingWindowInferer(Arguments):
 
 
 class _Transform(Arguments):
-    """A transform that changes no values, but may change where they lie."""
+    """A transform that changes no values, but may change their places."""
 
     keys: _Keys
 
@@ -89,8 +91,8 @@ class _Transform(Arguments):
         if item not in self.keys:
             raise ValueError(f"its keys are {self.keys}, expected {item!r} alone")
 
-    def tell(self, said: Said) -> None:
-        """Say what it does; ValueError if that cannot be expressed."""
+    def apply(self, effects: Effects) -> None:
+        """Apply its effects. Raises ValueError if a manifest cannot express them."""
 
 
 class _Values(_Transform):
@@ -135,9 +137,9 @@ class _Orientationd(_Transform):
     as_closest_canonical: bool = False
     labels: list[list[str]] | None = None
 
-    def tell(self, said: Said) -> None:
-        said.orientation = "RAS" if self.as_closest_canonical else str(self.axcodes).upper()
-        if said.orientation not in ORIENTATIONS or self.labels not in (None, _LETTERS):
+    def apply(self, effects: Effects) -> None:
+        effects.orientation = "RAS" if self.as_closest_canonical else str(self.axcodes).upper()
+        if effects.orientation not in ORIENTATIONS or self.labels not in (None, _LETTERS):
             raise ValueError(
                 f"axcodes {self.axcodes!r} with labels {self.labels}: expected letters such as RAS, and no labels"
             )
@@ -149,10 +151,10 @@ class _Intensities(_Values):
     channel_wise: bool = False
     dtype: _Float32 = None
 
-    def check_statistics(self, said: Said) -> None:
-        if not self.channel_wise and len(said.channels) > 1:
+    def check_statistics(self, effects: Effects) -> None:
+        if not self.channel_wise and len(effects.channels) > 1:
             raise ValueError(
-                f"takes the statistics of {len(said.channels)} channels together, a bundle each channel's: "
+                f"takes the statistics of {len(effects.channels)} channels together, a bundle each channel's: "
                 "channel_wise true"
             )
 
@@ -162,24 +164,24 @@ class _NormalizeIntensityd(_Intensities):
     divisor: float | list[float] | None = None
     nonzero: bool = False
 
-    def tell(self, said: Said) -> None:
+    def apply(self, effects: Effects) -> None:
         if self.subtrahend is None and self.divisor is None:
-            self.check_statistics(said)
-            said.rules.append(ZScore(voxels="nonzero" if self.nonzero else "all"))
+            self.check_statistics(effects)
+            effects.rules.append(ZScore(voxels="nonzero" if self.nonzero else "all"))
             return
         if self.nonzero or self.subtrahend is None or self.divisor is None:
             raise ValueError(
                 "one constant alone, or constants for voxels that are not zero, have no exact counterpart in a bundle"
             )
-        whose = [(name,) for name in said.channels] if self.channel_wise else [()]
+        whose = [(name,) for name in effects.channels] if self.channel_wise else [()]
         shifts, divisors = self._constants(self.subtrahend), self._constants(self.divisor)
         if not len(shifts) == len(divisors) == len(whose) or 0 in divisors:
             raise ValueError(
                 f"subtrahend {self.subtrahend} and divisor {self.divisor}: expected a number each, or with "
-                f"channel_wise {len(said.channels)} each, and no divisor of zero"
+                f"channel_wise {len(effects.channels)} each, and no divisor of zero"
             )
         for channels, shift, divisor in zip(whose, shifts, divisors, strict=True):
-            said.rules += _affines(-shift, 1 / divisor, 0.0, channels)
+            effects.rules += _affines(-shift, 1 / divisor, 0.0, channels)
 
     def _constants(self, value: float | list[float]) -> list[float]:
         if isinstance(value, list):
@@ -192,13 +194,13 @@ class _ScaleIntensityd(_Intensities):
     maxv: float | None = 1.0
     factor: float | None = None
 
-    def tell(self, said: Said) -> None:
+    def apply(self, effects: Effects) -> None:
         if self.minv is None and self.maxv is None:
-            said.rules += _affines(0.0, 1 + (self.factor or 0.0), 0.0)
+            effects.rules += _affines(0.0, 1 + (self.factor or 0.0), 0.0)
             return
-        self.check_statistics(said)
-        said.rules.append(PercentileScale(lower=0, upper=100, clip="none"))
-        said.rules += _onto(self.minv, self.maxv, clip=False)
+        self.check_statistics(effects)
+        effects.rules.append(PercentileScale(lower=0, upper=100, clip="none"))
+        effects.rules += _onto(self.minv, self.maxv, clip=False)
 
 
 class _ScaleIntensityRanged(_Intensities):
@@ -208,11 +210,11 @@ class _ScaleIntensityRanged(_Intensities):
     b_max: float | None = None
     clip: bool = False
 
-    def tell(self, said: Said) -> None:
+    def apply(self, effects: Effects) -> None:
         if self.a_min == self.a_max:
             raise ValueError(f"a_min and a_max are both {self.a_min:g}, so there is nothing to scale")
-        said.rules += _affines(-self.a_min, 1 / (self.a_max - self.a_min), 0.0)
-        said.rules += _onto(self.b_min, self.b_max, clip=self.clip)
+        effects.rules += _affines(-self.a_min, 1 / (self.a_max - self.a_min), 0.0)
+        effects.rules += _onto(self.b_min, self.b_max, clip=self.clip)
 
 
 class _ScaleIntensityRangePercentilesd(_Intensities):
@@ -223,15 +225,15 @@ class _ScaleIntensityRangePercentilesd(_Intensities):
     clip: bool = False
     relative: bool = False
 
-    def tell(self, said: Said) -> None:
-        self.check_statistics(said)
+    def apply(self, effects: Effects) -> None:
+        self.check_statistics(effects)
         low, high = self.b_min, self.b_max
         if self.relative:
             if low is None or high is None:
                 raise ValueError("relative needs b_min and b_max")
             low, high = low + (high - low) * self.lower / 100, low + (high - low) * self.upper / 100
-        said.rules.append(PercentileScale(lower=self.lower, upper=self.upper, clip="none"))
-        said.rules += _onto(low, high, clip=self.clip)
+        effects.rules.append(PercentileScale(lower=self.lower, upper=self.upper, clip="none"))
+        effects.rules += _onto(low, high, clip=self.clip)
 
 
 class _Activationsd(_Values):
@@ -239,10 +241,10 @@ class _Activationsd(_Values):
     softmax: bool = False
     other: None = None
 
-    def tell(self, said: Said) -> None:
-        if said.decided or said.activation != "none" or (self.sigmoid and self.softmax):
+    def apply(self, effects: Effects) -> None:
+        if effects.decided or effects.activation != "none" or (self.sigmoid and self.softmax):
             raise ValueError("expected one activation, before AsDiscreted")
-        said.activation = "sigmoid" if self.sigmoid else "softmax" if self.softmax else "none"
+        effects.activation = "sigmoid" if self.sigmoid else "softmax" if self.softmax else "none"
 
 
 class _AsDiscreted(_Values):
@@ -252,27 +254,27 @@ class _AsDiscreted(_Values):
     to_onehot: None = None
     rounding: None = None
 
-    def tell(self, said: Said) -> None:
-        if said.decided or self.argmax == (self.threshold is not None):
+    def apply(self, effects: Effects) -> None:
+        if effects.decided or self.argmax == (self.threshold is not None):
             raise ValueError("expected one AsDiscreted, with either argmax or a threshold")
-        said.argmax = self.argmax
-        said.threshold = None if self.threshold is None else _same(self.threshold, 1, "threshold")
+        effects.argmax = self.argmax
+        effects.threshold = None if self.threshold is None else _same(self.threshold, 1, "threshold")
 
 
 class _Lambdad(_Values):
-    """A choice of labels: its code is read, and not run."""
+    """A choice of labels. Its code is parsed, and never run."""
 
     ignored = "inv_func track_meta"
     func: str
     overwrite: Literal[True] = True
 
-    def tell(self, said: Said) -> None:
-        if said.threshold is None or said.choice is not None:
+    def apply(self, effects: Effects) -> None:
+        if effects.threshold is None or effects.choice is not None:
             raise ValueError("expected at most one, after AsDiscreted with a threshold")
-        said.choice = label_choice(self.func)
-        lost = [channel for channel, _ in said.choice if channel >= said.scores]
+        effects.choice = label_choice(self.func)
+        lost = [channel for channel, _ in effects.choice if channel >= effects.scores]
         if lost:
-            raise ValueError(f"takes channel {lost[0]}, the network gives {said.scores}")
+            raise ValueError(f"takes channel {lost[0]}, the network gives {effects.scores}")
 
 
 class _KeepLargestConnectedComponentd(_Values):
@@ -282,11 +284,11 @@ class _KeepLargestConnectedComponentd(_Values):
     connectivity: Literal[1, 2, 3] | None = None
     num_components: Literal[1] = 1
 
-    def tell(self, said: Said) -> None:
-        one_label = said.scores == (2 if said.argmax else 1) and said.decided and said.choice is None
+    def apply(self, effects: Effects) -> None:
+        one_label = effects.scores == (2 if effects.argmax else 1) and effects.decided and effects.choice is None
         if not one_label or self.applied_labels not in (None, 1, [1]):
             raise ValueError("has a counterpart only where it follows AsDiscreted and there is one label")
-        said.cleanup.append(LargestComponent(connectivity=_CONNECTIVITY[self.connectivity or 3]))
+        effects.cleanup.append(LargestComponent(connectivity=_CONNECTIVITY[self.connectivity or 3]))
 
 
 class _Invertd(_Transform):
@@ -294,13 +296,13 @@ class _Invertd(_Transform):
     transform: Any
     post_func: None = None
 
-    def tell(self, said: Said) -> None:
-        if self.transform != said.preprocessing:
+    def apply(self, effects: Effects) -> None:
+        if self.transform != effects.preprocessing:
             raise ValueError("inverts something other than @preprocessing")
 
 
 class _SaveImaged(_Transform):
-    """In which type and under which name the result is written is for the caller of a bundle to say."""
+    """It has no effect: the caller of a bundle chooses type and name of the result."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     scale: None = None
@@ -311,7 +313,7 @@ def _named(*kinds: type[_Transform]) -> dict[str, type[_Transform]]:
 
 
 _ANYWHERE = _named(_EnsureTyped, _DeleteItemsd) | dict.fromkeys(("ToTensord", "CastToTyped", "ToDeviced"), _EnsureTyped)
-#: Those of preprocessing, by name.
+#: Transforms of preprocessing, by name.
 BEFORE = _ANYWHERE | _named(
     _LoadImaged,
     _EnsureChannelFirstd,
@@ -321,20 +323,20 @@ BEFORE = _ANYWHERE | _named(
     _ScaleIntensityRanged,
     _ScaleIntensityRangePercentilesd,
 )
-#: Those of postprocessing.
+#: Transforms of postprocessing, by name.
 AFTER = _ANYWHERE | _named(
     _Activationsd, _AsDiscreted, _Lambdad, _KeepLargestConnectedComponentd, _Invertd, _SaveImaged
 )
 
 
 def _affines(shift: float, scale: float, then: float, channels: tuple[str, ...] = ()) -> list[IntensityRule]:
-    """``(x + shift) · scale + then``, without what does nothing."""
+    """Rules for ``(x + shift) · scale + then``, without those that change nothing."""
     first = [Affine(shift=shift, channels=channels)] if shift else []
     return [*first, *([Affine(scale=scale, shift=then, channels=channels)] if (scale, then) != (1, 0) else [])]
 
 
 def _onto(low: float | None, high: float | None, *, clip: bool) -> list[IntensityRule]:
-    """From 0 to 1, to `low` and `high`."""
+    """Rules that map 0 and 1 to `low` and `high`."""
     if low is None or high is None:
         if clip and (low, high) != (None, None):
             raise ValueError("clips to one end alone, which has no exact counterpart; name both b_min and b_max")
@@ -343,7 +345,7 @@ def _onto(low: float | None, high: float | None, *, clip: bool) -> list[Intensit
 
 
 def _same(value: float | list[float], count: int, what: str) -> float:
-    """A number that is given once, or the same `count` times."""
+    """Number that is given once, or `count` times with one value."""
     values = value if isinstance(value, list) else [value] * count
     if len(values) != count or len(set(values)) != 1:
         raise ValueError(f"{what} is {value}: expected one number, or {count} that are the same")

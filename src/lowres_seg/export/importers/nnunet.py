@@ -1,19 +1,21 @@
 """nnU-Net v2: from a results folder to a recipe. No code of the folder, and none of nnU-Net, runs.
 
-A results folder holds ``plans.json``, ``dataset.json`` and a ``fold_X`` for each network that was trained. What
-inference does with them is taken over from nnU-Net 2.8: crop to what is not zero, each channel's normalisation,
-resampling, windows with a Gaussian, the mean over mirrored copies and over folds, labels or regions.
+A results folder holds ``plans.json``, ``dataset.json`` and a ``fold_X`` for each network that was trained. Inference
+is that of nnU-Net 2.8: crop to the nonzero region, each channel's normalisation, resampling, windows with a Gaussian,
+the mean over mirrored copies and over folds, labels or regions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lowres_seg.bundle.manifest import JudgedRegion, Label, first_problem
+from lowres_seg.bundle.part import first_problem
+from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
 from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, PercentileScale, ZScore
 from lowres_seg.bundle.stage import (
     Argmax,
@@ -27,8 +29,8 @@ from lowres_seg.bundle.stage import (
     Windows,
 )
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe, named, read_json
+from lowres_seg.export.importers.files import named, read_json
+from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe
 from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 
 #: Trainers of nnU-Net 2.8 that train the network of plans.json as it stands: what follows nnUNetTrainer in their names.
@@ -46,54 +48,82 @@ TRAINERS = (
 )
 # fmt: on
 _READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
-#: What a network is called, before its fold.
+#: Name of a network, before its fold.
 _NETWORK = "fold-"
 _RESAMPLING = "resample_data_or_seg_to_shape"
 
 
-def is_folder(folder: Path) -> bool:
-    """Whether a folder looks like one of nnU-Net's, of whatever version."""
-    return (folder / "plans.json").is_file() or any(folder.glob("**/plans.pkl")) or any(folder.glob("fold_*"))
+TITLE = "a results folder of nnU-Net v2 (plans.json, dataset.json, fold_0)"
 
 
-def folds_of(networks: Sequence[str]) -> list[str]:
-    """Folds that networks of a recipe stand for."""
-    return [name.removeprefix(_NETWORK) for name in networks]
+@dataclass(frozen=True)
+class Options:
+    """How to read a results folder.
 
-
-def recipe(
-    folder: Path,
-    *,
-    folds: Sequence[str] = (),
-    mirror: bool = True,
-    orientation: str | None = None,
-    plans_network: bool = False,
-) -> Recipe:
-    """Read a results folder of nnU-Net v2.
-
-    Parameters
+    Attributes
     ----------
-    folder : pathlib.Path
     folds : sequence of str
         Such as ``0`` or ``all``; every fold of the folder if none is named.
     mirror : bool
         Whether to mirror as nnU-Net does at inference.
-    orientation : str, optional
-        Orientation of the files that it was trained on, such as ``LPS``: scans of any other are then turned to it.
-        Without it, scans are taken as they are stored, as nnU-Net takes them.
+    orientation : str or None
+        Orientation of the files that it was trained on, such as ``LPS``. Scans of any other orientation are then turned
+        to it. Without it scans are taken as they are stored, as nnU-Net takes them.
     plans_network : bool
-        Take a trainer that is not nnU-Net's own to train the network of plans.json.
+        Assume that a trainer that is not nnU-Net's own trains the network of plans.json.
+    """
+
+    folds: Sequence[str] = ()
+    mirror: bool = True
+    orientation: str | None = None
+    plans_network: bool = False
+
+
+def matches(path: Path) -> bool:
+    """Tell whether `path` looks like a folder of nnU-Net, of any version."""
+    return path.is_dir() and (
+        (path / "plans.json").is_file() or any(path.glob("**/plans.pkl")) or any(path.glob("fold_*"))
+    )
+
+
+def files(path: Path) -> list[Path]:
+    """Files that say what a recipe says."""
+    return [path / "plans.json", path / "dataset.json"]
+
+
+def options_again(networks: Sequence[str]) -> Options:
+    """Options with which a bundle with these networks was read: its folds, and its trainer taken for nnU-Net's own."""
+    return Options(folds=[name.removeprefix(_NETWORK) for name in networks], plans_network=True)
+
+
+def network(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Build a U-Net of plans.json; see `nnunet_network.network`."""
+    from lowres_seg.export.importers import nnunet_network
+
+    return nnunet_network.network(name, **arguments)
+
+
+def recipe(path: Path, options: Options) -> Recipe:
+    """Read a results folder of nnU-Net v2.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    options : Options
 
     Raises
     ------
     ExportError
-        If it is a folder of another version, a fold is missing, or something has no counterpart here.
+        If it is a folder of another version, a fold is missing, or something has no counterpart in a bundle.
     """
+    from lowres_seg.export.frameworks import torch_network
+
+    folder, orientation = path, options.orientation
     if orientation is not None and orientation not in ORIENTATIONS:
         raise ExportError(f"orientation: {orientation!r} is none; expected three letters such as RAS or LPS")
     plans, dataset = _json(folder, "plans.json"), _json(folder, "dataset.json")
-    files = _checkpoints(folder, folds)
-    heads = {name: torch_network.checkpoint(path) for name, path in files.items()}
+    checkpoints = _checkpoints(folder, options.folds)
+    heads = {name: torch_network.checkpoint(file) for name, file in checkpoints.items()}
     try:
         trained = {(str(head["trainer_name"]), str(head["init_args"]["configuration"])) for head in heads.values()}
     except (KeyError, TypeError) as error:
@@ -103,16 +133,17 @@ def recipe(
     if len(trained) != 1:
         raise ExportError(f"{folder}: its folds were trained differently ({_listed(trained)}); export them one by one")
     ((trainer, name),) = trained
-    if not (trainer[:13] == "nnUNetTrainer" and trainer[13:] in TRAINERS) and not plans_network:
+    if not (trainer[:13] == "nnUNetTrainer" and trainer[13:] in TRAINERS) and not options.plans_network:
         raise ExportError(
             f"{folder}: was trained by {trainer}, which may build another network than plans.json says. If it does "
             "not, say --plans-network; if it does, export it with a recipe.toml whose factory builds that network"
         )
     plan = _configuration(folder, plans, name)
     axes = next(iter(heads.values())).get("inference_allowed_mirroring_axes") or ()
+    mirror_axes = tuple(axes) if options.mirror else ()
     channels = _channels(folder, dataset)
     try:
-        return _recipe(folder, plans, dataset, plan, channels, files, tuple(axes) if mirror else (), orientation)
+        return _recipe(folder, plans, dataset, plan, channels, checkpoints, mirror_axes, orientation)
     except KeyError as error:
         raise ExportError(f"{folder / 'plans.json'}: configuration {name} has no {error}") from error
     except ValidationError as error:
@@ -303,8 +334,8 @@ def _intensities(
 
 def _decoding(
     folder: Path, dataset: Mapping[str, Any]
-) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[JudgedRegion, ...]]:
-    """How scores become labels; the labels; the regions that they are trained and judged in, if there are any."""
+) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[EvaluatedRegion, ...]]:
+    """How scores become labels; the labels; the regions that they are trained and evaluated in, if there are any."""
     named = {
         str(name): [int(v) for v in value] if isinstance(value, list) else [int(value)]
         for name, value in dataset.get("labels", {}).items()
@@ -327,12 +358,12 @@ def _decoding(
             "expected one label for each region"
         )
     painted = [PaintedRegion(channel=channel, label=label) for channel, label in enumerate(order)]
-    # A label that later regions overwrite is what is left of its region.
+    # A label that later regions overwrite keeps the rest of its region.
     rest = {value: "-rest" if place < len(order) - 1 else "" for place, value in enumerate(order)}
     label_names = {value: names[name] + rest[value] for name, value in zip(foreground, order, strict=True)}
     labels = tuple(Label(value=value, name=label_names[value]) for value in sorted(label_names))
-    judged = tuple(JudgedRegion(name=names[name], labels=tuple(values)) for name, values in foreground.items())
-    return Regions(activation="sigmoid", regions=tuple(painted)), labels, judged
+    evaluated = tuple(EvaluatedRegion(name=names[name], labels=tuple(values)) for name, values in foreground.items())
+    return Regions(activation="sigmoid", regions=tuple(painted)), labels, evaluated
 
 
 def _channels(folder: Path, dataset: Mapping[str, Any]) -> tuple[str, ...]:

@@ -25,9 +25,9 @@ def network(
     arguments : mapping
         ``arch_kwargs`` of plans.json.
     by_name : sequence of str
-        Those that name a class of ``torch.nn``.
+        Keys of arguments that name a class of ``torch.nn``.
     channels, heads : int
-        Of input and output.
+        Number of channels of input and output.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def network(
 
 
 def _torch_class(path: str) -> type:
-    """Class of torch.nn by its dotted name; nothing else is imported for a name in a file."""
+    """Class of torch.nn by its dotted name. No other name of a file is imported."""
     module, _, name = path.rpartition(".")
     found = getattr(torch.nn, name, None)
     if not module.startswith("torch.nn") or not isinstance(found, type):

@@ -1,0 +1,184 @@
+"""A pipeline: channels, stages and labels, as one checked part.
+
+A manifest is a pipeline with files and digests. A recipe is a pipeline with sources and bounds of parity. The runtime
+needs the pipeline only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydantic import Field, model_validator
+from typing_extensions import assert_never
+
+from lowres_seg.bundle.part import LabelValue, Name, Part
+from lowres_seg.bundle.rules import (
+    FillHoles,
+    LargestComponent,
+    SmallComponents,
+    SmallLabel,
+    TakesStatistics,
+)
+from lowres_seg.bundle.stage import Argmax, BoxOf, Classes, Regions, Stage
+
+
+class Label(Part):
+    """A value of the label map and its name."""
+
+    value: LabelValue
+    name: Name
+
+
+class EvaluatedRegion(Part):
+    """Labels that Dice and HD95 take together, such as whole tumor.
+
+    Some may be values that only the label maps of others hold.
+    """
+
+    name: Name
+    labels: tuple[LabelValue, ...] = Field(min_length=1)
+
+
+class Pipeline(Part):
+    """What is done to a scan.
+
+    Attributes
+    ----------
+    channels
+        Names of the scan's channels, in the order of the networks' input.
+    labels
+        Values of the label map.
+    regions
+        Regions that Dice and HD95 are taken of. Without any they are taken of each label.
+    stages
+        Run in their order. The result of the last stage is the result of the pipeline.
+    """
+
+    channels: tuple[Name, ...] = Field(min_length=1)
+    labels: tuple[Label, ...]
+    regions: tuple[EvaluatedRegion, ...] = Field(
+        default=(), description="Regions that Dice and HD95 are taken of; each label, if there are none"
+    )
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Pipeline:
+        earlier: dict[str, Stage] = {}
+        for stage in self.stages:
+            self._check(stage, earlier)
+            earlier[stage.name] = stage
+        last = self.stages[-1]
+        if last.restore.quantity == "nothing" and not isinstance(last.decode, Classes):
+            msg = f"stage {last.name} is the last one and must restore its result to the scan's grid"
+            raise ValueError(msg)
+        return self
+
+    def _check(self, stage: Stage, earlier: dict[str, Stage]) -> None:
+        where = f"stage {stage.name}"
+        if stage.name in earlier:
+            msg = f"{where} is there twice"
+            raise ValueError(msg)
+        strange = [name for rule in stage.normalise.rules for name in rule.channels if name not in self.channels]
+        if strange:
+            msg = f"{where} names channel {strange[0]}, the channels are {', '.join(self.channels)}"
+            raise ValueError(msg)
+        for other in _needed_stages(stage):
+            if other not in earlier:
+                msg = f"{where} refers to stage {other}, which does not come before it"
+                raise ValueError(msg)
+        if isinstance(stage.region, BoxOf) and isinstance(earlier[stage.region.stage].decode, Classes):
+            msg = f"{where} takes the box of stage {stage.region.stage}, which decodes classes and no mask"
+            raise ValueError(msg)  # noqa: TRY004 - pydantic turns it into a problem of the file
+        on_scan = [mask.stage for mask in stage.mask_channels] + ([] if stage.onto is None else [stage.onto])
+        for other in on_scan:
+            if earlier[other].restore.quantity == "nothing":
+                msg = f"{where} needs labels of stage {other}, which does not restore its result to the scan's grid"
+                raise ValueError(msg)
+        unnamed = sorted(_written_labels(stage) - {label.value for label in self.labels})
+        if stage.restore.quantity != "nothing" and unnamed:
+            msg = f"{where} writes labels {unnamed}, which are not among the named labels"
+            raise ValueError(msg)
+
+    def check_networks(self, networks: Collection[str]) -> None:
+        """Check that every network of a stage is one of `networks`.
+
+        Raises
+        ------
+        ValueError
+            With the first one that is not.
+        """
+        for stage in self.stages:
+            missing = [name for name in stage.networks if name not in networks]
+            if missing:
+                msg = f"stage {stage.name} names network {missing[0]}, the networks are {', '.join(networks)}"
+                raise ValueError(msg)
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Name of each label value."""
+        return {label.value: label.name for label in self.labels}
+
+    @property
+    def evaluated(self) -> dict[str, tuple[int, ...]]:
+        """Label values of each region that Dice and HD95 are taken of, by name."""
+        if self.regions:
+            return {region.name: region.labels for region in self.regions}
+        return {label.name: (label.value,) for label in self.labels}
+
+    @property
+    def known_labels(self) -> list[int]:
+        """Label values that a label map to compare with may hold."""
+        return sorted({value for values in self.evaluated.values() for value in values} | set(self.label_names))
+
+    def stage_of(self, network: str) -> Stage:
+        """First stage that runs a network."""
+        return next(stage for stage in self.stages if network in stage.networks)
+
+    def input_shape(self, network: str) -> tuple[int, int, int, int, int]:
+        """Input shape (1, C, D, H, W) of a network.
+
+        Raises
+        ------
+        ValueError
+            If two stages run it on different shapes.
+        """
+        shapes = {stage.input_shape(network, len(self.channels)) for stage in self.stages if network in stage.networks}
+        if len(shapes) != 1:
+            msg = f"network {network} runs on several shapes: {sorted(shapes)}"
+            raise ValueError(msg)
+        return shapes.pop()
+
+
+def statistics_sources(stage: Stage) -> list[str]:
+    """Stages whose conformed input a stage's intensity rules take statistics of."""
+    rules = [rule for rule in stage.normalise.rules if isinstance(rule, TakesStatistics)]
+    return [rule.statistics_of for rule in rules if rule.statistics_of is not None]
+
+
+def _needed_stages(stage: Stage) -> list[str]:
+    """Stages that a stage refers to."""
+    region = [stage.region.stage] if isinstance(stage.region, BoxOf) else []
+    onto = [] if stage.onto is None else [stage.onto]
+    return statistics_sources(stage) + region + [mask.stage for mask in stage.mask_channels] + onto
+
+
+def _written_labels(stage: Stage) -> set[int]:
+    """Label values that a stage may write."""
+    match stage.decode:
+        case Regions(regions=regions):
+            written = {region.label for region in regions}
+        case Argmax(labels=labels):
+            written = set(labels)
+        case Classes():
+            written = set()
+        case _:
+            assert_never(stage.decode)
+    for rule in stage.cleanup:
+        match rule:
+            case SmallComponents() | SmallLabel():
+                written.add(rule.becomes)
+            case LargestComponent() | FillHoles():
+                pass
+            case _:
+                assert_never(rule)
+    return written - {0}

@@ -1,0 +1,141 @@
+"""INT8: every network calibrated by NNCF, apart from the layers that are reverted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.quantize import int8, sensitivity
+from lowres_seg.quantize.candidate import Inputs, LayerReport, WrittenNetworks
+from lowres_seg.quantize.layer import LayerId, Reverted, operators_of
+from lowres_seg.quantize.search import Ranked
+from lowres_seg.quantize.settings import Settings
+from lowres_seg.runtime.openvino_engine import read_graph
+
+
+class Int8:
+    """Every network in INT8, apart from the layers that are reverted. Parameters are those of `candidate.candidate`."""
+
+    #: INT8 sums are exact. But CPUs without VNNI saturate, and the operators in f32 differ as they do in fp32.
+    reference_bound = (0.25, 0.01)
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        inputs: Callable[[], Inputs],
+        *,
+        threads: int,
+        max_ram_bytes: int,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._inputs = inputs
+        self._threads = threads
+        self._max_ram_bytes = max_ram_bytes
+        self._notify = notify
+        self._files = bundle.network_files()
+        self._models: dict[str, dict[tuple[str, ...], Any]] = {}
+        self._probes: list[sensitivity.Probe] = []
+
+    def needed_bytes(self) -> int:
+        """Least memory in which the statistics of each network can be gathered."""
+        return max(int8.needed_bytes(read_graph(files)) for files in self._files.values())
+
+    def model(self, network: str, reverted: Sequence[str] = ()) -> Any:
+        """Quantized openvino.Model of one network. Plain INT8 and the last candidate of each are kept."""
+        names = tuple(sorted(reverted))
+        kept = self._models.setdefault(network, {})
+        if names not in kept:
+            for other in [other for other in kept if other]:
+                del kept[other]
+            kept[names] = int8.quantize_network(
+                network,
+                read_graph(self._files[network]),
+                self._inputs()[network],
+                preset=self._settings.preset,
+                reverted=names,
+                max_ram_bytes=self._max_ram_bytes,
+            )
+        return kept[names]
+
+    def write(self, folder: Path, reverted: Reverted) -> WrittenNetworks:
+        """Write the networks below `folder`, with some layers in fp32."""
+        (folder / "networks").mkdir(parents=True, exist_ok=True)
+        manifest = self._bundle.manifest
+        for name, network in manifest.networks.items():
+            int8.save(self.model(name, operators_of(name, reverted)), folder / network.xml)
+        networks = {
+            name: network.model_copy(update={"precision": "int8", "onnx": None})
+            for name, network in manifest.networks.items()
+        }
+        pipeline = Pipeline(
+            channels=manifest.channels, labels=manifest.labels, regions=manifest.regions, stages=manifest.stages
+        )
+        return WrittenNetworks(pipeline, networks)
+
+    def stages(self) -> list[Reverted]:
+        """Layers of each stage, the stage whose layers save least first; empty if there are not several stages."""
+        found: list[tuple[float, Reverted]] = []
+        for stage in self._bundle.manifest.stages:
+            layers = [(name, layer) for name in stage.networks for layer in int8.layers(self.model(name))]
+            ids = tuple(LayerId(name, layer.name) for name, layer in layers)
+            found.append((sum(layer.saved_ms for _, layer in layers), ids))
+        found = [(saved, ids) for saved, ids in found if ids]
+        return [ids for _, ids in sorted(found)] if len(found) > 1 else []
+
+    def rank(self) -> list[Ranked]:
+        """Rank every layer by the agreement with fp32 that reverting it gives on windows."""
+        probes = self._cut_windows()
+        self._notify("ranking layers on windows")
+        return sensitivity.rank(probes)
+
+    def loss(self, reverted: Sequence[LayerId]) -> float:
+        """Share of the foreground of a window that disagrees with fp32, in the network where it is largest."""
+        return max(probe.loss(operators_of(probe.network, reverted))[0] for probe in self._cut_windows())
+
+    def layers(self) -> list[LayerReport]:
+        """Precision of every layer, and of every norm, which is not quantized."""
+        models = {name: self.model(name) for name in self._bundle.manifest.networks}
+        quantized = [
+            LayerReport(LayerId(name, layer.name), layer.type, "int8")
+            for name, model in models.items()
+            for layer in int8.layers(model)
+        ]
+        return quantized + [
+            LayerReport(LayerId(name, norm), "norm", "fp32", "norms compute in f32")
+            for name, model in models.items()
+            for norm in int8.norms(model)
+        ]
+
+    def tools(self) -> dict[str, str]:
+        """Versions of NNCF and OpenVINO."""
+        return int8.versions()
+
+    def _cut_windows(self) -> list[sensitivity.Probe]:
+        if not self._probes:
+            self._notify("cutting windows")
+            for stage in self._bundle.manifest.stages:
+                for name in stage.networks:
+                    fp32 = read_graph(self._files[name])
+                    x = self._inputs()[name][0]
+                    probe = sensitivity.Probe.build(name, fp32, self.model(name), x, stage.decode, self._threads)
+                    self._probes.append(probe)
+        return self._probes
+
+
+def candidate(
+    bundle: Bundle,
+    settings: Settings,
+    inputs: Callable[[], Inputs],
+    *,
+    threads: int,
+    max_ram_bytes: int,
+    notify: Callable[[str], None],
+) -> Int8:
+    """Make the candidate; see `candidate.candidate`."""
+    return Int8(bundle, settings, inputs, threads=threads, max_ram_bytes=max_ram_bytes, notify=notify)

@@ -1,0 +1,323 @@
+"""Networks compiled by OpenVINO: array in, array out. This is the home of OpenVINO at run time.
+
+Threads, precision and the handling of denormals are always set. With its defaults OpenVINO computes in bf16 wherever
+the CPU can.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.errors import EngineError, last_line
+from lowres_seg.runtime.engine import Array, Engine, ResidentEngine
+
+# `import openvino` sends a usage event, and writes to the home folder, if it finds this package. A module that is None
+# in sys.modules cannot be imported, and OpenVINO then goes without it.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# The converter takes half of the time of the import, and the runtime converts nothing: it is imported on demand.
+_CONVERTER = "openvino.tools.ovc"
+_EARLY = _CONVERTER in sys.modules
+sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import opset13 as opset  # noqa: E402
+
+
+def _on_demand(name: str) -> Any:
+    """Attribute of openvino that its import left out, for other code of this process."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return importlib.import_module(_CONVERTER).convert_model
+
+
+if not _EARLY:
+    del sys.modules[_CONVERTER]
+    if not hasattr(openvino, "convert_model"):
+        openvino.__getattr__ = _on_demand
+
+# The first request of OpenVINO's Python binding fills a table of dtypes. Two threads that race for it wait for each
+# other for ever (2026.4). So the table is filled here, where there is one thread.
+openvino.Type.f32.to_dtype()
+
+InferencePrecision = Literal["f32", "bf16"]
+Interpolation = Literal["nearest", "linear"]
+
+
+class OpenVinoEngine(ResidentEngine):
+    """A network compiled for this CPU.
+
+    Parameters
+    ----------
+    network : NetworkFiles or pathlib.Path
+        Its IR. A path is that of an .xml that this process wrote itself, with the .bin beside it.
+    threads : int
+        Number of threads.
+    inference_precision : {"f32", "bf16"}
+        Precision that the CPU computes in, apart from what is quantized.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO cannot read or compile the network, or this CPU does not compute in this precision.
+    IntegrityError
+        If a file has changed since its bundle was opened.
+    """
+
+    def __init__(
+        self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision = "f32"
+    ) -> None:
+        files = NetworkFiles.written(network) if isinstance(network, Path) else network
+        if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
+            raise EngineError(
+                f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
+            )
+        self._compile(read_graph(files), str(files.xml), threads, inference_precision)
+
+    @classmethod
+    def of_model(
+        cls, model: Any, *, threads: int, inference_precision: InferencePrecision = "f32", counters: bool = False
+    ) -> OpenVinoEngine:
+        """Compile an openvino.Model. With `counters`, `run` also measures the time of each node."""
+        engine = cls.__new__(cls)
+        engine._compile(  # noqa: SLF001 - its own class
+            model, model.get_friendly_name(), threads, inference_precision, counters=counters
+        )
+        return engine
+
+    def _compile(
+        self, model: Any, name: str, threads: int, inference_precision: InferencePrecision, *, counters: bool = False
+    ) -> None:
+        self._name = name
+        try:
+            self._compiled = compile_model(model, threads, inference_precision, counters=counters)
+            self._request = self._compiled.create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{name}: OpenVINO cannot compile it ({last_line(error)})") from error
+
+    def counters(self) -> list[tuple[str, str, float]]:
+        """Type, kernel and milliseconds of each node that the last run executed."""
+        return [
+            (node.node_type, node.exec_type, node.real_time.total_seconds() * 1000)
+            for node in self._request.get_profiling_info()
+            if node.status == openvino.ProfilingInfo.Status.EXECUTED
+        ]
+
+    def run(self, x: Array) -> Array:
+        """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
+
+        The result is a view of memory that the next run overwrites.
+
+        Raises
+        ------
+        EngineError
+            If OpenVINO refuses the input or fails.
+        """
+        try:
+            result = self._request.infer([np.ascontiguousarray(x)], share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"{self._name}: OpenVINO cannot run it on {x.shape} ({last_line(error)})") from error
+        return np.asarray(result[0])
+
+
+class LeanEngine:
+    """A network that is compiled when it first runs, and dropped when it is released.
+
+    Of several networks, only one is then in memory at a time. Parameters are those of `OpenVinoEngine`.
+    """
+
+    lean = True
+
+    def __init__(self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision) -> None:
+        self._network = network
+        self._threads = threads
+        self._inference_precision: InferencePrecision = inference_precision
+        self._engine: OpenVinoEngine | None = None
+
+    def run(self, x: Array) -> Array:
+        """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
+
+        Raises
+        ------
+        EngineError
+            If OpenVINO cannot read, compile or run the network.
+        IntegrityError
+            If a file has changed since its bundle was opened.
+        """
+        if self._engine is None:
+            self._engine = OpenVinoEngine(
+                self._network, threads=self._threads, inference_precision=self._inference_precision
+            )
+        return self._engine.run(x)
+
+    def release(self) -> None:
+        """Drop the compiled network. The last result owns a share of its memory, and stays valid."""
+        self._engine = None
+
+
+def compile_networks(
+    pipeline: Pipeline, files: Mapping[str, NetworkFiles], *, threads: int, lean: bool = False
+) -> dict[str, list[Engine]]:
+    """Engines for a `Segmenter`: for each stage, one for each of its networks.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    files : mapping of str to NetworkFiles
+        Files of each network, by name.
+    threads : int
+    lean : bool
+        Compile each network when its turn comes, and drop it after.
+
+    Raises
+    ------
+    EngineError
+        If a network cannot be compiled.
+    IntegrityError
+        If a file has changed since its bundle was opened.
+    """
+    engine = LeanEngine if lean else OpenVinoEngine
+    return {
+        stage.name: [
+            engine(files[name], threads=threads, inference_precision=stage.inference_precision)
+            for name in stage.networks
+        ]
+        for stage in pipeline.stages
+    }
+
+
+def resize(x: Array, shape: tuple[int, int, int], interpolation: Interpolation, *, threads: int) -> Array:
+    """Resample (C, I, J, K) to (C, *shape), sampling at voxel centres, without smoothing.
+
+    ``nearest`` is torch's ``nearest-exact``. ``linear`` is its ``trilinear`` with ``align_corners=False``.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO fails.
+    """
+    if x.shape[1:] == shape:
+        return np.ascontiguousarray(x, dtype=np.float32)
+    try:
+        request = _resizer(x.shape, shape, interpolation, threads).create_infer_request()
+        source = np.ascontiguousarray(x[None], dtype=np.float32)
+        result = request.infer([source], share_inputs=True, share_outputs=False)[0]
+    except RuntimeError as error:
+        raise EngineError(f"resampling {x.shape} to {shape} failed ({last_line(error)})") from error
+    return np.asarray(result)[0]
+
+
+def read_graph(files: NetworkFiles) -> Any:
+    """Read an IR as openvino.Model.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO cannot read it.
+    IntegrityError
+        If a file has changed since its bundle was opened.
+    """
+    xml, weights = files.read()
+    try:
+        model = core().read_model(xml, weights)
+    except RuntimeError as error:
+        raise EngineError(f"{files.xml}: OpenVINO cannot read it ({last_line(error)})") from error
+    return model
+
+
+def write_graph(model: Any, xml: Path) -> None:
+    """Write an openvino.Model as IR with its weights as they are. OpenVINO's default would round fp32 to fp16.
+
+    OpenVINO numbers unnamed nodes in the order in which a process makes them. They are numbered anew here, in the order
+    of the graph, so that the same network gives the same file in every process.
+    """
+    for index, node in enumerate(model.get_ordered_ops()):
+        kind, _, number = node.get_friendly_name().rpartition("_")
+        if number.isdigit() and kind == node.get_type_name():
+            node.set_friendly_name(f"{kind}_{index}")
+    openvino.save_model(model, xml, compress_to_fp16=False)
+
+
+def macs(model: Any) -> int:
+    """Multiply-accumulates of a network's convolutions and matrix products, borders included."""
+    return sum(node_macs(node) for node in model.get_ordered_ops())
+
+
+def node_macs(node: Any) -> int:
+    """Multiply-accumulates of one node, borders included; 0 for a node without weights."""
+    kind = node.get_type_name()
+    if "Convolution" in kind:
+        weights = tuple(node.input_value(1).shape)
+        shared = int(weights[0]) * (int(weights[1]) if kind.startswith("Group") else 1)
+        side = node.input_value(0).shape if "Backprop" in kind else node.output(0).shape
+        return int(np.prod(side)) * int(np.prod(weights)) // shared
+    if kind == "MatMul":
+        inner = node.input_value(0).shape[-2 if node.get_attributes()["transpose_a"] else -1]
+        return int(np.prod(node.output(0).shape)) * int(inner)
+    return 0
+
+
+def cpu_capabilities() -> tuple[str, ...]:
+    """Precisions that this CPU computes well, as OpenVINO names them: FP32, BF16, INT8.
+
+    OpenVINO looks at the CPU only. Its kernels also obey ONEDNN_MAX_CPU_ISA, and below AVX512-BF16 there is no BF16.
+    """
+    found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
+        return tuple(name for name in found if name != "BF16")
+    return found
+
+
+def version() -> str:
+    """Version of OpenVINO."""
+    return str(openvino.__version__)
+
+
+@lru_cache(maxsize=1)
+def core() -> Any:
+    """The openvino.Core of this process."""
+    return openvino.Core()
+
+
+def compile_model(model: Any, threads: int, inference_precision: InferencePrecision, *, counters: bool = False) -> Any:
+    """Compile an openvino.Model for one request at a time, with every setting that matters."""
+    return core().compile_model(
+        model,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": inference_precision,
+            # With pinning, all processes of a machine crowd onto the same first cores.
+            "ENABLE_CPU_PINNING": False,
+            # The CPU handles denormals in microcode, which makes scans with much background slow.
+            "CPU_DENORMALS_OPTIMIZATION": True,
+            "PERF_COUNT": counters,
+        },
+    )
+
+
+@lru_cache(maxsize=8)
+def _resizer(source: tuple[int, ...], shape: tuple[int, int, int], interpolation: Interpolation, threads: int) -> Any:
+    parameter = opset.parameter([1, *source], np.float32)
+    node = opset.interpolate(
+        parameter,
+        np.array(shape, np.int64),
+        mode="nearest" if interpolation == "nearest" else "linear_onnx",
+        shape_calculation_mode="sizes",
+        axes=np.array([2, 3, 4], np.int64),
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil",
+    )
+    return compile_model(openvino.Model([node], [parameter], "resize"), threads, "f32")

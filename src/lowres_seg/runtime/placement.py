@@ -1,0 +1,136 @@
+"""Placement of a stage on a scan: orientation, box, conformed grid, and the arrays that live while it runs.
+
+It is computed once. The run allocates by it, the memory estimate counts by it, and the re-estimation of norms takes its
+grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from lowres_seg.bundle.stage import Stage
+from lowres_seg.runtime.conform import SLAB_BYTES, Fit
+from lowres_seg.volumes.grid import Box, Grid, Reorientation
+
+
+@dataclass(frozen=True)
+class ScoreSums:
+    """The arrays in which the scores of windows are summed.
+
+    Attributes
+    ----------
+    count : int
+        One for all members of an ensemble, or one for each.
+    planes : int
+        Number of planes of the conformed grid that they hold at a time.
+    dtype : numpy dtype
+    """
+
+    count: int
+    planes: int
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a stage works on a scan.
+
+    Attributes
+    ----------
+    stage : Stage
+    oriented : Reorientation
+        From the grid of the scan to the orientation of the stage.
+    box : Box
+        Region of the scan, in the orientation of the stage.
+    fit : Fit
+        How the region and the conformed grid lie to each other.
+    """
+
+    stage: Stage
+    oriented: Reorientation
+    box: Box
+    fit: Fit
+
+    @classmethod
+    def of(cls, stage: Stage, grid: Grid, box: Box | None = None) -> Placement:
+        """Place a stage on a grid, in `box` of its own orientation, or on the whole grid.
+
+        Raises
+        ------
+        InputError
+            If the conformed grid would be larger than any network takes.
+        """
+        oriented = orient(stage, grid)
+        result = oriented.result
+        box = Box.whole(result.shape) if box is None else box
+        return cls(stage, oriented, box, Fit.of(box.shape, result.spacing_mm, stage.conform, stage.shape))
+
+    @property
+    def scores_stay_whole(self) -> bool:
+        """True if scores are kept on the whole conformed grid, because they are resampled before they are decoded."""
+        return self.stage.restore.quantity == "scores" and not self.fit.same
+
+    def sums(self, *, in_turn: bool) -> ScoreSums:
+        """Arrays in which the scores of windows are summed, or collected if there are no windows.
+
+        With windows they hold the planes that a window still reaches (ADR 8).
+
+        Parameters
+        ----------
+        in_turn : bool
+            Whether members run one after the other, each over all windows. Sums are then kept whole.
+        """
+        stage, planes = self.stage, self.fit.conformed[0]
+        members = len(stage.networks)
+        averaged = stage.ensemble == "mean-scores"
+        if stage.windows is None:
+            return ScoreSums(members, planes, np.float32)
+        # A sum over members that was rounded to half precision is not the sum of their rounded sums.
+        separate = not averaged or stage.windows.in_half
+        return ScoreSums(
+            members if separate else 1,
+            planes if in_turn else min(planes, stage.windows.roi_size[0]),
+            np.float16 if stage.windows.in_half else np.float32,
+        )
+
+    def array_bytes(self, channels: int, heads: int, *, in_turn: bool) -> int:
+        """Estimate the bytes of the arrays of this stage at their peak, without the networks' own.
+
+        Parameters
+        ----------
+        channels : int
+            Channels of the scan.
+        heads : int
+            Largest number of score channels of its networks.
+        in_turn : bool
+            As for `sums`.
+        """
+        fit, sums = self.fit, self.sums(in_turn=in_turn)
+        window = prod(self.stage.shape)
+        given = 4 * channels * prod(fit.region)
+        if fit.region != fit.conformed:  # resampled, padded or cropped: then there are two arrays for a while
+            given += 4 * channels * prod(fit.conformed)
+        seen = 4 * (channels + len(self.stage.mask_channels)) * prod(fit.conformed)
+        # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
+        planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]
+        if self.stage.windows is None:
+            running = 4 * channels * window + planes * (sums.count if sums.count > 1 else 0)
+        else:
+            width = np.dtype(sums.dtype).itemsize
+            held = width * planes // 4 * (heads + 1) // heads  # the sum of scores, and that of weights
+            running = sums.count * (held + 8 * window) + 4 * (channels + heads) * window
+        # What is taken out, once for each sum; copies while it is averaged or activated; and what decoding makes of it.
+        copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
+        taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
+        whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
+        back = 3 * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0
+        return int(max(given, seen + running + taken + whole, whole + back))
+
+
+def orient(stage: Stage, grid: Grid) -> Reorientation:
+    """Reorientation from a scan's grid to the orientation of a stage."""
+    return Reorientation(grid, stage.conform.orientation, stage.conform.axes)
