@@ -17,6 +17,7 @@ from lowres_seg.bundle.stage import Argmax, Regions, Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, importers
 from lowres_seg.export.importers import monai_bundle
+from lowres_seg.export.recipe import Recipe
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.windows import rows, weights
 
@@ -40,6 +41,10 @@ def scan(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {channel: folder / f"{file}.nii.gz" for channel, file in FILES.items()}
 
 
+def _recipe(folder: Path) -> Recipe:
+    return monai_bundle.recipe(folder, monai_bundle.Options())
+
+
 def _agrees(folder: Path, images: dict[str, Path], target: Path, at_least: float = 0.9999) -> np.ndarray:
     """Label map of the exported bundle, which must be MONAI's own."""
     expected = bundles.predict(folder, list(images.values()))
@@ -53,7 +58,7 @@ def _agrees(folder: Path, images: dict[str, Path], target: Path, at_least: float
 
 
 def test_the_published_brats_bundle_is_read(tmp_path: Path) -> None:
-    recipe = monai_bundle.recipe(bundles.write(tmp_path / "brats", bundles.brats()))
+    recipe = _recipe(bundles.write(tmp_path / "brats", bundles.brats()))
     assert recipe.channels == ("t1c", "t1", "t2", "flair")
     assert recipe.bundle.name == "brats-mri-segmentation"
     assert recipe.bundle.version == "0.5.3"
@@ -96,8 +101,8 @@ def test_swin_unetr_without_its_img_size(tmp_path: Path, scan: dict[str, Path]) 
 
 
 def test_channels_of_brats_are_painted_as_its_lambda_does(tmp_path: Path) -> None:
-    plain = monai_bundle.recipe(bundles.write(tmp_path / "a", bundles.brats(filters=8, paint=False)))
-    painted = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8)))
+    plain = _recipe(bundles.write(tmp_path / "a", bundles.brats(filters=8, paint=False)))
+    painted = _recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8)))
     assert plain == painted
 
 
@@ -105,14 +110,14 @@ def test_torchscript_alone_is_taken(tmp_path: Path) -> None:
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
     (folder / "models" / "model.pt").unlink()
     (folder / "models" / "model.ts").touch()
-    assert monai_bundle.recipe(folder).networks["net"].torchscript == "models/model.ts"
+    assert _recipe(folder).networks["net"].torchscript == "models/model.ts"
 
 
 def test_a_checkpoint_that_holds_more_is_looked_into(tmp_path: Path) -> None:
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
     path = folder / "models" / "model.pt"
     torch.save({"model": torch.load(path, weights_only=True), "epoch": 3}, path)
-    assert monai_bundle.recipe(folder).networks["net"].checkpoint_key == "model"
+    assert _recipe(folder).networks["net"].checkpoint_key == "model"
 
 
 #: What a bundle may do to intensities, in one channel.
@@ -146,7 +151,7 @@ def test_intensities_are_monais(tmp_path: Path, transform: dict[str, Any]) -> No
     def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
         inference["preprocessing"]["transforms"][3] = {"keys": "image", **transform}
 
-    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
+    (stage,) = _recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
     rng = np.random.default_rng(0)
     x = rng.gamma(2.0, 80.0, (1, 20, 21, 22)).astype(np.float32).round() * (rng.random((1, 20, 21, 22)) > 0.4)
     kind = getattr(monai.transforms, transform["_target_"].rpartition(".")[2])
@@ -267,7 +272,7 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) 
     edit, message = BAD[case]
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)
     with pytest.raises(ExportError) as caught:
-        monai_bundle.recipe(folder)
+        _recipe(folder)
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
@@ -279,7 +284,7 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) 
 )
 def test_options_of_nnunet_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
-    with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
+    with pytest.raises(ExportError, match=f"is a MONAI bundle.*{next(iter(given))} is no option of it but of a results folder of nnU-Net"):
         importers.read(folder, given)
 
 
@@ -289,19 +294,19 @@ def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:
     for name in ("model.pt", "none"):
         (folder / "models" / name).unlink(missing_ok=True)
     with pytest.raises(ExportError, match="models: has neither model.pt nor model.ts"):
-        monai_bundle.recipe(folder)
+        _recipe(folder)
     config.rename(config.with_suffix(".yaml"))
     with pytest.raises(ExportError, match=r"inference\.yaml: is YAML, which is not read; write the same as JSON"):
-        monai_bundle.recipe(folder)
+        _recipe(folder)
     config.write_text("[1]")
     with pytest.raises(ExportError, match=r"inference\.json: is list, expected a JSON object"):
-        monai_bundle.recipe(folder)
+        _recipe(folder)
     config.write_text("{")
     with pytest.raises(ExportError, match=r"inference\.json: cannot be read as JSON"):
-        monai_bundle.recipe(folder)
+        _recipe(folder)
     config.unlink()
     with pytest.raises(ExportError, match=r"metadata\.json: is missing; expected the folder of a MONAI bundle"):
-        monai_bundle.recipe(tmp_path)
+        _recipe(tmp_path)
 
 
 def test_whole_scans_of_one_shape(tmp_path: Path) -> None:
@@ -309,7 +314,7 @@ def test_whole_scans_of_one_shape(tmp_path: Path) -> None:
         inference["inferer"] = {"_target_": "SimpleInferer"}
         metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [64, 48, 32]
 
-    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)).stages
+    (stage,) = _recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)).stages
     assert stage.windows is None
     assert stage.conform.shape == (64, 48, 32)
     assert stage.conform.spacing_mm == (None, None, None)
@@ -320,7 +325,7 @@ def test_the_largest_component_of_one_label(tmp_path: Path) -> None:
         keep = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
         inference["postprocessing"]["transforms"].insert(3, keep)
 
-    (stage,) = monai_bundle.recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
+    (stage,) = _recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit)).stages
     assert [(rule.rule, rule.connectivity) for rule in stage.cleanup] == [("largest-component", 26)]
     assert isinstance(stage.decode, Argmax)
 

@@ -25,6 +25,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export import Options, export
 from lowres_seg.export.frameworks import torch_network
 from lowres_seg.export.importers import nnunet
+from lowres_seg.export.recipe import Recipe
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
@@ -128,6 +129,10 @@ def exported(scans: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFact
     return make
 
 
+def _recipe(folder: Path, **options: Any) -> Recipe:
+    return nnunet.recipe(folder, nnunet.Options(**options))
+
+
 def agreement(found: np.ndarray, expected: np.ndarray) -> float:
     """Share of voxels with the same label, of a label map in which no label is rare."""
     values, counts = np.unique(expected, return_counts=True)
@@ -180,7 +185,7 @@ def test_the_manifest_says_what_the_folder_says(exported: Callable[[str], Export
     regions = exported("regions").bundle.manifest
     assert regions.channels == ("t1", "t1c", "t2", "flair")
     assert regions.label_names == {1: "whole-tumor-rest", 2: "tumor-core-rest", 3: "enhancing-tumor"}
-    assert regions.judged == {"whole-tumor": (1, 2, 3), "tumor-core": (2, 3), "enhancing-tumor": (3,)}
+    assert regions.evaluated == {"whole-tumor": (1, 2, 3), "tumor-core": (2, 3), "enhancing-tumor": (3,)}
     assert isinstance(regions.stages[0].decode, Regions)
     folds = exported("folds").bundle.manifest
     assert list(folds.networks) == ["fold-0", "fold-1"]
@@ -387,24 +392,24 @@ def test_a_fold_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> No
 def test_all_folds_but_the_one_of_all_cases_are_taken(folder: Path) -> None:
     for name in ("1", "all"):
         shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
-    assert list(nnunet.recipe(folder).networks) == ["fold-0", "fold-1"]
-    assert list(nnunet.recipe(folder, folds=("all",)).networks) == ["fold-all"]
+    assert list(_recipe(folder).networks) == ["fold-0", "fold-1"]
+    assert list(_recipe(folder, folds=("all",)).networks) == ["fold-all"]
     removed("fold_0")(folder)
     removed("fold_1")(folder)
-    assert list(nnunet.recipe(folder).networks) == ["fold-all"]
+    assert list(_recipe(folder).networks) == ["fold-all"]
 
 
 @pytest.mark.parametrize("trainer", ["MyTrainer", "nnUNetTrainerBN"])
 def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path, trainer: str) -> None:
     checkpoint(trainer_name=trainer)(folder)
     with pytest.raises(ExportError, match="say --plans-network"):
-        nnunet.recipe(folder)
-    assert list(nnunet.recipe(folder, plans_network=True).networks) == ["fold-0"]
+        _recipe(folder)
+    assert list(_recipe(folder, plans_network=True).networks) == ["fold-0"]
 
 
 def test_trainers_that_only_train_otherwise_are_known(folder: Path) -> None:
     checkpoint(trainer_name="nnUNetTrainer_250epochs_NoMirroring", inference_allowed_mirroring_axes=None)(folder)
-    assert nnunet.recipe(folder).stages[0].mirror_axes == ()
+    assert _recipe(folder).stages[0].mirror_axes == ()
 
 
 def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
@@ -445,13 +450,13 @@ def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None
 
 
 def test_configurations_inherit(folder: Path) -> None:
-    before = nnunet.recipe(folder)
+    before = _recipe(folder)
     content = json.loads((folder / "plans.json").read_text())
     every = content["configurations"]
     every["base"] = every.pop("3d_fullres")
     every["3d_fullres"] = {"inherits_from": "base", "patch_size": [16, 16, 32]}
     (folder / "plans.json").write_text(json.dumps(content))
-    (stage,) = nnunet.recipe(folder).stages
+    (stage,) = _recipe(folder).stages
     assert stage.windows is not None
     assert stage.windows.roi_size == (16, 16, 32)
     assert stage.model_copy(update={"windows": None}) == before.stages[0].model_copy(update={"windows": None})
@@ -469,7 +474,7 @@ def test_scalars_that_numpy_1_wrote_are_read(folder: Path) -> None:
     found = torch_network.checkpoint(path)
     assert found["_best_ema"] == pytest.approx(0.8)
     assert found["logging"]["val_losses"][0] == pytest.approx(-0.4)
-    assert list(nnunet.recipe(folder).networks) == ["fold-0"]
+    assert list(_recipe(folder).networks) == ["fold-0"]
 
 
 @pytest.mark.parametrize("orientation", ["LP", "XYZ", "LLA"])
@@ -484,9 +489,9 @@ def test_torch_runs_the_folds_that_the_bundle_has_by_whatever_trainer(folder: Pa
     checkpoint(trainer_name="MyTrainer")(folder)
     found = export(folder, tmp_path / "out", options=Options(folds=("0",), plans_network=True))
     ((source, _),) = found.manifest.lineage.sources.items()
-    weights = {"fold-0": str(folder / source.partition("/")[2])}
-    spec = Spec(task="measure", bundle=str(found.path), backend="torch", threads=1, recipe=str(folder), weights=weights)
-    networks = backends.load(spec)
+    given = {"fold-0": {"recipe": str(folder), "weights": str(folder / source.partition("/")[2])}}
+    spec = Spec(task="measure", bundle=str(found.path), backend="torch", threads=1, networks=given)
+    networks = backends.backend("torch").load(spec)
     assert list(networks) == ["fold-0"]
     x = np.random.default_rng(0).standard_normal(found.network("fold-0").input_shape, dtype=np.float32)
     engine = OpenVinoEngine(found.path / "networks" / "fold-0.xml", threads=1, inference_precision="f32")

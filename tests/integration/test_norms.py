@@ -90,10 +90,10 @@ def test_the_second_stage_is_measured_where_the_first_one_now_looks(bundle: Path
 
 def test_torch_is_measured_with_the_same_norms(bundle: Path, weights: Path, scan: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    spec = Spec(task="measure", bundle=str(bundle), backend="torch", threads=1, recipe=str(RECIPE))
-    spec = replace(spec, weights={name: str(weights / f"{name}.npz") for name in manifest.networks})
-    assert spec.weights.keys() == {"first", "second"}
-    found = backends.segmenter(spec).predict(scan).labels.data
+    spec = Spec(task="measure", bundle=str(bundle), backend="torch", threads=1)
+    given = {n: {"recipe": str(RECIPE), "weights": str(weights / f"{n}.npz")} for n in manifest.networks}
+    assert given.keys() == {"first", "second"}
+    found = backends.backend("torch").segmenter(replace(spec, networks=given)).predict(scan).labels.data
     assert np.mean(found != Segmenter.load(bundle).predict(scan).labels.data) < 1e-4
 
 
@@ -110,7 +110,7 @@ def test_without_norms_of_running_statistics_there_is_nothing_to_do(
 
 
 def test_msnets_recipe_has_three_stages_of_three_views(checkout: Path) -> None:
-    recipe = recipes.load(checkout / "export" / "msnet" / "recipe.toml")
+    recipe = importers.read(checkout / "export" / "msnet" / "recipe.toml", {}).recipe
     assert [stage.onto for stage in recipe.stages] == [None, "wt", "tc"]
     assert recipe.input_shape("wt-axial") == (1, 4, 144, 192, 160)
     assert recipe.input_shape("wt-sagittal") == (1, 4, 160, 144, 192)
@@ -120,7 +120,7 @@ def test_msnets_recipe_has_three_stages_of_three_views(checkout: Path) -> None:
 
 def test_msnets_weights_fill_its_network(checkout: Path, realdata: Path) -> None:
     """Every name and shape of the published archives; sha256 is checked where weights are found."""
-    source = importers.read(checkout / "export" / "msnet" / "recipe.toml")
+    source = importers.read(checkout / "export" / "msnet" / "recipe.toml", {})
 
     for name, entry in source.recipe.networks.items():
         path = recipes.find_weights(entry, [realdata / "networks" / "msnet"])

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks import ir
 from lowres_seg.quantize import int8
+from lowres_seg.quantize.settings import Preset
 from lowres_seg.runtime import memory
-from lowres_seg.runtime.openvino_engine import OpenVinoEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine, read_graph
 
 Shape = tuple[int, ...]
 
@@ -60,7 +62,7 @@ def converted(module: nn.Module, shape: Shape, path: Path) -> Any:
     torch.manual_seed(0)
     with torch.no_grad():
         ir.convert(torch.jit.trace(module.eval(), torch.zeros(shape)), shape, path)
-    return int8.read(path)
+    return read_graph(NetworkFiles.written(path))
 
 
 def kinds(model: Any) -> list[str]:
@@ -100,7 +102,7 @@ def test_onnx_says_the_size_of_every_axis_channels_too(tmp_path: Path) -> None:
     module, shape = Decoder(UPS["to a size"], nn.Conv3d(16, 4, 1)).eval(), (1, 1, 9, 12, 10)
     torch.onnx.export(module, (torch.zeros(shape),), tmp_path / "m.onnx", dynamo=False)
     ir.convert(tmp_path / "m.onnx", shape, tmp_path / "m.xml")
-    assert difference(module, int8.read(tmp_path / "m.xml"), shape) < 1e-5
+    assert difference(module, read_graph(NetworkFiles.written(tmp_path / "m.xml")), shape) < 1e-5
 
 
 def test_what_is_added_to_columns_is_no_bias(tmp_path: Path) -> None:
@@ -328,8 +330,9 @@ def test_joins_by_planes_are_not_thought_to_take_more_memory(
             int8.save(quantized(module, tmp_path), xml)
         else:
             converted(module, (1, 1, 16, 16, 16), xml)
-        assert ("Transpose" in kinds(int8.read(xml))) == bool(index)
-        found.append(memory.working_bytes(xml, "f32"))
+        model = read_graph(NetworkFiles.written(xml))
+        assert ("Transpose" in kinds(model)) == bool(index)
+        found.append(memory.working_bytes(model, "f32"))
     assert found[1] <= 1.01 * found[0]
 
 
@@ -352,11 +355,11 @@ class Leaky(nn.Module):
         return found
 
 
-def quantized(module: nn.Module, folder: Path, preset: int8.Preset = "performance") -> Any:
+def quantized(module: nn.Module, folder: Path, preset: Preset = "performance") -> Any:
     shape = (1, 1, 16, 16, 16)
-    converted(module, shape, folder / "m.xml")
+    model = converted(module, shape, folder / "m.xml")
     x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    return int8.quantize_network(folder / "m.xml", [x], preset=preset, reverted=(), max_ram_bytes=4 << 30)
+    return int8.quantize_network("m", model, [x], preset=preset, reverted=(), max_ram_bytes=4 << 30)
 
 
 def lowest(model: Any) -> list[float]:
@@ -398,7 +401,7 @@ def test_codes_go_to_what_a_slightly_leaky_activation_leaves_above_zero(tmp_path
     [(Leaky(0.2), "performance"), (Leaky(0.01, concat=True), "performance"), (Leaky(0.01), "mixed")],
     ids=["leakier", "joined with others", "asymmetric"],
 )
-def test_other_activations_keep_their_range(tmp_path: Path, module: nn.Module, preset: int8.Preset) -> None:
+def test_other_activations_keep_their_range(tmp_path: Path, module: nn.Module, preset: Preset) -> None:
     found = lowest(quantized(module, tmp_path, preset))
     assert found
     assert max(found) < 0

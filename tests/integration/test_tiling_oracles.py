@@ -131,7 +131,7 @@ def test_the_mean_of_windows_is_nnunets(shape: Shape, roi: Shape, overlap: float
 def averaged(x: np.ndarray, rule: Windows) -> np.ndarray:
     """Weighted mean of what `voting` gives, by this package."""
     shape = (x.shape[2], x.shape[3], x.shape[4])
-    accumulator = Accumulator(shape, rule, whole=False)
+    accumulator = Accumulator(shape, rule, planes=rule.roi_size[0])
     parts = []
     for row, stop in rows(shape, rule):
         for at in row:
