@@ -2,7 +2,8 @@
 
 A **case** is one study: the file of each channel of its scan, and its label map if there is one. A table is CSV, or TSV
 if its name ends in .tsv. It has a column for each channel, and optionally the columns ``label`` and ``id``. Paths are
-relative to the table.
+relative to the table. A case without an id is called by its first file's name. Where several files have one name, a
+case is called by the part of its path that differs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.cohort.naming import differing_parts
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Reorientation
 from lowres_seg.volumes.volume import Volume
@@ -129,7 +131,7 @@ class Cases:
                 f"{path}: has the columns {', '.join(columns) or 'none'}; expected {', '.join(channels)}, "
                 "and optionally label and id"
             )
-        items = [_case(path, line, row, channels) for line, row in enumerate(reader, start=2)]
+        items = _named([_case(path, line, row, channels) for line, row in enumerate(reader, start=2)], channels)
         if not items:
             raise InputError(f"{path}: holds no case; expected one a line below the names of the columns")
         ids = [item.id for item in items]
@@ -161,7 +163,21 @@ def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -
         if not file.is_file():
             raise InputError(f"{path}: line {line}, column {column}: {file} does not exist")
     label = files.pop("label", None)
-    return Case(row.get("id") or Path(row[channels[0]]).name, files, label)
+    return Case(row.get("id") or "", files, label)
+
+
+def _named(cases: Sequence[Case], channels: Sequence[str]) -> list[Case]:
+    """Give each case without an id the name of its first file, or the part of its path that differs from the others."""
+    unnamed = [case for case in cases if not case.id]
+    files = [case.scan[channels[0]] for case in unnamed]
+    parts = differing_parts(files, [file.name for file in files])
+    # Two names of files in one folder, each shared by other folders: the part says the folder only.
+    ids = [
+        part if part and parts.count(part) == 1 else f"{part}/{file.name}".lstrip("/")
+        for part, file in zip(parts, files, strict=True)
+    ]
+    found = iter(ids)
+    return [case if case.id else replace(case, id=next(found)) for case in cases]
 
 
 def _some(values: Any) -> str:

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from lowres_seg import atomic
+from lowres_seg.cohort.naming import differing_parts
 from lowres_seg.errors import InputError, LowresSegError
 from lowres_seg.runtime.segmenter import Segmentation, Segmenter
 from lowres_seg.volumes.nifti import SUFFIXES, stem
@@ -86,7 +87,7 @@ def list_jobs(
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan.
     output : pathlib.Path
         A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing.
+        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs.
     channels : sequence of str
         Of the bundle.
     force : bool
@@ -124,13 +125,17 @@ def list_jobs(
     else:
         if output.exists() and not output.is_dir():
             raise InputError(f"{output}: is a file; name a folder, or a file that ends in {' or '.join(suffixes)}")
-        jobs = [Job(scan, output / (stem(next(iter(scan.values()))) + ending)) for scan in scans]
+        firsts = [next(iter(scan.values())) for scan in scans]
+        parts = differing_parts(firsts, [stem(first) for first in firsts])
+        paths = [output / part / (stem(first) + ending) for part, first in zip(parts, firsts, strict=True)]
+        jobs = [Job(scan, path) for scan, path in zip(scans, paths, strict=True)]
         twice = [job.output.name for job in jobs if sum(other.output == job.output for other in jobs) > 1]
         if twice:
             raise InputError(f"two scans would both be written to {twice[0]}; segment them into different folders")
         if not output.exists() and not output.parent.is_dir():
             raise InputError(f"{output}: its folder {output.parent} does not exist; create it first")
-        output.mkdir(exist_ok=True)
+        for job in jobs:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
     for job in jobs:

@@ -108,6 +108,19 @@ def test_channels_are_named_words(make_bundle: Callable[..., Path], content: Any
         assert not (tmp_path / "n.nii").exists()
 
 
+def test_predict_keeps_the_part_as_a_folder(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    for name in ("s1", "s2"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "t1.nii.gz").write_bytes(scan.read_bytes())
+    (tmp_path / "in" / "head.nii.gz").write_bytes(scan.read_bytes())
+    inputs = [tmp_path / "in" / name for name in ("s1/t1.nii.gz", "s2/t1.nii.gz", "head.nii.gz")]
+    done = run("predict", tiny, *inputs, "-o", tmp_path / "out", "--apply-mask")
+    assert done.returncode == 0, done.stderr
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    stems = ["head", "s1/t1", "s2/t1"]
+    assert written == sorted(f"{s}_mask{end}.nii.gz" for s in stems for end in ("", "_masked"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
