@@ -284,7 +284,10 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path, case: str) 
 )
 def test_options_of_nnunet_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
     folder = bundles.write(tmp_path / "b", bundles.brats(filters=8))
-    with pytest.raises(ExportError, match=f"is a MONAI bundle.*{next(iter(given))} is no option of it but of a results folder of nnU-Net"):
+    with pytest.raises(
+        ExportError,
+        match=f"is a MONAI bundle.*{next(iter(given))} is no option of it but of a results folder of nnU-Net",
+    ):
         importers.read(folder, given)
 
 

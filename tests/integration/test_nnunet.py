@@ -440,7 +440,7 @@ def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
 
 
 def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
+    with pytest.raises(ExportError, match="is a recipe.toml, and mirror is no option of it but of a results folder"):
         export(tmp_path / "recipe.toml", tmp_path / "out", options=Options(mirror=False))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ExportError, match="is a folder that no importer reads"):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lowres_seg.cli.options import AsJson, BundlePath, Force, Quiet, amount, app, one_of
+from lowres_seg.cli.options import AsJson, BundlePath, Force, Quiet, amount, app, one_of, ram_bytes
 from lowres_seg.cli.screen import out, plain, print_json, steps
 
 
@@ -50,6 +50,12 @@ def export(
         Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Keep the ONNX graphs in the bundle.")] = False,
+    max_ram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory that the reference case may take on a workstation.", show_default="2GB"
+        ),
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -74,6 +80,7 @@ def export(
             options={name: value for name, value in given.items() if value is not None},
             reestimate_norm=reestimate_norm,
             keep_onnx=onnx,
+            max_ram_bytes=ram_bytes(max_ram),
             force=force,
             notify=notify,
         )
@@ -150,7 +157,7 @@ def quantize(
         precision=one_of("--precision", precision, ("int8", "bf16")),
         preset=one_of("--preset", preset, ("performance", "mixed")),
         time_budget_s=amount("--time-budget", time_budget, {"s": 1, "m": 60, "h": 3600}),
-        max_ram_bytes=None if max_ram is None else int(amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9})),
+        max_ram_bytes=ram_bytes(max_ram),
         seed=seed,
         only_if_faster=only_if_faster,
     )

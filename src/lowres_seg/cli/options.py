@@ -22,6 +22,9 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of th
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads to compute with.", show_default="what this process may use")
 ]
+MaxRam = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
@@ -34,6 +37,11 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
     if value not in choices:
         raise typer.BadParameter(f"{value!r}, expected {' or '.join(choices)}", param_hint=option)
     return value
+
+
+def ram_bytes(word: str | None) -> int | None:
+    """Bytes of a --max-ram; None if it is not given."""
+    return None if word is None else int(amount("--max-ram", word, {"MB": 10**6, "GB": 10**9}))
 
 
 def amount(option: str, text: str | None, units: dict[str, int]) -> Any:

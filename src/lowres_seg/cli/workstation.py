@@ -17,11 +17,12 @@ from lowres_seg.cli.options import (
     AsJson,
     BundlePath,
     Force,
+    MaxRam,
     Quiet,
     Threads,
     Verbose,
-    amount,
     app,
+    ram_bytes,
 )
 from lowres_seg.cli.screen import bar, err, out, plain, print_json, steps
 
@@ -51,9 +52,7 @@ def predict(
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
     threads: Threads = None,
-    max_ram: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
-    ] = None,
+    max_ram: MaxRam = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -66,7 +65,7 @@ def predict(
 
     if volume_table is not None:
         atomic.check_target(volume_table, force=force)
-    bound = None if max_ram is None else int(amount("--max-ram", max_ram, {"MB": 10**6, "GB": 10**9}))
+    bound = ram_bytes(max_ram)
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     masks = bool(manifest.labels)
@@ -104,13 +103,21 @@ def predict(
 
 
 @app.command()
-def verify(bundle: BundlePath, *, threads: Threads = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+def verify(
+    bundle: BundlePath,
+    *,
+    threads: Threads = None,
+    max_ram: MaxRam = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
     from lowres_seg.runtime.segmenter import Segmenter
 
+    bound_bytes = ram_bytes(max_ram)
     with steps(quiet=quiet) as notify:
         notify("checking files")
-        segmenter = Segmenter.load(bundle, threads=threads)
+        segmenter = Segmenter.load(bundle, threads=threads, lean=True, max_ram_bytes=bound_bytes)
         notify("running the reference case")
         result = segmenter.self_test()
     bound = segmenter.manifest.reference

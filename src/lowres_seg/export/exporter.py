@@ -18,7 +18,7 @@ from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256,
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError
-from lowres_seg.export import norms, phantom
+from lowres_seg.export import norms, reference_scan
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.torch_network import NORMS_NAME, TorchNetwork
@@ -33,8 +33,6 @@ from lowres_seg.runtime.segmenter import Segmenter, VolumeOrPath
 REFERENCE_NAME = "reference.npz"
 #: Looser than parity, because the workstation's CPU may sum in another order than the build machine's.
 _REFERENCE_BOUND = Reference(file=REFERENCE_NAME, max_abs_diff=5e-3, max_flipped=1e-3)
-#: Shapes of the phantom in the reference case: a head, and for windows the middle of a head.
-_HEAD, _MIDDLE = (96, 112, 112), (64, 80, 72)
 Notify = Callable[[str], None]
 Engines = Mapping[str, Sequence[Engine]]
 
@@ -65,6 +63,7 @@ def export(
     options: Mapping[str, Any] | None = None,
     reestimate_norm: Path | None = None,
     keep_onnx: bool = False,
+    max_ram_bytes: int | None = None,
     threads: int | None = None,
     force: bool = False,
     notify: Notify = lambda _: None,
@@ -90,6 +89,9 @@ def export(
         Table of cases, without labels, on which to re-estimate the running statistics of norms.
     keep_onnx : bool
         Put the ONNX graphs into the bundle too.
+    max_ram_bytes : int, optional
+        Bound on the memory that the reference case takes, 2 GB by default, so that a small workstation can run it: with
+        a small bound it has fewer windows. The export itself takes what torch and the conversion take.
     threads : int, optional
         Threads to compute with; by default as many as this process may use.
     force : bool
@@ -134,7 +136,9 @@ def export(
             notify("comparing with the source on the scan")
             reports += _scan_parity(exported, segmenter, read.recipe, volume, threads)
         notify("recording the reference case")
-        _write_reference(folder, segmenter)
+        heads = {one.name: one.conversion.output_shape[1] for one in exported}
+        scan = reference_scan.choose(read.recipe, files, heads, max_ram_bytes)
+        segmenter.record_reference(scan, folder / REFERENCE_NAME)
         if not keep_onnx:
             for one in exported:
                 one.onnx.unlink()
@@ -219,7 +223,7 @@ def _scan_parity(
     volume: VolumeOrPath | Mapping[str, VolumeOrPath],
     threads: int,
 ) -> list[ParityReport]:
-    _, recorders = segmenter.recorded(volume)
+    _, recorders = segmenter.recorded(volume, most=2)  # of all windows, the last one kept is compared
     reports = []
     for one in exported:
         stage = recipe.stage_of(one.name)
@@ -251,14 +255,6 @@ def _compared(
     for report in reports:
         report.check(recipe.parity)
     return reports
-
-
-def _write_reference(folder: Path, segmenter: Segmenter) -> None:
-    # Every window adds to the time of the self-test, and a few windows show what many show.
-    windows = any(stage.windows is not None for stage in segmenter.pipeline.stages)
-    shape = _MIDDLE if windows else _HEAD
-    scan = {name: phantom.head(shape, seed=index) for index, name in enumerate(segmenter.pipeline.channels)}
-    segmenter.record_reference(scan, folder / REFERENCE_NAME)
 
 
 def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.volume import Volume
 
 #: Name, half axes in mm (right, anterior, superior), centre in mm, intensity. Later tissues lie inside earlier ones.
@@ -23,6 +24,13 @@ _TISSUES = (
 )
 
 
+def grid(shape: tuple[int, int, int], spacing_mm: float = 2.0) -> Grid:
+    """Grid of `head`: RAS, centred."""
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * spacing_mm
+    return Grid(shape, affine)
+
+
 def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, seed: int = 0) -> Volume:
     """Phantom head in RAS, centred, as int16 voxels with a little noise.
 
@@ -34,9 +42,7 @@ def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, 
     seed : int
         Seed of the noise. The same seed gives the same voxels everywhere.
     """
-    centre = (np.array(shape) - 1) / 2
-    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    affine[:3, 3] = -centre * spacing_mm
+    centre, affine = (np.array(shape) - 1) / 2, grid(shape, spacing_mm).affine
     axes = [np.arange(n) * spacing_mm - c * spacing_mm for n, c in zip(shape, centre, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     data = np.zeros(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,16 +50,25 @@ class Recorder:
     engine : Engine
     most : int or None
         Largest number of runs that are kept. Beyond it every second one is dropped, then every second of the rest, so
-        that those kept stay evenly spread.
+        that those kept stay evenly spread. The first run is always kept.
+    only : collection of int or None
+        Runs to keep, counted from 0; all if None.
+    keeps_inputs : bool
+        Whether inputs are kept too.
     inputs, outputs : list of (1, C, D, H, W) ndarray
         Copies, in the order of the runs.
+    runs : list of int
+        Number of each run that is kept.
     """
 
     engine: Engine
     most: int | None = None
+    only: Collection[int] | None = None
+    keeps_inputs: bool = True
     inputs: list[Array] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
-    _runs: int = 0
+    runs: list[int] = field(default_factory=list)
+    _count: int = 0
     _step: int = 1
 
     @property
@@ -68,15 +78,17 @@ class Recorder:
 
     def run(self, x: Array) -> Array:
         """Run the other engine, and keep copies of its input and output."""
-        keep = self._runs % self._step == 0
-        self._runs += 1
-        if keep:
-            self.inputs.append(x.copy())
+        run = self._count
+        self._count += 1
+        if run % self._step or (self.only is not None and run not in self.only):
+            return self.engine.run(x)
+        if self.keeps_inputs:
+            self.inputs.append(x.copy())  # before the run, which may overwrite it
         result = self.engine.run(x)
-        if keep:
-            self.outputs.append(result.copy())
-        if self.most is not None and len(self.inputs) > self.most:
-            del self.inputs[1::2], self.outputs[1::2]
+        self.outputs.append(result.copy())
+        self.runs.append(run)
+        if self.most is not None and len(self.runs) > self.most:
+            del self.inputs[1::2], self.outputs[1::2], self.runs[1::2]
             self._step *= 2
         return result
 

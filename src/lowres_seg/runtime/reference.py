@@ -1,12 +1,15 @@
 """The reference case of a bundle: one scan, and what the networks gave for it when the bundle was made.
 
 It lies in the bundle as ``reference.npz``, without pickles: ``channel.<name>`` and ``affine`` of the scan, its
-``labels``, and for each network ``<stage>.<place>.at`` and ``.scores``, a sample of its scores.
+``labels``, and for each network ``<stage>.<place>.at`` and ``.scores``, a sample of the scores of its first run. Later
+runs that are kept have ``<stage>.<place>.at.<run>`` and ``.scores.<run>``. A run is one window, or one mirrored copy of
+it.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +22,13 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Reference
 from lowres_seg.errors import InputError, IntegrityError
-from lowres_seg.runtime.engine import Recorder
+from lowres_seg.runtime.engine import Array, Engine, Recorder
 from lowres_seg.volumes.volume import Volume
 
-#: Number of scores of each network that are kept.
+#: Number of scores of each run that are kept.
 SAMPLES = 4096
+#: Largest number of runs of each network that are kept, evenly spread.
+RUNS = 4
 Recorders = Mapping[str, Sequence[Recorder]]
 
 
@@ -64,6 +69,21 @@ class ReferenceCase:
     scan: dict[str, Volume]
     arrays: dict[str, NDArray[Any]]
 
+    def runs(self, network: str) -> list[int]:
+        """Numbers of the runs whose scores it holds, of the network ``<stage>.<place>``."""
+        found = re.compile(rf"{re.escape(network)}\.at(?:\.(\d+))?")
+        return sorted(int(match[1] or 0) for match in map(found.fullmatch, self.arrays) if match)
+
+    def recorders(self, engines: Mapping[str, Sequence[Engine]]) -> dict[str, list[Recorder]]:
+        """Recorders of the runs that are compared, and of each first run, which tells whether a network runs at all."""
+        return {
+            stage: [
+                Recorder(engine, only=[0, *self.runs(f"{stage}.{place}")], keeps_inputs=False)
+                for place, engine in enumerate(group)
+            ]
+            for stage, group in engines.items()
+        }
+
 
 def write(path: Path, scan: Mapping[str, Volume], labels: Volume, recorders: Recorders) -> None:
     """Write the reference case of networks that have just segmented `scan`."""
@@ -71,10 +91,10 @@ def write(path: Path, scan: Mapping[str, Volume], labels: Volume, recorders: Rec
     arrays |= {f"channel.{name}": volume.data for name, volume in scan.items()}
     pick = np.random.default_rng(0)
     for name, recorder in _networks(recorders):
-        if recorder.outputs:
-            scores = recorder.outputs[0].reshape(-1)
+        for run, output in zip(recorder.runs, recorder.outputs, strict=True):
+            scores = output.reshape(-1)
             at = np.sort(pick.choice(scores.size, min(SAMPLES, scores.size), replace=False))
-            arrays |= {f"{name}.at": at, f"{name}.scores": scores[at]}
+            arrays |= dict(zip(_keys(name, run), (at, scores[at]), strict=True))
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
@@ -112,16 +132,30 @@ def compare(expected: ReferenceCase, labels: Volume, recorders: Recorders, bound
     diffs = {}
     try:
         for name, recorder in _networks(recorders):
-            if f"{name}.at" not in expected.arrays and not recorder.outputs:
+            runs = expected.runs(name)
+            if not runs and not recorder.outputs:
                 continue
-            scores = recorder.outputs[0].reshape(-1)[expected.arrays[f"{name}.at"]] if recorder.outputs else np.inf
-            diffs[name] = float(np.abs(scores - expected.arrays[f"{name}.scores"]).max())
+            outputs = dict(zip(recorder.runs, recorder.outputs, strict=True))
+            worst = [_difference(expected.arrays, name, run, outputs.get(run)) for run in runs or [0]]
+            diffs[name] = float(np.max(worst))
         flipped = float(np.mean(labels.data != expected.arrays["labels"]))
     except (KeyError, IndexError, ValueError) as error:
         raise IntegrityError(f"{expected.where}: does not fit the bundle ({error}); export it again") from error
     # A comparison with NaN is false, so NaN fails.
     passed = all(diff <= bound.max_abs_diff for diff in diffs.values()) and flipped <= bound.max_flipped
     return SelfTest(diffs, flipped, passed)
+
+
+def _difference(expected: Mapping[str, NDArray[Any]], network: str, run: int, output: Array | None) -> Any:
+    """Largest difference of a run's scores from the expected ones; infinite if the run did not take place."""
+    at, scores = (expected[key] for key in _keys(network, run))
+    return np.inf if output is None else np.abs(output.reshape(-1)[at] - scores).max()
+
+
+def _keys(network: str, run: int) -> tuple[str, str]:
+    """Keys of a run's arrays. Those of the first run have no number: it was the only one in earlier versions."""
+    end = f".{run}" if run else ""
+    return f"{network}.at{end}", f"{network}.scores{end}"
 
 
 def _networks(recorders: Recorders) -> Iterator[tuple[str, Recorder]]:

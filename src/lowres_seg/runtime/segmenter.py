@@ -211,11 +211,14 @@ class Segmenter:
         """
         bundle = self._loaded()
         expected = reference.read(bundle)
-        found, recorders = self.recorded(expected.scan)
+        recorders = expected.recorders(self._engines)
+        found = self._with(recorders).predict(expected.scan)
         return reference.compare(expected, found.labels, recorders, bundle.manifest.reference)
 
     def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
-        """Segment a scan and write it as reference case: the scan, a sample of each network's scores, the labels.
+        """Segment a scan and write it as reference case: the scan, samples of each network's scores, the labels.
+
+        A few windows of each network are kept while it runs.
 
         Parameters
         ----------
@@ -224,7 +227,11 @@ class Segmenter:
         path : pathlib.Path
             The .npz to write.
         """
-        found, recorders = self.recorded(scan)
+        recorders = {
+            name: [Recorder(engine, most=reference.RUNS, keeps_inputs=False) for engine in group]
+            for name, group in self._engines.items()
+        }
+        found = self._with(recorders).predict(scan)
         reference.write(path, scan, found.labels, recorders)
 
     def recorded(
@@ -246,8 +253,11 @@ class Segmenter:
             For each stage, one recorder for each of its networks.
         """
         recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
-        recording = Segmenter(self.pipeline, recorders, threads=self.threads, bundle=self._bundle, bound=self._bound)
-        return recording.predict(scan), recorders
+        return self._with(recorders).predict(scan), recorders
+
+    def _with(self, engines: Mapping[str, Sequence[Engine]]) -> Segmenter:
+        """Make the same segmenter with other engines."""
+        return Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
 
     def _loaded(self) -> Bundle:
         if self._bundle is None:
