@@ -77,6 +77,8 @@ def test_the_report_says_what_was_compared(bundle: Path) -> None:
     assert [(row["reference"], row["candidate"], row["input"]) for row in report["parity"]] == [
         ("torch", "openvino", "random"),
         ("torch", "onnxruntime", "random"),
+        ("torch", "openvino", "phantom"),
+        ("torch", "onnxruntime", "phantom"),
     ]
     assert all(row["max_abs_diff"] <= 1e-4 and row["label_agreement"] > 0.999 for row in report["parity"])
 

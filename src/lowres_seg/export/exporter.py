@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,10 +25,12 @@ from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.torch_network import NORMS_NAME, TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
-from lowres_seg.export.parity import ParityReport, compare
+from lowres_seg.export.parity import ParityReport, compare, with_float64
 from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights
+from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.reference import Recorders
 from lowres_seg.runtime.segmenter import Segmenter, VolumeOrPath
 
 REFERENCE_NAME = "reference.npz"
@@ -132,13 +135,16 @@ def export(
         for one in exported:
             notify(f"comparing {one.name} with its source on random input")
             reports += _random_parity(one, read.recipe, engines, threads)
-        if volume is not None:
-            notify("comparing with the source on the scan")
-            reports += _scan_parity(exported, segmenter, read.recipe, volume, threads)
         notify("recording the reference case")
         heads = {one.name: one.conversion.output_shape[1] for one in exported}
         scan = reference_scan.choose(read.recipe, files, heads, max_ram_bytes)
-        segmenter.record_reference(scan, folder / REFERENCE_NAME)
+        result, recorders = segmenter.recorded(scan, most=reference.RUNS)
+        reference.write(folder / REFERENCE_NAME, scan, result.labels, recorders)
+        kind = "phantom"
+        if volume is not None:
+            kind, (_, recorders) = "scan", segmenter.recorded(volume, most=reference.RUNS)
+        notify(f"comparing with the source on the {kind}")
+        reports += _scan_parity(exported, recorders, read.recipe, kind, threads)
         if not keep_onnx:
             for one in exported:
                 one.onnx.unlink()
@@ -217,23 +223,21 @@ def _random_parity(one: _Exported, recipe: Recipe, engines: Engines, threads: in
 
 
 def _scan_parity(
-    exported: Sequence[_Exported],
-    segmenter: Segmenter,
-    recipe: Recipe,
-    volume: VolumeOrPath | Mapping[str, VolumeOrPath],
-    threads: int,
+    exported: Sequence[_Exported], recorders: Recorders, recipe: Recipe, kind: str, threads: int
 ) -> list[ParityReport]:
-    _, recorders = segmenter.recorded(volume, most=2)  # of all windows, the last one kept is compared
+    """Compare on the last window that was kept. A stage may find nothing in a phantom, but must in a scan."""
     reports = []
     for one in exported:
         stage = recipe.stage_of(one.name)
         recorder = recorders[stage.name][stage.networks.index(one.name)]
+        if not recorder.inputs and kind == "phantom":
+            continue
         if not recorder.inputs:
             raise ExportError(
                 f"stage {stage.name} found nothing to look at in the scan, so its parity cannot be checked; "
                 "give another scan"
             )
-        reports += _compared(one, recipe, "scan", recorder.inputs.pop(), recorder.outputs.pop(), threads)
+        reports += _compared(one, recipe, kind, recorder.inputs.pop(), recorder.outputs.pop(), threads)
     return reports
 
 
@@ -247,13 +251,18 @@ def _compared(
 ) -> list[ParityReport]:
     """Compare OpenVINO with the source, and ONNX Runtime unless it is the source itself. Check both."""
     decode = recipe.stage_of(one.name).decode
-    reference = (one.source_name, one.source.run(x))
-    reports = [compare(one.name, source, decode, reference, ("openvino", candidate))]
+    scores = one.source.run(x)
+    candidates = {"openvino": candidate}
     if one.source_name != "onnxruntime":
-        scores = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
-        reports.append(compare(one.name, source, decode, reference, ("onnxruntime", scores)))
-    for report in reports:
+        candidates["onnxruntime"] = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
+    exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
+    reports = []
+    for name, found in candidates.items():
+        report = compare(one.name, source, decode, (one.source_name, scores), (name, found))
+        if exact is not None and recipe.parity.is_open and not report.is_close:
+            report = with_float64(report, decode, scores, found, exact)
         report.check(recipe.parity)
+        reports.append(report)
     return reports
 
 

@@ -29,13 +29,20 @@ class About(Part):
 
 
 class Parity(Part):
-    """How far the converted network may be from its source.
+    """Bounds on how far the converted network may be from its source.
 
-    `max_abs_diff` bounds the difference of a score, `max_flipped` the share of voxels with another label.
+    `max_abs_diff` bounds the difference of a score, `max_flipped` the share of voxels with another label. If one
+    is given, the other is 1e-3 or 1e-4. If neither is given, parity is judged by the range of the scores and by torch
+    in float64.
     """
 
-    max_abs_diff: float = Field(default=1e-3, gt=0)
-    max_flipped: float = Field(default=1e-4, ge=0, lt=1)
+    max_abs_diff: float | None = Field(default=None, gt=0)
+    max_flipped: float | None = Field(default=None, ge=0, lt=1)
+
+    @property
+    def is_open(self) -> bool:
+        """True if no bound is given."""
+        return self.max_abs_diff is None and self.max_flipped is None
 
 
 class NetworkSource(Part):

@@ -56,6 +56,23 @@ class TorchNetwork(ResidentEngine):
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
         return np.asarray(result.numpy())
 
+    def run_in_double(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Compute the scores of one input with weights and sums in float64.
+
+        Raises
+        ------
+        ExportError
+            If the network computes in float32 whatever its input is.
+        """
+        with torch.inference_mode():
+            try:
+                result = self.module.double()(torch.from_numpy(np.ascontiguousarray(x)).double())
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ExportError(f"torch cannot run the network in float64 ({last_line(error)})") from error
+            finally:
+                self.module.float()  # its weights were float32, so nothing is lost
+        return np.asarray(result.numpy(), dtype=np.float64)
+
     def statistics(self) -> dict[str, NDArray[np.float32]]:
         """Running means and variances of its norms, by name."""
         return {
