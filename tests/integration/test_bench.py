@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from lowres_seg import Volume
+from lowres_seg import Bundle, IntegrityError, Volume
 from lowres_seg.bench import Plan, Suite, bench, compare
+from lowres_seg.bench.backends import Subject, backend
 from lowres_seg.bench.html.pictures import LABEL_RGB, MASK_RGB, three_planes
+from lowres_seg.bench.spec import Spec
 from lowres_seg.export import phantom
 
 from .conftest import Tiny, run
@@ -86,8 +88,8 @@ def test_every_backend_segments_alike(suite: Path) -> None:
     rows = {(b.bundle, b.backend): b.accuracy for b in Suite.read(suite).benchmarks if b.accuracy and b.isa == "native"}
     fp32 = rows["tiny-fp32", "openvino"]
     assert [row.case for row in fp32] == ["case-0", "case-1"]
-    for backend in ("openvino-plain", "onnxruntime", "torch"):
-        for mine, theirs in zip(fp32, rows["tiny-fp32", backend], strict=True):
+    for other in ("openvino-plain", "onnxruntime", "torch"):
+        for mine, theirs in zip(fp32, rows["tiny-fp32", other], strict=True):
             assert mine.dice == pytest.approx(theirs.dice, abs=1e-3)
 
 
@@ -231,3 +233,17 @@ def test_the_page_holds_the_suites_figures(page_file: Path, suite: Path) -> None
             assert f"{1000 * b.latency_s.p99:.1f} ms" in text
         else:
             assert f"{b.status}, {b.reason}" in text
+
+
+@pytest.mark.parametrize("name", ["openvino-plain", "onnxruntime"])
+def test_a_graph_that_is_swapped_after_the_check_does_not_run(bundle: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    opened = Bundle.open(copy)
+    given = backend(name).networks(Subject(opened))
+    spec = Spec(task="measure", bundle=str(copy), backend=name, networks=given)
+    (engine,) = backend(name).load(spec).values()
+    x = np.zeros(opened.network("net").input_shape, np.float32)
+    assert engine.run(x).shape == opened.network("net").output_shape
+    (copy / "networks" / "net.onnx").write_bytes(b"another graph")
+    with pytest.raises(IntegrityError, match=r"net\.onnx: has changed"):
+        backend(name).load(spec)

@@ -43,7 +43,7 @@ class NetworkFiles:
             If one is missing, or has another digest than it had when its bundle was opened.
         """
         expected = self.sha256 or (None, None)
-        return _checked(self.xml, expected[0]), _checked(self.bin, expected[1])
+        return checked_bytes(self.xml, expected[0]), checked_bytes(self.bin, expected[1])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Bundle:
         IntegrityError
             If it is missing, or has changed since the bundle was opened.
         """
-        return _checked(self.path / name, self.manifest.files[name])
+        return checked_bytes(self.path / name, self.manifest.files[name])
 
     def network(self, name: str) -> Network:
         """Entry of a network in the manifest."""
@@ -203,7 +203,14 @@ def _manifest_text(path: Path) -> bytes:
     raise BundleError(f"{path}: {found}, expected a bundle: a folder with a {MANIFEST_NAME}")
 
 
-def _checked(path: Path, expected: str | None) -> bytes:
+def checked_bytes(path: Path, expected: str | None) -> bytes:
+    """Read a file, and check that it has the sha256 `expected`; None for a file that this process wrote itself.
+
+    Raises
+    ------
+    IntegrityError
+        If it cannot be read, or has another digest.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

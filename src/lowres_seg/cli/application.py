@@ -18,9 +18,9 @@ from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app
 from lowres_seg.cli.screen import err, out, plain
 from lowres_seg.errors import AccuracyDropError, LowresSegError, ParityError, RegressionError
 
-#: Modules whose commands the application has, in the order in which help lists them.
 __all__ = ["COMMANDS", "app", "main"]
 
+#: Modules whose commands the application has.
 COMMANDS = (workstation, build, measure, demo)
 
 

@@ -108,7 +108,7 @@ def export(
                 f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "
                 f"{moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
             )
-        out.print(f"{output}: written, sha256 {bundle.digest[:12]}…")
+        out.print(plain(f"{output}: written, sha256 {bundle.digest[:12]}…"))
 
 
 @app.command()
@@ -174,4 +174,4 @@ def quantize(
         for gain in result.gains:
             for line in gain.lines():
                 out.print(plain(line))
-        out.print(f"{output}: written, sha256 {result.bundle.digest[:12]}…")
+        out.print(plain(f"{output}: written, sha256 {result.bundle.digest[:12]}…"))

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from lowres_seg.cli.options import AsJson, Threads, app
-from lowres_seg.cli.screen import out, print_json, steps
+from lowres_seg.cli.screen import out, plain, print_json, steps
 
 if TYPE_CHECKING:  # the demo needs every extra, its help none
     from lowres_seg.demo import Row
@@ -39,7 +39,7 @@ def demo(
     out.print(_table(result.rows))
     out.print("INT8 was calibrated on this very scan: a tour of the commands, not a test of accuracy.")
     for name, path in result.files.items():
-        out.print(f"{name}: {path}")
+        out.print(plain(f"{name}: {path}"))
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -105,10 +105,10 @@ def bench(
         print_json(suite.model_dump(mode="json"))
     elif not quiet:
         # One line for each benchmark, also in files and pipes.
-        Console(width=max(out.width, 150), highlight=False).print(_table(suite))
+        Console(width=max(out.width, 150), highlight=False, emoji=False).print(_table(suite))
         for line in _remarks(suite):
             out.print(plain(line))
-        out.print(f"{output}: written; see it with: lowres-seg report {output} -o report.html")
+        out.print(plain(f"{output}: written; see it with: lowres-seg report {output} -o report.html"))
     if suite.partial:
         raise typer.Exit(1)
 
@@ -152,7 +152,7 @@ def report(
     require("bench")
     run(Suite.read(suite), output, force=force)
     if not quiet:
-        out.print(f"{output}: written")
+        out.print(plain(f"{output}: written"))
 
 
 def _listed(option: str, text: str | None) -> list[Any] | None:
@@ -161,7 +161,7 @@ def _listed(option: str, text: str | None) -> list[Any] | None:
         return None
     words = [word.strip() for word in text.split(",")]
     if option == "--cores":
-        wrong = [word for word in words if not word.isdigit() or int(word) < 1]
+        wrong = [word for word in words if not (word.isascii() and word.isdigit()) or int(word) < 1]
         if wrong:
             raise typer.BadParameter(f"{wrong[0]!r}, expected numbers such as 1,2,4", param_hint=option)
         return [int(word) for word in words]

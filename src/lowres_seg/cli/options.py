@@ -50,6 +50,6 @@ def amount(option: str, text: str | None, units: dict[str, int]) -> Any:
         return None
     for unit, factor in units.items():
         number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+        if number != text and number.isascii() and number.replace(".", "", 1).isdigit() and float(number) > 0:
             return float(number) * factor
     raise typer.BadParameter(f"{text!r}, expected a number and one of {', '.join(units)}", param_hint=option)

@@ -132,7 +132,7 @@ def verify(
         )
     elif not quiet or not result.passed:
         worst = max(result.max_abs_diff.values(), default=0.0)
-        out.print(f"{bundle}: {len(segmenter.manifest.files)} files unchanged")
+        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged"))
         out.print(
             f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
             f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
-from lowres_seg.bundle.manifest import MANIFEST_NAME, Lineage, Manifest, Network, Reference
+from lowres_seg.bundle.manifest import MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError
 from lowres_seg.export import norms, reference_scan
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
 from lowres_seg.export.frameworks.ir import Conversion
-from lowres_seg.export.frameworks.torch_network import NORMS_NAME, TorchNetwork
+from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64

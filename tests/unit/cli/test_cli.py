@@ -128,11 +128,13 @@ def test_predict_keeps_the_part_as_a_folder(tiny: Path, scan: Path, tmp_path: Pa
         (["{tiny}", "{scan}", "-o", "{scan}"], 1, "exists already; choose another output or pass --force"),
         (["{tiny}", "{scan}", "-o", "{dir}/a.txt/b"], 1, "does not exist; create it first"),
         (["{tiny}", "{dir}/none.nii", "-o", "{dir}/m.nii"], 1, "none.nii: does not exist"),
+        (["{tiny}", "{dir}/n:brain:[x].nii", "-o", "{dir}/m.nii"], 1, "n:brain:[x].nii: does not exist"),
         (["{dir}/none", "{scan}", "-o", "{dir}/m.nii"], 1, "expected a bundle"),
         (["{tiny}", "{scan}", "{scan}", "-o", "{dir}/m.nii"], 1, "is one file for 2 scans; name a folder"),
         (["{tiny}", "{scan}", "{scan}", "-o", "{dir}/out"], 1, "two scans would both be written to"),
         (["{tiny}", "{scan}"], 2, "Missing option"),
         (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--threads", "0"], 2, "--threads"),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--max-ram", "²GB"], 2, "--max-ram"),
         (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--surprise"], 2, "No such option"),
     ],
 )

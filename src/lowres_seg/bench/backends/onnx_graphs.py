@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lowres_seg.bench.backends import Subject
+from lowres_seg.bench.spec import Spec
 
 
 def reason_against(subject: Subject) -> str:
@@ -14,7 +17,23 @@ def reason_against(subject: Subject) -> str:
     return ""
 
 
-def paths(subject: Subject) -> dict[str, str]:
-    """Path of each network's ONNX graph."""
-    networks = subject.bundle.manifest.networks
-    return {name: str(subject.bundle.file(n.onnx)) for name, n in networks.items() if n.onnx is not None}
+def files(subject: Subject) -> dict[str, dict[str, str]]:
+    """Path and digest of each network's ONNX graph."""
+    manifest = subject.bundle.manifest
+    named = {name: network.onnx for name, network in manifest.networks.items() if network.onnx is not None}
+    return {
+        name: {"path": str(subject.bundle.file(file)), "sha256": manifest.files[file]} for name, file in named.items()
+    }
+
+
+def read(spec: Spec) -> dict[str, bytes]:
+    """Read the graphs, and check that they are those of the bundle.
+
+    Raises
+    ------
+    IntegrityError
+        If one has changed since its bundle was opened.
+    """
+    from lowres_seg.bundle.bundle import checked_bytes
+
+    return {name: checked_bytes(Path(given["path"]), given["sha256"]) for name, given in spec.networks.items()}

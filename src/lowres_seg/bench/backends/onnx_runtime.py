@@ -36,8 +36,8 @@ class OnnxRuntime:
         return "f32"
 
     def networks(self, subject: Subject) -> dict[str, Any]:
-        """Paths of the graphs."""
-        return onnx_graphs.paths(subject)
+        """Paths and digests of the graphs."""
+        return onnx_graphs.files(subject)
 
     def versions(self) -> dict[str, str]:
         """Version of ONNX Runtime."""
@@ -47,7 +47,10 @@ class OnnxRuntime:
         """Load the graphs."""
         from lowres_seg.export.frameworks.onnx_graph import OrtNetwork
 
-        return {name: OrtNetwork(Path(path), threads=spec.threads) for name, path in spec.networks.items()}
+        return {
+            name: OrtNetwork(Path(spec.networks[name]["path"]), threads=spec.threads, content=content)
+            for name, content in onnx_graphs.read(spec).items()
+        }
 
     def segmenter(self, spec: Spec) -> Segmenter:
         """Segmenter on the graphs."""

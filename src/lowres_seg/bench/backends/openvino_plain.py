@@ -32,8 +32,8 @@ class OpenVinoPlain:
         return "f32"
 
     def networks(self, subject: Subject) -> dict[str, Any]:
-        """Paths of the graphs."""
-        return onnx_graphs.paths(subject)
+        """Paths and digests of the graphs."""
+        return onnx_graphs.files(subject)
 
     def versions(self) -> dict[str, str]:
         """Version of OpenVINO."""
@@ -46,8 +46,8 @@ class OpenVinoPlain:
         from lowres_seg.runtime.openvino_engine import OpenVinoEngine, core
 
         return {
-            name: OpenVinoEngine.of_model(core().read_model(path), threads=spec.threads)
-            for name, path in spec.networks.items()
+            name: OpenVinoEngine.of_model(core().read_model(content), threads=spec.threads)
+            for name, content in onnx_graphs.read(spec).items()
         }
 
     def segmenter(self, spec: Spec) -> Segmenter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,16 @@ class TorchEager:
         return "f32"
 
     def networks(self, subject: Subject) -> dict[str, Any]:
-        """Recipe and file of weights of each network."""
+        """Recipe and file of weights of each network, and the digest of re-estimated norms."""
+        from lowres_seg.bundle.manifest import NORMS_NAME
+
+        norms = subject.bundle.manifest.files.get(NORMS_NAME)
         return {
-            name.partition("/")[0]: {"recipe": str(subject.recipe), "weights": str(_weights(subject, name))}
+            name.partition("/")[0]: {
+                "recipe": str(subject.recipe),
+                "weights": str(_weights(subject, name)),
+                "norms": norms,
+            }
             for name in subject.bundle.manifest.lineage.sources
         }
 
@@ -79,6 +87,10 @@ class TorchEager:
 
     def trained(self, spec: Spec) -> dict[str, TorchNetwork]:
         """Load the trained networks."""
+        import numpy as np
+
+        from lowres_seg.bundle.bundle import checked_bytes
+        from lowres_seg.bundle.manifest import NORMS_NAME
         from lowres_seg.export import importers
         from lowres_seg.export.frameworks import torch_network
         from lowres_seg.export.loading import load_network
@@ -94,9 +106,10 @@ class TorchEager:
                 networks[name] = torch_network.load_torchscript(weights)
             else:
                 networks[name] = load_network(entry, weights, source.home)
-        norms = Path(spec.bundle) / torch_network.NORMS_NAME
-        if norms.is_file():
-            arrays = torch_network.checkpoint(norms)
+        (norms,) = {given["norms"] for given in spec.networks.values()}
+        if norms is not None:
+            content = checked_bytes(Path(spec.bundle) / NORMS_NAME, norms)
+            arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))
             for name, network in networks.items():
                 network.adopt({k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{name}/")})
         return networks

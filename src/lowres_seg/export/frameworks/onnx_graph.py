@@ -61,19 +61,28 @@ def save(graph: onnx.ModelProto, path: Path) -> None:
 class OrtNetwork(ResidentEngine):
     """A graph run by ONNX Runtime on the CPU.
 
+    Parameters
+    ----------
+    path : pathlib.Path
+    threads : int
+    content : bytes, optional
+        Content of the file, if it was read already.
+
     Raises
     ------
     ExportError
         If ONNX Runtime cannot load it.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, content: bytes | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._path = path
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path) if content is None else content, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             raise ExportError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
 

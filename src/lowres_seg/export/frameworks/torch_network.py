@@ -20,8 +20,6 @@ from lowres_seg.errors import ExportError, last_line
 from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
-#: File of a bundle with the re-estimated statistics of norms.
-NORMS_NAME = "norms.npz"
 
 
 @dataclass(frozen=True, eq=False)
