@@ -22,9 +22,9 @@ from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.stage import Argmax, Regions
 from lowres_seg.errors import ExportError
-from lowres_seg.export import Options, export
+from lowres_seg.export import Options, Recipe, export
 from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.importers import nnunet
+from lowres_seg.export.importers import nnunet, nnunet_trainers
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
@@ -180,7 +180,7 @@ def test_the_manifest_says_what_the_folder_says(exported: Callable[[str], Export
     regions = exported("regions").bundle.manifest
     assert regions.channels == ("t1", "t1c", "t2", "flair")
     assert regions.label_names == {1: "whole-tumor-rest", 2: "tumor-core-rest", 3: "enhancing-tumor"}
-    assert regions.judged == {"whole-tumor": (1, 2, 3), "tumor-core": (2, 3), "enhancing-tumor": (3,)}
+    assert regions.evaluated == {"whole-tumor": (1, 2, 3), "tumor-core": (2, 3), "enhancing-tumor": (3,)}
     assert isinstance(regions.stages[0].decode, Regions)
     folds = exported("folds").bundle.manifest
     assert list(folds.networks) == ["fold-0", "fold-1"]
@@ -267,6 +267,14 @@ def written(name: str, text: str) -> Callable[[Path], None]:
     return lambda f: (f / name).write_text(text) and None
 
 
+def both(first: Callable[[Path], None], second: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        first(folder)
+        second(folder)
+
+    return change
+
+
 def removed(name: str) -> Callable[[Path], None]:
     def remove(folder: Path) -> None:
         path = folder / name
@@ -292,6 +300,11 @@ def second_fold(folder: Path) -> None:
     torch.save({**torch.load(path, weights_only=False), "trainer_name": "nnUNetTrainerDA5"}, path)
 
 
+def read(path: Path, **options: Any) -> Recipe:
+    """The recipe of a folder."""
+    return nnunet.recipe(path, nnunet.Options(**options))
+
+
 class Evil:
     """An object that, unpickled, writes a file."""
 
@@ -311,22 +324,42 @@ BAD: dict[str, tuple[Edit, str]] = {
     "no dataset": (removed("dataset.json"), "dataset.json: does not exist"),
     "broken JSON": (written("plans.json", '{"a": '), "plans.json: cannot be read as JSON"),
     "no object": (written("dataset.json", "[1]"), "dataset.json: is list, expected a JSON object"),
-    "before 2.4": (plan(architecture=None), "no architecture in 3d_fullres"),
+    "no architecture": (plan(architecture=None), "has no architecture, nor the UNet_class_name of plans from before 2.4"),
+    "another network before 2.4": (
+        both(plan(architecture=None), plan(UNet_class_name="neUNet")),
+        "the network of 3d_fullres is neUNet, expected one of PlainConvUNet, ResidualEncoderUNet",
+    ),
+    "preprocessor": (plan(preprocessor_name="MyPreprocessor"), "scans are preprocessed by MyPreprocessor in 3d_fullres, expected"),
+    "no preprocessor": (plan(preprocessor_name=None), "scans are preprocessed by None"),
+    "label manager": (plans(label_manager="MyLabels"), "labels are managed by MyLabels in 3d_fullres, expected LabelManager"),
+    "another module": (
+        plan(architecture__network_class_name="neunet.PlainConvUNet"),
+        "the network of 3d_fullres is neunet.PlainConvUNet, expected a U-Net of dynamic_network_architectures",
+    ),
+    "a module that begins alike": (
+        plan(architecture__network_class_name="dynamic_network_architectures_x.PlainConvUNet"),
+        "is dynamic_network_architectures_x.PlainConvUNet, expected",
+    ),
+    "order of axes": (plans(transpose_forward=[0, 1, 1]), "transpose_forward is [0, 1, 1], expected an order"),
+    "a plan that is none": (plan(patch_size=3), "its plans.json is none that nnU-Net v2 writes"),
     "no fold": (removed("fold_0"), "has no fold, expected fold_0"),
     "no checkpoint": (removed("fold_0/checkpoint_final.pth"), "checkpoint_final.pth: does not exist, nor checkpoint_best"),
     "damaged checkpoint": (lambda f: (f / "fold_0/checkpoint_final.pth").write_bytes(b"x") and None, "or is no checkpoint"),
-    "batch norm": (checkpoint(trainer_name="nnUNetTrainerBN"), "was trained by nnUNetTrainerBN, which may build another"),
+    "batch norm": (checkpoint(trainer_name="nnUNetTrainerBN"), "does not fit the network"),
+    "transformer": (checkpoint(trainer_name="nnUNet_Primus_S_Trainer"), "was trained by nnUNet_Primus_S_Trainer, which may"),
     "own trainer": (checkpoint(trainer_name="MyTrainer"), "was trained by MyTrainer"),
     "own trainer of ours": (checkpoint(trainer_name="nnUNetTrainerMine"), "was trained by nnUNetTrainerMine"),
     "no trainer": (checkpoint(trainer_name=None), "was trained by None"),
     "two trainers": (second_fold, "its folds were trained differently (nnUNetTrainer in 3d_fullres; nnUNetTrainerDA5 in"),
     "no such configuration": (plans(configurations={}), "has no configuration 3d_fullres"),
     "no configurations": (plans(configurations=None), "has no configuration 3d_fullres"),
-    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres"),
+    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres, another folder"),
     "normalisation": (plan(normalization_schemes=["ZScoreNormalization", "MyNorm"]), "channel t2 is normalised by MyNorm"),
     "normalisation of one": (plan(normalization_schemes=["ZScoreNormalization"]), "normalises 1 channels, dataset.json has 2"),
     "no intensities": (plans(foreground_intensity_properties_per_channel={}), "plans.json"),
-    "reader": (plans(image_reader_writer="Tiff3DIO"), "images are read by Tiff3DIO, expected SimpleITKIO"),
+    "reader": (plans(image_reader_writer="Tiff3DIO"), "images are read by Tiff3DIO, a reader of pictures; expected SimpleITKIO"),
+    "reader of slices": (plans(image_reader_writer="NaturalImage2DIO"), "images are read by NaturalImage2DIO, a reader of pictures"),
+    "own reader": (plans(image_reader_writer="StenIO"), "images are read by StenIO, no reader of scans that nnU-Net has"),
     "resampling": (plan(resampling_fn_data="resample_torch_fornnunet"), "data is resampled by resample_torch_fornnunet"),
     "resampling of scores": (plan(resampling_fn_probabilities="mine"), "probabilities is resampled by mine"),
     "order": (plan(resampling_fn_data_kwargs__order=1), "expected resample_data_or_seg_to_shape of order 3"),
@@ -335,14 +368,20 @@ BAD: dict[str, tuple[Edit, str]] = {
     "no spacing": (plan(spacing=None), "configuration 3d_fullres has no 'spacing'"),
     "no patch": (plan(patch_size=[16, 0, 16]), "roi_size"),
     "no labels": (dataset(labels={"background": 0}), "names no labels beside the background"),
-    "labels with a gap": (dataset(labels={"background": 0, "a": 1, "b": 3, "c": 4}), "has the labels [1, 3, 4], expected 1, 2, 3"),
+    "labels of version 1": (dataset(labels={"0": "background", "1": "a"}), "names no background among its labels"),
+    "a label that is no number": (dataset(labels={"background": 0, "a": "x"}), "the label a is 'x', expected a whole number"),
+    "another background": (dataset(labels={"background": 1, "a": 0}), "the background is 1, expected 0"),
+    "ignored in between": (dataset(labels={"background": 0, "a": 1, "ignore": 2, "b": 3}), "the label to ignore is 2, expected 4"),
     "regions without order": (dataset(labels=REGIONS), "has 3 regions and the regions_class_order None"),
     "order of fewer": (lambda f: edit(f / "dataset.json", labels=REGIONS, regions_class_order=[1, 2]), "regions_class_order [1, 2]"),
     "no channels": (dataset(channel_names={}), "its channel_names are missing, expected names of 0, 1, 2"),
     "another channel": (dataset(channel_names={"0": "T1"}), "dataset.json has 1"),
     "another label": (dataset(labels={"background": 0, "a": 1}), "the network of nnunet:PlainConvUNet expects"),
-    "another network": (plan(architecture__network_class_name="a.b.ResNetD"), "the network is ResNetD, expected a U-Net"),
-    "code as a network": (plan(architecture__network_class_name="os.system"), "the network is system"),
+    "another network": (
+        plan(architecture__network_class_name="dynamic_network_architectures.architectures.resnet.ResNetD"),
+        "the network is ResNetD, expected a U-Net",
+    ),
+    "code as a network": (plan(architecture__network_class_name="os.system"), "the network of 3d_fullres is os.system, expected"),
     "code as a layer": (plan(architecture__arch_kwargs__conv_op="os.system"), "names os.system, expected a class of torch.nn"),
     "no such layer": (plan(architecture__arch_kwargs__nonlin="torch.nn.functional"), "expected a class of torch.nn"),
     "strange argument": (plan(architecture__arch_kwargs__surprise=1), "cannot be built from its arch_kwargs"),
@@ -387,24 +426,23 @@ def test_a_fold_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> No
 def test_all_folds_but_the_one_of_all_cases_are_taken(folder: Path) -> None:
     for name in ("1", "all"):
         shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
-    assert list(nnunet.recipe(folder).networks) == ["fold-0", "fold-1"]
-    assert list(nnunet.recipe(folder, folds=("all",)).networks) == ["fold-all"]
+    assert list(read(folder).networks) == ["fold-0", "fold-1"]
+    assert list(read(folder, folds=("all",)).networks) == ["fold-all"]
     removed("fold_0")(folder)
     removed("fold_1")(folder)
-    assert list(nnunet.recipe(folder).networks) == ["fold-all"]
+    assert list(read(folder).networks) == ["fold-all"]
 
 
-@pytest.mark.parametrize("trainer", ["MyTrainer", "nnUNetTrainerBN"])
-def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path, trainer: str) -> None:
-    checkpoint(trainer_name=trainer)(folder)
+def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path) -> None:
+    checkpoint(trainer_name="MyTrainer")(folder)
     with pytest.raises(ExportError, match="say --plans-network"):
-        nnunet.recipe(folder)
-    assert list(nnunet.recipe(folder, plans_network=True).networks) == ["fold-0"]
+        read(folder)
+    assert list(read(folder, plans_network=True).networks) == ["fold-0"]
 
 
 def test_trainers_that_only_train_otherwise_are_known(folder: Path) -> None:
     checkpoint(trainer_name="nnUNetTrainer_250epochs_NoMirroring", inference_allowed_mirroring_axes=None)(folder)
-    assert nnunet.recipe(folder).stages[0].mirror_axes == ()
+    assert read(folder).stages[0].mirror_axes == ()
 
 
 def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
@@ -416,26 +454,25 @@ def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
-    def builds_its_own(name: str) -> bool:
+    def own(name: str, method: str) -> bool:
+        """Whether a trainer has a method that is not nnUNetTrainer's."""
         if name == "nnUNetTrainer":
             return False
-        if any(
-            isinstance(part, ast.FunctionDef) and part.name == "build_network_architecture"
-            for part in classes[name].body
-        ):
-            return True
-        return any(
-            builds_its_own(base.id) for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes
-        )
+        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes]
+        mine = any(isinstance(part, ast.FunctionDef) and part.name == method for part in classes[name].body)
+        return mine or any(own(base, method) for base in bases)
 
-    for name in nnunet.TRAINERS:
-        assert f"nnUNetTrainer{name}" in classes
-        assert not builds_its_own(f"nnUNetTrainer{name}")
-    assert builds_its_own("nnUNetTrainerBN")
+    def trains(name: str) -> bool:
+        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes]
+        return name == "nnUNetTrainer" or any(map(trains, bases))
+
+    plain = {name for name in classes if trains(name) and not own(name, "build_network_architecture")}
+    assert plain == set(nnunet_trainers.PLANS_NETWORK)
+    assert set(nnunet_trainers.BATCH_NORM) < set(classes) - plain
 
 
 def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="are options of an nnU-Net folder"):
+    with pytest.raises(ExportError, match="mirror is no option of it but of a results folder of nnU-Net"):
         export(tmp_path / "recipe.toml", tmp_path / "out", options=Options(mirror=False))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ExportError, match="is a folder that no importer reads"):
@@ -445,13 +482,13 @@ def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None
 
 
 def test_configurations_inherit(folder: Path) -> None:
-    before = nnunet.recipe(folder)
+    before = read(folder)
     content = json.loads((folder / "plans.json").read_text())
     every = content["configurations"]
     every["base"] = every.pop("3d_fullres")
     every["3d_fullres"] = {"inherits_from": "base", "patch_size": [16, 16, 32]}
     (folder / "plans.json").write_text(json.dumps(content))
-    (stage,) = nnunet.recipe(folder).stages
+    (stage,) = read(folder).stages
     assert stage.windows is not None
     assert stage.windows.roi_size == (16, 16, 32)
     assert stage.model_copy(update={"windows": None}) == before.stages[0].model_copy(update={"windows": None})
@@ -469,7 +506,7 @@ def test_scalars_that_numpy_1_wrote_are_read(folder: Path) -> None:
     found = torch_network.checkpoint(path)
     assert found["_best_ema"] == pytest.approx(0.8)
     assert found["logging"]["val_losses"][0] == pytest.approx(-0.4)
-    assert list(nnunet.recipe(folder).networks) == ["fold-0"]
+    assert list(read(folder).networks) == ["fold-0"]
 
 
 @pytest.mark.parametrize("orientation", ["LP", "XYZ", "LLA"])
