@@ -198,11 +198,11 @@ def _recipe(
         arguments={**arguments, "channels": len(channels), "heads": heads},
     )
     about = About(
-        name=nnunet_labels.name_of(str(dataset.get("name") or plans.get("dataset_name") or folder.name)),
+        name=nnunet_labels.name_of(str(dataset.get("name") or plans.get("dataset_name") or folder.absolute().name)),
         version="1.0.0",
         description=str(dataset.get("description") or f"nnU-Net, {plans.get('dataset_name', folder.name)}"),
         license=str(dataset.get("licence") or dataset.get("license") or "unknown"),
-        source=str(dataset.get("reference") or f"nnU-Net v2 results folder {folder.name}"),
+        source=str(dataset.get("reference") or f"nnU-Net v2 results folder {folder.absolute().name}"),
         intended_use="Research on scans like those it was trained on. Not a medical device.",
     )
     return Recipe(

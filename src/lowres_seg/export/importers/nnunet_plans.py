@@ -18,7 +18,10 @@ from lowres_seg.volumes.orientations import STORED
 _READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
 _PICTURE_READERS = ("NaturalImage2DIO", "Tiff3DIO")
 _PREPROCESSOR, _LABEL_MANAGER = "DefaultPreprocessor", "LabelManager"
-_RESAMPLING = "resample_data_or_seg_to_shape"
+#: Interpolation for each order of B-splines.
+_ORDERS = {3: "cubic", 1: "linear"}
+#: What each resampling function takes for force_separate_z if plans.json does not say; None is to look at spacings.
+_FORCE = {"resample_data_or_seg_to_shape": False, "resample_torch_fornnunet": None}
 #: Package of the networks that are built here. No other module of a file is imported.
 _NETWORKS = "dynamic_network_architectures"
 _UNET = f"{_NETWORKS}.architectures.unet"
@@ -185,8 +188,8 @@ def conform(plan: Plan, orientation: str | None) -> Conform:
     order = list(plan.plans["transpose_forward"])
     if sorted(order) != [0, 1, 2]:
         raise ExportError(f"{plan.file}: transpose_forward is {order}, expected an order of the axes 0, 1 and 2")
-    separate = [_separation(plan, kind, order) for kind, order in (("data", 3), ("probabilities", 1))]
-    if separate[0] != separate[1]:
+    scans, scores = _Resampling.of(plan, "data"), _Resampling.of(plan, "probabilities")
+    if (scans.separate_above, scans.interpolation is None) != (scores.separate_above, scores.interpolation is None):
         raise ExportError(f"{plan.file}: scans and probabilities are resampled by different rules")
     # nnU-Net's arrays are (z, y, x), before it reorders them.
     axes = tuple((2, 1, 0)[axis] for axis in order)
@@ -200,26 +203,45 @@ def conform(plan: Plan, orientation: str | None) -> Conform:
     return Conform.model_validate(
         {
             **known,
-            "spacing_mm": [*[None] * (3 - len(spacing)), *spacing],
-            "interpolation": "cubic",
-            "separate_above": separate[0],
+            "spacing_mm": [*[None] * (3 - len(spacing)), *spacing] if scans.interpolation else None,
+            "interpolation": scans.interpolation or "nearest",
+            "separate_above": scans.separate_above,
             "pad": "zero",
         }
     )
 
 
-def _separation(plan: Plan, kind: str, order: int) -> float | None:
-    """Anisotropy above which an axis is sampled by nearest; None for never."""
-    function, given = plan.content[f"resampling_fn_{kind}"], plan.content[f"resampling_fn_{kind}_kwargs"]
-    expected = {"is_seg": False, "order": order, "order_z": 0}
-    found = {key: given.get(key, default) for key, default in expected.items()}
-    force = given.get("force_separate_z", False)
-    if function != _RESAMPLING or found != expected or force is True:
+@dataclass(frozen=True)
+class _Resampling:
+    """How scans or scores are resampled: interpolation, and anisotropy above which an axis is sampled by nearest.
+
+    The interpolation is None if nothing is resampled, the anisotropy is None for never.
+    """
+
+    interpolation: str | None
+    separate_above: float | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, kind: str) -> _Resampling:
+        """Resampling of ``data`` or of ``probabilities``."""
+        function, given = plan.content[f"resampling_fn_{kind}"], dict(plan.content[f"resampling_fn_{kind}_kwargs"])
+        expected = _ORDERS if kind == "data" else {1: _ORDERS[1]}
+        force = given.get("force_separate_z", _FORCE.get(function))
+        above = float(given.get("separate_z_anisotropy_threshold", 3)) if force is None else None
+        if function == "no_resampling_hack" and not given:
+            return cls(None)
+        if not given.get("is_seg", False) and force is not True:
+            order, across = given.get("order", 3), given.get("order_z", 0)
+            if function == "resample_data_or_seg_to_shape" and order in expected and (across == 0 or above is None):
+                return cls(expected[order], above)
+            modes = given.get("mode", "linear"), given.get("aniso_axis_mode", "nearest-exact")
+            if function == "resample_torch_fornnunet" and modes == ("linear", "nearest-exact"):
+                return cls("linear", above)
+        orders = " or ".join(map(str, expected))
         raise ExportError(
-            f"{plan.file}: {kind} is resampled by {function} with {given}; "
-            f"expected {_RESAMPLING} of order {order} and order_z 0"
+            f"{plan.file}: {kind} is resampled by {function} with {given}; expected resample_data_or_seg_to_shape of "
+            f"order {orders} and order_z 0, resample_torch_fornnunet, or no_resampling_hack"
         )
-    return float(given.get("separate_z_anisotropy_threshold", 3)) if force is None else None
 
 
 def intensities(plan: Plan, channels: Sequence[str]) -> tuple[IntensityRule, ...]:
