@@ -11,8 +11,10 @@ import itertools
 import json
 import math
 import os
+import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from unittest import mock
 import nibabel
 import numpy as np
 
+TRANSFORMERS = (
+    "nnunetv2.training.nnUNetTrainer.primus.primus_trainers",
+    "dynamic_network_architectures.architectures.dinov2_eva",
+    "dynamic_network_architectures.architectures.primus",
+)
 UNET = "dynamic_network_architectures.architectures.unet."
 BLOCKS = {"PlainConvUNet": ("n_conv_per_stage", 2, 2), "ResidualEncoderUNet": ("n_blocks_per_stage", 1, 1)}
 #: Of the last layer, as a share of the mean variance of its features.
@@ -35,6 +42,9 @@ INTENSITIES = {
 def _quiet() -> Iterator[Path]:
     """Give nnU-Net folders of its own for as long as this lasts, and keep what it prints."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        # nnU-Net looks for a class in every module, and these want packages of their own.
+        for name in TRANSFORMERS:
+            sys.modules.setdefault(name, types.ModuleType(name))
         homes = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder)
         stack.enter_context(mock.patch.dict(os.environ, homes | {"nnUNet_compile": "false"}))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -227,6 +237,8 @@ def make_folder(
             nnUNetPlannerResEncL_noResampling as planner,
         )
     data, data_keywords, seg, seg_keywords = planner.determine_resampling(None)
+    if resampling == "torch":  # of scans alone
+        planner = ExperimentPlanner
     scores, scores_keywords = planner.determine_segmentation_softmax_export_fn(None)
     if resampling == "linear":
         data_keywords = data_keywords | {"order": 1}

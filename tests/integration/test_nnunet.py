@@ -25,13 +25,13 @@ from lowres_seg.bundle.stage import Argmax, Regions
 from lowres_seg.errors import ExportError
 from lowres_seg.export import Options, Recipe, export, importers
 from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_trainers
+from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_labels, nnunet_trainers
 from lowres_seg.runtime.decode import labels_of, select
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
-from .conftest import beside
+from .conftest import beside, run
 
 pytest.importorskip("nnunetv2")
 folders = beside("nnunet_folders")
@@ -405,6 +405,10 @@ BAD: dict[str, tuple[Edit, str]] = {
     "resampling of one alone": (
         plan(resampling_fn_data="no_resampling_hack", resampling_fn_data_kwargs={}),
         "are resampled by different rules",
+    ),
+    "resampling of scores in torch": (
+        plan(resampling_fn_probabilities="resample_torch_fornnunet", resampling_fn_probabilities_kwargs={}),
+        "probabilities is resampled by resample_torch_fornnunet, which gives single precision",
     ),
     "resampling in torch by cubic": (
         plan(resampling_fn_data="resample_torch_fornnunet", resampling_fn_data_kwargs={"mode": "bicubic"}),
@@ -836,6 +840,22 @@ def test_a_path_and_the_options_must_not_differ(folder: Path) -> None:
 def test_a_checkpoint_with_a_recipe_is_the_recipes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"recipe.toml: "):
         export(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "out", recipe=tmp_path / "recipe.toml")
+
+
+def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path) -> None:
+    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
+    assert done.returncode == 1
+    assert "checkpoint_latest.pth: does not exist; to take what is there, say --checkpoint final" in done.stderr
+    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
+    assert done.returncode == 2
+    assert "expected final or best or latest" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_there_twice_differ() -> None:
+    names = nnunet_labels.unique(["x", "x-1", "x", "y", "x", "x-4"])
+    assert names == ["x-0", "x-1", "x-2", "y", "x-5", "x-4"]
+    assert nnunet_labels.unique(["a", "b"]) == ["a", "b"]
 
 
 def test_checkpoints_are_chosen(folder: Path) -> None:

@@ -123,7 +123,7 @@ def recipe(path: Path, options: Options) -> Recipe:
         raise ExportError(f"{folder / 'plans.json'}: configuration {name} has no {error}") from error
     except ValidationError as error:
         raise ExportError(f"{folder}: {first_problem(error)}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise ExportError(f"{folder}: its plans.json is none that nnU-Net v2 writes ({one_line(error)})") from error
 
 

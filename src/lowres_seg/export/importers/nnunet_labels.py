@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,10 @@ def name_of(text: str) -> str:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Give names that are there several times their place."""
-    return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names)]
+    """Give names that are there several times their place, or the next number that makes them differ."""
+    found: list[str] = []
+    for place, name in enumerate(names):
+        numbered = (f"{name[:56]}-{number}" for number in count(place))
+        single = names.count(name) == 1 and name not in found
+        found.append(name if single else next(one for one in numbered if one not in {*names, *found}))
+    return found

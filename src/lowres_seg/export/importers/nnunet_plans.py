@@ -235,12 +235,17 @@ class _Resampling:
             if function == "resample_data_or_seg_to_shape" and order in expected and (across == 0 or above is None):
                 return cls(expected[order], above)
             modes = given.get("mode", "linear"), given.get("aniso_axis_mode", "nearest-exact")
+            if function == "resample_torch_fornnunet" and kind == "probabilities":
+                raise ExportError(
+                    f"{plan.file}: probabilities is resampled by {function}, which gives single precision; a bundle "
+                    "keeps nnU-Net's scores in half precision, as resample_data_or_seg_to_shape gives them"
+                )
             if function == "resample_torch_fornnunet" and modes == ("linear", "nearest-exact"):
                 return cls("linear", above)
         orders = " or ".join(map(str, expected))
         raise ExportError(
             f"{plan.file}: {kind} is resampled by {function} with {given}; expected resample_data_or_seg_to_shape of "
-            f"order {orders} and order_z 0, resample_torch_fornnunet, or no_resampling_hack"
+            f"order {orders} and order_z 0, or another function of nnU-Net's for linear or no resampling"
         )
 
 
