@@ -494,6 +494,26 @@ def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: P
     assert list(read(folder, plans_network=True).networks) == ["fold-0"]
 
 
+def test_only_numbered_folds_are_taken_unless_they_are_named(folder: Path) -> None:
+    for name in ("0_old", "1"):
+        shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
+    assert list(read(folder).networks) == ["fold-0", "fold-1"]
+    assert list(read(folder, folds=("0_old",)).networks) == ["fold-0_old"]
+    (folder / "fold_1" / "checkpoint_final.pth").unlink()
+    with pytest.raises(ExportError, match="its training did not end, so leave the fold out with --folds"):
+        read(folder)
+    for name in ("0", "1"):
+        removed(f"fold_{name}")(folder)
+    with pytest.raises(ExportError, match="has the folds 0_old, none numbered or of all cases; name one with --folds"):
+        read(folder)
+
+
+def test_a_fold_of_version_1_is_named_so(folder: Path) -> None:
+    version_1(folder)
+    with pytest.raises(ExportError, match="is a folder of nnU-Net v1"):
+        importers.read(folder / "fold_0", {})
+
+
 def test_trainers_that_only_train_otherwise_are_known(folder: Path) -> None:
     checkpoint(trainer_name="nnUNetTrainer_250epochs_NoMirroring", inference_allowed_mirroring_axes=None)(folder)
     assert read(folder).stages[0].mirror_axes == ()

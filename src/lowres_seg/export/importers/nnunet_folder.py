@@ -13,6 +13,7 @@ from lowres_seg.export.importers.files import read_json
 #: Which checkpoints of a fold there are. Each is the file ``checkpoint_KIND.pth``.
 KINDS = ("final", "best", "latest")
 _FOLD, _CHECKPOINT = "fold_", "checkpoint_"
+_VERSION_1 = "{}: is a folder of nnU-Net v1; train or convert it with v2"
 _EXPECTED = "expected a results folder of nnU-Net v2: plans.json, dataset.json, fold_0"
 
 
@@ -86,7 +87,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         if any(folder.glob("**/plans.pkl")) or any(folder.glob("**/*.model")):
-            raise ExportError(f"{folder}: is a folder of nnU-Net v1; train or convert it with v2")
+            raise ExportError(_VERSION_1.format(folder))
         raise ExportError(f"{path}: does not exist, {_EXPECTED}")
     return read_json(path)
 
@@ -111,7 +112,11 @@ def checkpoints(folder: Path, folds: Sequence[str], kinds: Sequence[str]) -> dic
     if not there:
         raise ExportError(f"{folder}: has no fold, expected fold_0, fold_1, … or fold_all")
     # Networks of all folds together were trained on what the others judge: it is one or the other.
-    chosen = list(folds) or ([fold for fold in there if fold != "all"] or there)
+    chosen = list(folds) or [fold for fold in there if fold.isdigit()] or [fold for fold in there if fold == "all"]
+    if not chosen:
+        raise ExportError(
+            f"{folder}: has the folds {', '.join(there)}, none numbered or of all cases; name one with --folds"
+        )
     found = {}
     for fold in chosen:
         if fold not in there:
@@ -128,7 +133,11 @@ def checkpoints(folder: Path, folds: Sequence[str], kinds: Sequence[str]) -> dic
 def _missing(home: Path, files: Sequence[Path]) -> str:
     others = "".join(f", nor {file.name}" for file in files[1:])
     kinds = [kind for kind in KINDS if (home / f"{_CHECKPOINT}{kind}.pth").is_file()]
-    hint = f"to take what is there, say --checkpoint {' or '.join(kinds)}" if kinds else "the training did not end"
+    hint = (
+        f"to take what is there, say --checkpoint {' or '.join(kinds)}"
+        if kinds
+        else "its training did not end, so leave the fold out with --folds"
+    )
     return f"{files[0]}: does not exist{others}; {hint}"
 
 
@@ -140,6 +149,8 @@ def _below(path: Path) -> list[Path]:
 
 def _owner(path: Path, folder: Path) -> Path:
     if not (folder / "plans.json").is_file():
+        if (folder / "plans.pkl").is_file():
+            raise ExportError(_VERSION_1.format(folder))
         raise ExportError(f"{path}: lies in {folder}, which has no plans.json; {_EXPECTED}")
     return folder
 

@@ -79,7 +79,7 @@ class Plan:
         if (previous := self.content.get("previous_stage")) is not None:
             raise ExportError(
                 f"{self.file}: {self.name} refines the result of {previous}, another folder. nnU-Net resamples each "
-                f"label of that result linearly, and a manifest resamples masks by nearest only; export {previous}"
+                f"label of that result linearly, a manifest resamples masks by nearest; export {previous} alone"
             )
         for what, found, expected in (
             ("scans are preprocessed", self.content.get("preprocessor_name"), _PREPROCESSOR),
