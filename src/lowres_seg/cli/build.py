@@ -18,7 +18,8 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="recipe.toml; nnU-Net v2 folder; MONAI bundle; TorchScript, ONNX or checkpoint file."
+            metavar="SOURCE",
+            help="recipe.toml; nnU-Net v2 folder, fold or checkpoint; MONAI bundle; TorchScript, ONNX or checkpoint.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
