@@ -11,8 +11,10 @@ import itertools
 import json
 import math
 import os
+import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from unittest import mock
 import nibabel
 import numpy as np
 
+TRANSFORMERS = (
+    "nnunetv2.training.nnUNetTrainer.primus.primus_trainers",
+    "dynamic_network_architectures.architectures.dinov2_eva",
+    "dynamic_network_architectures.architectures.primus",
+)
 UNET = "dynamic_network_architectures.architectures.unet."
 BLOCKS = {"PlainConvUNet": ("n_conv_per_stage", 2, 2), "ResidualEncoderUNet": ("n_blocks_per_stage", 1, 1)}
 #: Of the last layer, as a share of the mean variance of its features.
@@ -35,6 +42,9 @@ INTENSITIES = {
 def _quiet() -> Iterator[Path]:
     """Give nnU-Net folders of its own for as long as this lasts, and keep what it prints."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        # nnU-Net looks for a class in every module, and these want packages of their own.
+        for name in TRANSFORMERS:
+            sys.modules.setdefault(name, types.ModuleType(name))
         homes = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), folder)
         stack.enter_context(mock.patch.dict(os.environ, homes | {"nnUNet_compile": "false"}))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -73,6 +83,22 @@ def _architecture(
     return {"network_class_name": UNET + name, "arch_kwargs": keywords, "_kw_requires_import": requires}, [
         int(n) for n in patch
     ]
+
+
+def _as_before_2_4(plan: dict[str, Any], network: str) -> None:
+    """Write the architecture of a plan as nnU-Net wrote it before 2.4."""
+    keywords = plan.pop("architecture")["arch_kwargs"]
+    strides = keywords["strides"]
+    plan |= {
+        "UNet_class_name": network,
+        "UNet_base_num_features": keywords["features_per_stage"][0],
+        "n_conv_per_stage_encoder": keywords[BLOCKS[network][0]],
+        "n_conv_per_stage_decoder": keywords["n_conv_per_stage_decoder"],
+        "num_pool_per_axis": [sum(stride[axis] > 1 for stride in strides) for axis in range(len(strides[0]))],
+        "pool_op_kernel_sizes": strides,
+        "conv_kernel_sizes": keywords["kernel_sizes"],
+        "unet_max_num_features": keywords["features_per_stage"][-1],
+    }
 
 
 def _phantom(shape: Sequence[int], channels: int) -> np.ndarray:
@@ -129,6 +155,13 @@ def _settle(
     for _ in range(2):
         mean = torch.nn.functional.avg_pool3d(mean, (1, 9, 9), stride=1, padding=(0, 4, 4))
 
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    if norms:
+        for norm in norms:
+            norm.momentum = None  # a plain mean
+        network.train()
+        for tile in _tiles(scan, patch):
+            network(tile)
     last = network.decoder.seg_layers[-1]
     seen: list[Any] = []
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(2)[0].T[::7]))
@@ -177,6 +210,9 @@ def make_folder(
     transpose_forward: Sequence[int] = (0, 1, 2),
     reader: str = "SimpleITKIO",
     example: Sequence[Path] = (),
+    before_2_4: bool = False,
+    trainer: str = "nnUNetTrainer",
+    resampling: str = "default",
     seed: int = 0,
 ) -> Path:
     """Write dataset.json, plans.json and a checkpoint for each fold, as `nnUNetTrainer` writes them.
@@ -187,12 +223,25 @@ def make_folder(
     """
     import torch
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
     architecture, patch = _architecture(network, patch_size, spacing, features)
-    data, data_keywords, seg, seg_keywords = ExperimentPlanner.determine_resampling(None)
-    scores, scores_keywords = ExperimentPlanner.determine_segmentation_softmax_export_fn(None)
+    planner = ExperimentPlanner
+    if resampling == "torch":
+        from nnunetv2.experiment_planning.experiment_planners.resampling.resample_with_torch import (
+            nnUNetPlannerResEncL_torchres_sepz as planner,
+        )
+    elif resampling == "no":
+        from nnunetv2.experiment_planning.experiment_planners.resampling.planners_no_resampling import (
+            nnUNetPlannerResEncL_noResampling as planner,
+        )
+    data, data_keywords, seg, seg_keywords = planner.determine_resampling(None)
+    if resampling == "torch":  # of scans alone
+        planner = ExperimentPlanner
+    scores, scores_keywords = planner.determine_segmentation_softmax_export_fn(None)
+    if resampling == "linear":
+        data_keywords = data_keywords | {"order": 1}
     plan = {
         "data_identifier": f"nnUNetPlans_{configuration}",
         "preprocessor_name": "DefaultPreprocessor",
@@ -211,6 +260,8 @@ def make_folder(
         "architecture": architecture,
         "batch_dice": configuration == "2d",
     }
+    if before_2_4:
+        _as_before_2_4(plan, network)
     full = [1.0] * (3 - len(spacing)) + list(spacing)
     plans = {
         "dataset_name": "Dataset999_Seeded",
@@ -244,25 +295,24 @@ def make_folder(
         with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed * 100 + number)
             copies = json.loads(json.dumps([plans, dataset]))
-            trainer = nnUNetTrainer(
-                {**copies[0], "continue_training": False}, configuration, fold, copies[1], torch.device("cpu")
-            )
-            manager = trainer.label_manager
+            kind = recursive_find_trainer_class_by_name(trainer)
+            made = kind({**copies[0], "continue_training": False}, configuration, fold, copies[1], torch.device("cpu"))
+            manager = made.label_manager
             values = [int(v) for v in manager.all_labels]
             heads = (
                 [set(np.atleast_1d(r).tolist()) for r in manager.foreground_regions]
                 if manager.has_regions
                 else [{v} for v in values]
             )
-            trainer.network = trainer.build_network_architecture(
-                trainer.plans_manager, trainer.configuration_manager, len(channels), manager.num_segmentation_heads
+            made.network = made.build_network_architecture(
+                made.plans_manager, made.configuration_manager, len(channels), manager.num_segmentation_heads
             )
-            scan = _preprocessed(trainer, example) if example else _phantom(patch, len(channels))
-            _settle(trainer.network, scan, patch, heads, values, plain=not manager.has_regions)
-            _pretend_to_have_trained(trainer, len(heads))
-            trainer.inference_allowed_mirroring_axes = None if mirroring is None else mirroring[: len(patch)]
+            scan = _preprocessed(made, example) if example else _phantom(patch, len(channels))
+            _settle(made.network, scan, patch, heads, values, plain=not manager.has_regions)
+            _pretend_to_have_trained(made, len(heads))
+            made.inference_allowed_mirroring_axes = None if mirroring is None else mirroring[: len(patch)]
             (folder / f"fold_{fold}").mkdir(exist_ok=True)
-            trainer.save_checkpoint(str(folder / f"fold_{fold}" / f"checkpoint_{checkpoint}.pth"))
+            made.save_checkpoint(str(folder / f"fold_{fold}" / f"checkpoint_{checkpoint}.pth"))
     return folder
 
 

@@ -18,18 +18,20 @@ import pytest
 import torch
 
 from lowres_seg import Bundle, InputError, Segmenter, Volume
-from lowres_seg.bench import backends
+from lowres_seg.bench.backends import Subject
+from lowres_seg.bench.backends.torch_eager import BACKEND
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.stage import Argmax, Regions
 from lowres_seg.errors import ExportError
-from lowres_seg.export import Options, export
+from lowres_seg.export import Options, Recipe, export, importers
 from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.importers import nnunet
-from lowres_seg.export.recipe import Recipe
+from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_labels, nnunet_trainers
+from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
-from .conftest import beside
+from .conftest import beside, run
 
 pytest.importorskip("nnunetv2")
 folders = beside("nnunet_folders")
@@ -69,6 +71,42 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         },
         "tumor",
         {"folds": (0, 1), "mirroring": True},
+    ),
+    "before-2.4": (
+        HEAD | {"patch_size": (16, 24, 24), "spacing": (5, 5, 5), "before_2_4": True, "seed": 6},
+        "head",
+        {},
+    ),
+    "residual-before-2.4": (
+        HEAD | {
+            "configuration": "2d", "patch_size": (32, 32), "spacing": (4, 4), "before_2_4": True, "seed": 7,
+            "network": "ResidualEncoderUNet",
+        },
+        "head",
+        {},
+    ),
+    "batch-norm": (
+        HEAD | {"patch_size": (16, 24, 24), "spacing": (5, 5, 5), "trainer": "nnUNetTrainerBN", "seed": 8},
+        "head",
+        {},
+    ),
+    "latest": (
+        HEAD | {
+            "patch_size": (16, 24, 24), "spacing": (5, 5, 5), "checkpoint": "latest", "seed": 9,
+            "resampling": "torch", "labels": PLAIN | {"ignore": 4},
+        },
+        "head",
+        {"checkpoint": "checkpoint_latest.pth"},
+    ),
+    "no-resampling": (
+        HEAD | {"patch_size": (16, 24, 24), "spacing": (5, 5, 5), "resampling": "no", "seed": 10},
+        "head",
+        {},
+    ),
+    "linear": (
+        HEAD | {"patch_size": (16, 24, 24), "spacing": (5, 5, 5), "resampling": "linear", "seed": 11},
+        "head",
+        {},
     ),
     "transposed": (
         BRATS | {
@@ -123,14 +161,12 @@ def exported(scans: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFact
             folder = folders.make_folder(home / "results", example=scans[kind], **made)
             expected = folders.predict_with_nnunet(folder, scans[kind], **how)
             options = Options(mirror=bool(how.get("mirroring")))
+            if made.get("checkpoint") == "latest":
+                options["checkpoint"] = "latest"
             done[name] = Exported(folder, scans[kind], expected, export(folder, home / "bundle", options=options))
         return done[name]
 
     return make
-
-
-def _recipe(folder: Path, **options: Any) -> Recipe:
-    return nnunet.recipe(folder, nnunet.Options(**options))
 
 
 def agreement(found: np.ndarray, expected: np.ndarray) -> float:
@@ -272,6 +308,14 @@ def written(name: str, text: str) -> Callable[[Path], None]:
     return lambda f: (f / name).write_text(text) and None
 
 
+def both(first: Callable[[Path], None], second: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        first(folder)
+        second(folder)
+
+    return change
+
+
 def removed(name: str) -> Callable[[Path], None]:
     def remove(folder: Path) -> None:
         path = folder / name
@@ -297,6 +341,11 @@ def second_fold(folder: Path) -> None:
     torch.save({**torch.load(path, weights_only=False), "trainer_name": "nnUNetTrainerDA5"}, path)
 
 
+def read(path: Path, **options: Any) -> Recipe:
+    """The recipe of a folder."""
+    return nnunet.recipe(path, nnunet.Options(**options))
+
+
 class Evil:
     """An object that, unpickled, writes a file."""
 
@@ -316,38 +365,77 @@ BAD: dict[str, tuple[Edit, str]] = {
     "no dataset": (removed("dataset.json"), "dataset.json: does not exist"),
     "broken JSON": (written("plans.json", '{"a": '), "plans.json: cannot be read as JSON"),
     "no object": (written("dataset.json", "[1]"), "dataset.json: is list, expected a JSON object"),
-    "before 2.4": (plan(architecture=None), "no architecture in 3d_fullres"),
+    "no architecture": (plan(architecture=None), "has no architecture, nor the UNet_class_name of plans from before 2.4"),
+    "another network before 2.4": (
+        both(plan(architecture=None), plan(UNet_class_name="neUNet")),
+        "the network of 3d_fullres is neUNet, expected one of PlainConvUNet, ResidualEncoderUNet",
+    ),
+    "preprocessor": (plan(preprocessor_name="MyPreprocessor"), "scans are preprocessed by MyPreprocessor in 3d_fullres, expected"),
+    "no preprocessor": (plan(preprocessor_name=None), "scans are preprocessed by None"),
+    "label manager": (plans(label_manager="MyLabels"), "labels are managed by MyLabels in 3d_fullres, expected LabelManager"),
+    "another module": (
+        plan(architecture__network_class_name="neunet.PlainConvUNet"),
+        "the network of 3d_fullres is neunet.PlainConvUNet, expected a U-Net of dynamic_network_architectures",
+    ),
+    "a module that begins alike": (
+        plan(architecture__network_class_name="dynamic_network_architectures_x.PlainConvUNet"),
+        "is dynamic_network_architectures_x.PlainConvUNet, expected",
+    ),
+    "order of axes": (plans(transpose_forward=[0, 1, 1]), "transpose_forward is [0, 1, 1], expected an order"),
+    "a plan that is none": (plan(patch_size=3), "its plans.json is none that nnU-Net v2 writes"),
     "no fold": (removed("fold_0"), "has no fold, expected fold_0"),
     "no checkpoint": (removed("fold_0/checkpoint_final.pth"), "checkpoint_final.pth: does not exist, nor checkpoint_best"),
     "damaged checkpoint": (lambda f: (f / "fold_0/checkpoint_final.pth").write_bytes(b"x") and None, "or is no checkpoint"),
-    "batch norm": (checkpoint(trainer_name="nnUNetTrainerBN"), "was trained by nnUNetTrainerBN, which may build another"),
+    "batch norm": (checkpoint(trainer_name="nnUNetTrainerBN"), "does not fit the network"),
+    "transformer": (checkpoint(trainer_name="nnUNet_Primus_S_Trainer"), "was trained by nnUNet_Primus_S_Trainer, which may"),
     "own trainer": (checkpoint(trainer_name="MyTrainer"), "was trained by MyTrainer"),
     "own trainer of ours": (checkpoint(trainer_name="nnUNetTrainerMine"), "was trained by nnUNetTrainerMine"),
     "no trainer": (checkpoint(trainer_name=None), "was trained by None"),
     "two trainers": (second_fold, "its folds were trained differently (nnUNetTrainer in 3d_fullres; nnUNetTrainerDA5 in"),
     "no such configuration": (plans(configurations={}), "has no configuration 3d_fullres"),
     "no configurations": (plans(configurations=None), "has no configuration 3d_fullres"),
-    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres"),
+    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres, another folder"),
     "normalisation": (plan(normalization_schemes=["ZScoreNormalization", "MyNorm"]), "channel t2 is normalised by MyNorm"),
     "normalisation of one": (plan(normalization_schemes=["ZScoreNormalization"]), "normalises 1 channels, dataset.json has 2"),
     "no intensities": (plans(foreground_intensity_properties_per_channel={}), "plans.json"),
-    "reader": (plans(image_reader_writer="Tiff3DIO"), "images are read by Tiff3DIO, expected SimpleITKIO"),
-    "resampling": (plan(resampling_fn_data="resample_torch_fornnunet"), "data is resampled by resample_torch_fornnunet"),
+    "reader": (plans(image_reader_writer="Tiff3DIO"), "images are read by Tiff3DIO, a reader of pictures; expected SimpleITKIO"),
+    "reader of slices": (plans(image_reader_writer="NaturalImage2DIO"), "images are read by NaturalImage2DIO, a reader of pictures"),
+    "own reader": (plans(image_reader_writer="StenIO"), "images are read by StenIO, no reader of scans that nnU-Net has"),
+    "resampling": (plan(resampling_fn_data="mine"), "data is resampled by mine"),
+    "resampling of one alone": (
+        plan(resampling_fn_data="no_resampling_hack", resampling_fn_data_kwargs={}),
+        "are resampled by different rules",
+    ),
+    "resampling of scores in torch": (
+        plan(resampling_fn_probabilities="resample_torch_fornnunet", resampling_fn_probabilities_kwargs={}),
+        "probabilities is resampled by resample_torch_fornnunet, which gives single precision",
+    ),
+    "resampling in torch by cubic": (
+        plan(resampling_fn_data="resample_torch_fornnunet", resampling_fn_data_kwargs={"mode": "bicubic"}),
+        "data is resampled by resample_torch_fornnunet with {'mode': 'bicubic'}",
+    ),
     "resampling of scores": (plan(resampling_fn_probabilities="mine"), "probabilities is resampled by mine"),
-    "order": (plan(resampling_fn_data_kwargs__order=1), "expected resample_data_or_seg_to_shape of order 3"),
+    "order": (plan(resampling_fn_data_kwargs__order=2), "expected resample_data_or_seg_to_shape of order 3 or 1"),
+    "order of scores": (plan(resampling_fn_probabilities_kwargs__order=3), "expected resample_data_or_seg_to_shape of order 1"),
     "always apart": (plan(resampling_fn_data_kwargs__force_separate_z=True), "expected resample_data_or_seg_to_shape"),
     "apart one way": (plan(resampling_fn_data_kwargs__force_separate_z=False), "are resampled by different rules"),
     "no spacing": (plan(spacing=None), "configuration 3d_fullres has no 'spacing'"),
     "no patch": (plan(patch_size=[16, 0, 16]), "roi_size"),
     "no labels": (dataset(labels={"background": 0}), "names no labels beside the background"),
-    "labels with a gap": (dataset(labels={"background": 0, "a": 1, "b": 3, "c": 4}), "has the labels [1, 3, 4], expected 1, 2, 3"),
+    "labels of version 1": (dataset(labels={"0": "background", "1": "a"}), "names no background among its labels"),
+    "a label that is no number": (dataset(labels={"background": 0, "a": "x"}), "the label a is 'x', expected a whole number"),
+    "another background": (dataset(labels={"background": 1, "a": 0}), "the background is 1, expected 0"),
+    "ignored in between": (dataset(labels={"background": 0, "a": 1, "ignore": 2, "b": 3}), "the label to ignore is 2, expected 4"),
     "regions without order": (dataset(labels=REGIONS), "has 3 regions and the regions_class_order None"),
     "order of fewer": (lambda f: edit(f / "dataset.json", labels=REGIONS, regions_class_order=[1, 2]), "regions_class_order [1, 2]"),
     "no channels": (dataset(channel_names={}), "its channel_names are missing, expected names of 0, 1, 2"),
     "another channel": (dataset(channel_names={"0": "T1"}), "dataset.json has 1"),
     "another label": (dataset(labels={"background": 0, "a": 1}), "the network of nnunet:PlainConvUNet expects"),
-    "another network": (plan(architecture__network_class_name="a.b.ResNetD"), "the network is ResNetD, expected a U-Net"),
-    "code as a network": (plan(architecture__network_class_name="os.system"), "the network is system"),
+    "another network": (
+        plan(architecture__network_class_name="dynamic_network_architectures.architectures.resnet.ResNetD"),
+        "the network is ResNetD, expected a U-Net",
+    ),
+    "code as a network": (plan(architecture__network_class_name="os.system"), "the network of 3d_fullres is os.system, expected"),
     "code as a layer": (plan(architecture__arch_kwargs__conv_op="os.system"), "names os.system, expected a class of torch.nn"),
     "no such layer": (plan(architecture__arch_kwargs__nonlin="torch.nn.functional"), "expected a class of torch.nn"),
     "strange argument": (plan(architecture__arch_kwargs__surprise=1), "cannot be built from its arch_kwargs"),
@@ -392,24 +480,43 @@ def test_a_fold_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> No
 def test_all_folds_but_the_one_of_all_cases_are_taken(folder: Path) -> None:
     for name in ("1", "all"):
         shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
-    assert list(_recipe(folder).networks) == ["fold-0", "fold-1"]
-    assert list(_recipe(folder, folds=("all",)).networks) == ["fold-all"]
+    assert list(read(folder).networks) == ["fold-0", "fold-1"]
+    assert list(read(folder, folds=("all",)).networks) == ["fold-all"]
     removed("fold_0")(folder)
     removed("fold_1")(folder)
-    assert list(_recipe(folder).networks) == ["fold-all"]
+    assert list(read(folder).networks) == ["fold-all"]
 
 
-@pytest.mark.parametrize("trainer", ["MyTrainer", "nnUNetTrainerBN"])
-def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path, trainer: str) -> None:
-    checkpoint(trainer_name=trainer)(folder)
+def test_a_trainer_of_ones_own_is_taken_if_it_trains_the_plans_network(folder: Path) -> None:
+    checkpoint(trainer_name="MyTrainer")(folder)
     with pytest.raises(ExportError, match="say --plans-network"):
-        _recipe(folder)
-    assert list(_recipe(folder, plans_network=True).networks) == ["fold-0"]
+        read(folder)
+    assert list(read(folder, plans_network=True).networks) == ["fold-0"]
+
+
+def test_only_numbered_folds_are_taken_unless_they_are_named(folder: Path) -> None:
+    for name in ("0_old", "1"):
+        shutil.copytree(folder / "fold_0", folder / f"fold_{name}")
+    assert list(read(folder).networks) == ["fold-0", "fold-1"]
+    assert list(read(folder, folds=("0_old",)).networks) == ["fold-0_old"]
+    (folder / "fold_1" / "checkpoint_final.pth").unlink()
+    with pytest.raises(ExportError, match="its training did not end, so leave the fold out with --folds"):
+        read(folder)
+    for name in ("0", "1"):
+        removed(f"fold_{name}")(folder)
+    with pytest.raises(ExportError, match="has the folds 0_old, none numbered or of all cases; name one with --folds"):
+        read(folder)
+
+
+def test_a_fold_of_version_1_is_named_so(folder: Path) -> None:
+    version_1(folder)
+    with pytest.raises(ExportError, match="is a folder of nnU-Net v1"):
+        importers.read(folder / "fold_0", {})
 
 
 def test_trainers_that_only_train_otherwise_are_known(folder: Path) -> None:
     checkpoint(trainer_name="nnUNetTrainer_250epochs_NoMirroring", inference_allowed_mirroring_axes=None)(folder)
-    assert _recipe(folder).stages[0].mirror_axes == ()
+    assert read(folder).stages[0].mirror_axes == ()
 
 
 def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
@@ -421,26 +528,25 @@ def test_the_trainers_named_are_nnunets_and_build_the_plans_network() -> None:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
-    def builds_its_own(name: str) -> bool:
+    def own(name: str, method: str) -> bool:
+        """Whether a trainer has a method that is not nnUNetTrainer's."""
         if name == "nnUNetTrainer":
             return False
-        if any(
-            isinstance(part, ast.FunctionDef) and part.name == "build_network_architecture"
-            for part in classes[name].body
-        ):
-            return True
-        return any(
-            builds_its_own(base.id) for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes
-        )
+        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes]
+        mine = any(isinstance(part, ast.FunctionDef) and part.name == method for part in classes[name].body)
+        return mine or any(own(base, method) for base in bases)
 
-    for name in nnunet.TRAINERS:
-        assert f"nnUNetTrainer{name}" in classes
-        assert not builds_its_own(f"nnUNetTrainer{name}")
-    assert builds_its_own("nnUNetTrainerBN")
+    def trains(name: str) -> bool:
+        bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name) and base.id in classes]
+        return name == "nnUNetTrainer" or any(map(trains, bases))
+
+    plain = {name for name in classes if trains(name) and not own(name, "build_network_architecture")}
+    assert plain == set(nnunet_trainers.PLANS_NETWORK)
+    assert set(nnunet_trainers.BATCH_NORM) < set(classes) - plain
 
 
 def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="is a recipe.toml, and mirror is no option of it but of a results folder"):
+    with pytest.raises(ExportError, match="mirror is no option of it but of a results folder of nnU-Net"):
         export(tmp_path / "recipe.toml", tmp_path / "out", options=Options(mirror=False))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ExportError, match="is a folder that no importer reads"):
@@ -450,13 +556,13 @@ def test_options_are_for_folders_of_nnunet(folder: Path, tmp_path: Path) -> None
 
 
 def test_configurations_inherit(folder: Path) -> None:
-    before = _recipe(folder)
+    before = read(folder)
     content = json.loads((folder / "plans.json").read_text())
     every = content["configurations"]
     every["base"] = every.pop("3d_fullres")
     every["3d_fullres"] = {"inherits_from": "base", "patch_size": [16, 16, 32]}
     (folder / "plans.json").write_text(json.dumps(content))
-    (stage,) = _recipe(folder).stages
+    (stage,) = read(folder).stages
     assert stage.windows is not None
     assert stage.windows.roi_size == (16, 16, 32)
     assert stage.model_copy(update={"windows": None}) == before.stages[0].model_copy(update={"windows": None})
@@ -474,7 +580,7 @@ def test_scalars_that_numpy_1_wrote_are_read(folder: Path) -> None:
     found = torch_network.checkpoint(path)
     assert found["_best_ema"] == pytest.approx(0.8)
     assert found["logging"]["val_losses"][0] == pytest.approx(-0.4)
-    assert list(_recipe(folder).networks) == ["fold-0"]
+    assert list(read(folder).networks) == ["fold-0"]
 
 
 @pytest.mark.parametrize("orientation", ["LP", "XYZ", "LLA"])
@@ -489,10 +595,305 @@ def test_torch_runs_the_folds_that_the_bundle_has_by_whatever_trainer(folder: Pa
     checkpoint(trainer_name="MyTrainer")(folder)
     found = export(folder, tmp_path / "out", options=Options(folds=("0",), plans_network=True))
     ((source, _),) = found.manifest.lineage.sources.items()
-    given = {"fold-0": {"recipe": str(folder), "weights": str(folder / source.partition("/")[2])}}
-    spec = Spec(task="measure", bundle=str(found.path), backend="torch", threads=1, networks=given)
-    networks = backends.backend("torch").load(spec)
+    assert source.endswith("fold_0/checkpoint_final.pth")
+    networks = BACKEND.networks(Subject(found, recipe=folder))
+    by_fold = BACKEND.networks(Subject(found, recipe=folder / "fold_0"))
+    assert by_fold["fold-0"]["weights"] == networks["fold-0"]["weights"]
+    networks = BACKEND.load(Spec(task="measure", bundle=str(found.path), backend="torch", networks=networks))
     assert list(networks) == ["fold-0"]
     x = np.random.default_rng(0).standard_normal(found.network("fold-0").input_shape, dtype=np.float32)
     engine = OpenVinoEngine(found.path / "networks" / "fold-0.xml", threads=1, inference_precision="f32")
     assert np.abs(networks["fold-0"].run(x) - engine.run(x)).max() < 1e-3
+
+
+# -- what other people planned -----------------------------------------------------------------------------------------
+
+
+def with_plans(folder: Path, plans: dict[str, Any], dataset: dict[str, Any], configuration: str, **head: Any) -> Path:
+    """A results folder of these plans, whose only checkpoint has no weights."""
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    known = {
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": configuration},
+        "inference_allowed_mirroring_axes": (0, 1),
+        "network_weights": {},
+    }
+    torch.save(known | head, folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+def networks_alike(recipe: Recipe, plans: dict[str, Any], dataset: dict[str, Any], configuration: str) -> bool:
+    """Whether a recipe's network is the one that nnU-Net builds, layer for layer."""
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(json.loads(json.dumps(plans)))
+    config = manager.get_configuration(configuration)
+    (source,) = recipe.networks.values()
+    with torch.device("meta"):
+        ours = nnunet.network((source.factory or "").partition(":")[2], source.arguments)
+        theirs = get_network_from_plans(
+            config.network_arch_class_name,
+            config.network_arch_init_kwargs,
+            config.network_arch_init_kwargs_req_import,
+            determine_num_input_channels(manager, config, dataset),
+            manager.get_label_manager(dataset).num_segmentation_heads,
+            allow_init=False,
+            deep_supervision=False,
+        )
+    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (ours, theirs)]
+    return repr(ours) == repr(theirs) and shapes[0] == shapes[1]
+
+
+#: Configurations of the published plans that are refused, and why.
+REFUSED = {
+    "FLARE23 3d_cascade_fullres": "refines the result of 3d_lowres",
+    "Lung 3d_cascade_fullres": "refines the result of 3d_lowres",
+    "UPPECT 3d_cascade_fullres": "refines the result of 3d_lowres",
+    "StenUNet 2d": "NaturalImage2DIO, a reader of pictures",
+    "neUNet-BraTs 3d_fullres": "the network of 3d_fullres is neUNet, expected one of PlainConvUNet",
+}
+FOUR: dict[str, Any] = {
+    "channel_names": {str(n): name for n, name in enumerate(CHANNELS)},
+    "labels": PLAIN,
+    "file_ending": ".nii.gz",
+}
+
+
+def test_published_plans_give_nnunets_networks_and_grids(realdata: Path, tmp_path: Path) -> None:
+    found = sorted((realdata / "nnunet_plans").glob("*__plans.json"))
+    assert len(found) >= 7
+    refused = set()
+    for path in found:
+        name = path.name.removesuffix("__plans.json")
+        described = path.with_name(f"{name}__dataset.json")
+        plans = json.loads(path.read_text())
+        dataset = json.loads(described.read_text()) if described.exists() else FOUR
+        for configuration in plans["configurations"]:
+            case = f"{name} {configuration}"
+            folder = with_plans(tmp_path / case.replace(" ", "__"), plans, dataset, configuration)
+            if case in REFUSED:
+                with pytest.raises(ExportError, match=re.escape(REFUSED[case])) as caught:
+                    read(folder)
+                assert "\n" not in str(caught.value)
+                refused.add(case)
+                continue
+            recipe = read(folder)
+            (stage,) = recipe.stages
+            assert networks_alike(recipe, plans, dataset, configuration), case
+            said = plans["configurations"][configuration]
+            flat = 3 - len(said["patch_size"])
+            assert stage.windows is not None
+            assert stage.windows.roi_size == (*[1] * flat, *said["patch_size"])
+            assert stage.conform.spacing_mm == (*[None] * flat, *said["spacing"])
+            assert stage.mirror_axes == (flat, flat + 1)
+    assert refused == set(REFUSED)
+
+
+def test_a_residual_network_may_name_its_block(folder: Path) -> None:
+    blocks = "dynamic_network_architectures.building_blocks.residual."
+    content = json.loads((folder / "plans.json").read_text())
+    architecture = content["configurations"]["3d_fullres"]["architecture"]
+    given = architecture["arch_kwargs"]
+    given["n_blocks_per_stage"] = given.pop("n_conv_per_stage")
+    given |= {"block": blocks + "BottleneckD", "bottleneck_channels": 4, "deep_supervision": True}
+    architecture["network_class_name"] = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+    architecture["_kw_requires_import"].append("block")
+    (folder / "plans.json").write_text(json.dumps(content))
+    dataset = json.loads((folder / "dataset.json").read_text())
+    assert networks_alike(read(folder), content, dataset, "3d_fullres")
+    for strange in ("dynamic_network_architectures.building_blocks.residual_x.BottleneckD", blocks + "np", "os.system"):
+        given["block"] = strange
+        (folder / "plans.json").write_text(json.dumps(content))
+        with pytest.raises(ExportError, match=f"names {re.escape(strange)}, expected a class of torch.nn or of"):
+            (source,) = read(folder).networks.values()
+            nnunet.network("ResidualEncoderUNet", source.arguments)
+
+
+def test_a_network_that_moved_within_its_package_is_found(folder: Path) -> None:
+    before = read(folder)
+    moved = "dynamic_network_architectures.architectures.plain_unet.PlainConvUNet"
+    plan(architecture__network_class_name=moved)(folder)
+    assert read(folder) == before
+
+
+#: Labels as dataset.json names them, and the order of regions.
+LABELLINGS: dict[str, tuple[dict[str, Any], list[int] | None]] = {
+    "plain": (PLAIN, None),
+    "in another order": ({"b": 2, "background": 0, "a": 1}, None),
+    "lists of one": ({"background": 0, "a": [1], "b": [2]}, None),
+    "as text": ({"background": "0", "a": "1", "b": "2"}, None),
+    "ignored": ({"background": 0, "a": 1, "b": 2, "ignore": 3}, None),
+    "a gap": ({"background": 0, "a": 1, "b": 3, "c": 4}, None),
+    "two names": ({"background": 0, "a": 1, "also a": 1, "b": 2}, None),
+    "an order without regions": (PLAIN, [3, 2, 1]),
+    "regions": (REGIONS, [1, 2, 3]),
+    "regions and a label": ({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, [2, 1]),
+    "a region written as another value": ({"background": 0, "whole": [1, 2, 4], "core": [4]}, [2, 4]),
+    "one region": ({"background": 0, "whole": [1, 2]}, [1]),
+    "a region with the background": ({"background": 0, "a": [0, 1], "b": [2]}, [1, 2]),
+}
+
+
+@pytest.mark.parametrize("case", LABELLINGS)
+def test_scores_become_the_labels_that_nnunets_label_manager_makes(folder: Path, case: str) -> None:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    labels, order = LABELLINGS[case]
+    dataset(labels=labels, regions_class_order=order or [])(folder)
+    recipe = read(folder)
+    manager = LabelManager(labels, order)
+    (source,) = recipe.networks.values()
+    assert source.arguments["heads"] == manager.num_segmentation_heads
+    scores = np.random.default_rng(0).standard_normal((manager.num_segmentation_heads, 4, 5, 6), dtype=np.float32)
+    decode = recipe.stages[0].decode
+    found = labels_of(select(scores, decode), decode)
+    assert np.array_equal(found, manager.convert_logits_to_segmentation(scores))
+    assert set(np.unique(found)) - {0} <= set(recipe.label_names)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("by", ["channel", "modality"])
+def test_channels_are_normalised_as_nnunet_does(small: Path, tmp_path: Path, by: str, masked: bool) -> None:
+    from nnunetv2.preprocessing.normalization import default_normalization_schemes as nnunets
+
+    schemes = (*SCHEMES, "RGBTo01Normalization")
+    plans = json.loads((small / "plans.json").read_text())
+    properties = plans.pop("foreground_intensity_properties_per_channel")["0"]
+    plans[f"foreground_intensity_properties_{'by' if by == 'modality' else 'per'}_{by}"] = {
+        str(n): properties for n in range(len(schemes))
+    }
+    said = plans["configurations"]["3d_fullres"]
+    said |= {"normalization_schemes": schemes, "use_mask_for_norm": [masked] * len(schemes)}
+    described = {**FOUR, "channel_names": {str(n): name for n, name in enumerate(schemes)}}
+    recipe = read(with_plans(tmp_path / "five", plans, described, "3d_fullres"))
+    x = np.random.default_rng(0).uniform(0, 255, (len(schemes), 6, 7, 8)).astype(np.float32)
+    x[:, :2] = 0
+    outside = np.where((x != 0).any(axis=0), 0, -1)
+    expected = [
+        getattr(nnunets, scheme)(use_mask_for_norm=masked, intensityproperties=properties).run(x[n].copy(), outside)
+        for n, scheme in enumerate(schemes)
+    ]
+    normalise(x, recipe.stages[0].normalise.rules, {}, recipe.channels)
+    assert np.allclose(x, expected, atol=1e-5)
+
+
+def test_a_reader_that_turns_scans_goes_with_its_own_orientation_only(folder: Path) -> None:
+    plans(image_reader_writer="NibabelIOWithReorient")(folder)
+    assert read(folder, orientation="RAS") == read(folder)
+    with pytest.raises(ExportError, match="turns every scan to RAS; leave out --orientation LPS"):
+        read(folder, orientation="LPS")
+
+
+# -- paths, and checkpoints --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(folder: Path) -> Path:
+    """The folder of all results, with one trained configuration; nnU-Net leaves other folders beside it."""
+    home = folder.parent / "nnUNet_results" / "Dataset999_Seeded"
+    trained = home / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    home.mkdir(parents=True)
+    shutil.copytree(folder, trained)
+    shutil.copytree(trained, home / "nnUNetTrainer__nnUNetPlans__2d")
+    (home / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0" / "checkpoint_final.pth").unlink()
+    predicted = home / "predicted"
+    predicted.mkdir()
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(trained / name, predicted)
+    return home.parent
+
+
+TRAINED = "Dataset999_Seeded/nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+@pytest.mark.parametrize(
+    "where", ["", "Dataset999_Seeded", TRAINED, f"{TRAINED}/fold_0", f"{TRAINED}/fold_0/checkpoint_final.pth"]
+)
+def test_paths_lead_to_their_results_folder(results: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = results / where
+    source = importers.read(path, {})
+    assert source.importer == "nnunet"
+    assert source.home == importers.home(path) == results / TRAINED
+    assert source.recipe == read(results / TRAINED)
+    assert (source.home / source.recipe.networks["fold-0"].file).is_file()
+    assert importers.digest(path) == importers.digest(results / TRAINED)
+    assert importers.read_again(path, ["fold-0"]).recipe == source.recipe
+    monkeypatch.chdir(path if path.is_dir() else path.parent)
+    relative = importers.read(Path() if path.is_dir() else Path(path.name), {})
+    assert relative.recipe == source.recipe
+    assert relative.home.samefile(source.home)
+
+
+def test_a_path_with_several_configurations_names_them(results: Path) -> None:
+    other = results / TRAINED.replace("3d_fullres", "2d")
+    shutil.copy(results / TRAINED / "fold_0" / "checkpoint_final.pth", other / "fold_0")
+    names = "nnUNetTrainer__nnUNetPlans__2d, nnUNetTrainer__nnUNetPlans__3d_fullres"
+    with pytest.raises(ExportError, match=f"holds 2 trained configurations; name one of them: {names}"):
+        importers.read(results / "Dataset999_Seeded", {})
+    for folder in (other, results / TRAINED):
+        (folder / "fold_0" / "checkpoint_final.pth").unlink()
+    with pytest.raises(ExportError, match="holds no trained configuration; nnUNetTrainer__nnUNetPlans__2d has no"):
+        importers.read(results / "Dataset999_Seeded", {})
+
+
+@pytest.mark.parametrize("path", ["fold_0", "fold_0/checkpoint_final.pth"])
+def test_a_path_in_no_results_folder_says_so(folder: Path, path: str) -> None:
+    (folder / "plans.json").unlink()
+    with pytest.raises(ExportError, match=r"which has no plans.json; expected a results folder of nnU-Net v2"):
+        importers.read(folder / path, {})
+
+
+def test_a_path_and_the_options_must_not_differ(folder: Path) -> None:
+    fold = folder / "fold_0"
+    assert read(fold, folds=("0",)) == read(folder)
+    with pytest.raises(ExportError, match="is of fold 0, and the folds named are 1; name the folder"):
+        read(fold, folds=("1",))
+    with pytest.raises(ExportError, match="is the checkpoint final, and the one named is best; leave out one"):
+        read(fold / "checkpoint_final.pth", checkpoint="best")
+
+
+def test_a_checkpoint_with_a_recipe_is_the_recipes(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"recipe.toml: "):
+        export(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "out", recipe=tmp_path / "recipe.toml")
+
+
+def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path) -> None:
+    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
+    assert done.returncode == 1
+    assert "checkpoint_latest.pth: does not exist; to take what is there, say --checkpoint final" in done.stderr
+    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
+    assert done.returncode == 2
+    assert "expected final or best or latest" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_there_twice_differ() -> None:
+    names = nnunet_labels.unique(["x", "x-1", "x", "y", "x", "x-4"])
+    assert names == ["x-0", "x-1", "x-2", "y", "x-5", "x-4"]
+    assert nnunet_labels.unique(["a", "b"]) == ["a", "b"]
+
+
+def test_checkpoints_are_chosen(folder: Path) -> None:
+    def taken(**options: Any) -> str | None:
+        return read(folder, **options).networks["fold-0"].checkpoint
+
+    final = folder / "fold_0" / "checkpoint_final.pth"
+    for kind in ("latest", "best", "epoch_7"):
+        shutil.copy(final, final.with_name(f"checkpoint_{kind}.pth"))
+    assert taken() == taken(checkpoint="any") == "fold_0/checkpoint_final.pth"
+    for kind in nnunet_folder.KINDS:
+        assert taken(checkpoint=kind) == f"fold_0/checkpoint_{kind}.pth"
+    named = nnunet.recipe(final.with_name("checkpoint_epoch_7.pth"), nnunet.Options())
+    assert named.networks["fold-0"].checkpoint == "fold_0/checkpoint_epoch_7.pth"
+    final.unlink()
+    assert taken() == "fold_0/checkpoint_best.pth"
+    final.with_name("checkpoint_best.pth").unlink()
+    assert importers.read_again(folder, ["fold-0"]).recipe.networks["fold-0"].file == "fold_0/checkpoint_latest.pth"
+    with pytest.raises(ExportError, match=r"nor checkpoint_best.pth; to take what is there, say --checkpoint latest"):
+        taken()
+    with pytest.raises(ExportError, match="checkpoint: 'last' is none; expected final, best or latest"):
+        taken(checkpoint="last")

@@ -18,7 +18,8 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="recipe.toml; nnU-Net v2 folder; MONAI bundle; TorchScript, ONNX or checkpoint file."
+            metavar="SOURCE",
+            help="recipe.toml; nnU-Net v2 folder, fold or checkpoint; MONAI bundle; TorchScript, ONNX or checkpoint.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
@@ -35,6 +36,10 @@ def export(
     ] = None,
     folds: Annotated[
         str | None, typer.Option(metavar="0,1", help="Folds of an nnU-Net folder.", show_default="all of them")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint of each fold: final, best or latest.", show_default="final, else best"),
     ] = None,
     mirror: Annotated[bool, typer.Option(help="Mirror as nnU-Net does at inference.")] = True,
     orientation: Annotated[
@@ -66,6 +71,7 @@ def export(
 
     given = {
         "folds": folds.split(",") if folds else None,
+        "checkpoint": checkpoint and one_of("--checkpoint", checkpoint, ("final", "best", "latest")),
         "mirror": None if mirror else False,
         "orientation": orientation,
         "plans_network": plans_network or None,

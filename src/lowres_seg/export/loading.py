@@ -38,7 +38,8 @@ def read_source(source: Path, described_by: Path | None, options: Mapping[str, A
     ExportError
         If the source cannot be read; if a file of weights comes without a recipe, or a recipe with another one.
     """
-    if source.is_dir() or importers.reads(source):
+    of_weights = described_by is not None and source.is_file() and source.suffix != ".toml"
+    if not of_weights and (source.is_dir() or importers.reads(source)):
         if described_by is not None:
             raise ExportError(f"{source}: says all that is needed itself; --recipe goes with a file of weights")
         return importers.read(source, options)

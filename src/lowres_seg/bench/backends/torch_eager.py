@@ -121,9 +121,11 @@ class TorchEager:
 
 def _weights(subject: Subject, source: str) -> Path:
     """File of weights for an entry NETWORK/FILE of a lineage."""
-    recipe = subject.recipe or subject.bundle.path
-    home = recipe if recipe.is_dir() else recipe.parent
-    return (subject.weights or home) / source.partition("/")[2]
+    from lowres_seg.export import importers
+
+    if subject.weights is None and subject.recipe is not None:
+        return importers.home(subject.recipe) / source.partition("/")[2]
+    return (subject.weights or subject.bundle.path) / source.partition("/")[2]
 
 
 BACKEND = TorchEager()

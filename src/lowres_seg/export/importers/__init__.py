@@ -44,6 +44,10 @@ class Importer(Protocol):
         """Read it. Raises ExportError if it cannot be expressed."""
         ...
 
+    def home(self, path: Path) -> Path:
+        """Folder of its files of weights, and of the code of its factories."""
+        ...
+
     def files(self, path: Path) -> list[Path]:
         """Files that say there what a recipe says."""
         ...
@@ -153,9 +157,20 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(map(file_sha256, found)).encode()).hexdigest()
 
 
+def home(path: Path) -> Path:
+    """Folder of the files of weights that go with a recipe, or with what says the same.
+
+    Raises
+    ------
+    ExportError
+        If no importer reads `path`.
+    """
+    return importer(_name_of(path)).home(path)
+
+
 def _read(path: Path, name: str, options: Any) -> Source:
     recipe = importer(name).recipe(path, options)
-    return Source(path if path.is_dir() else path.parent, recipe, digest(path), name, asdict(options))
+    return Source(importer(name).home(path), recipe, digest(path), name, asdict(options))
 
 
 def _name_of(path: Path) -> str:

@@ -51,6 +51,11 @@ def matches(path: Path) -> bool:
     return (path / "configs").is_dir()
 
 
+def home(path: Path) -> Path:
+    """The bundle's folder."""
+    return path
+
+
 def files(path: Path) -> list[Path]:
     """Files that say what a recipe says."""
     return [path / "configs" / "metadata.json", path / "configs" / "inference.json"]

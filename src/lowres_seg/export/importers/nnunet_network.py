@@ -25,7 +25,7 @@ def network(
     arguments : mapping
         ``arch_kwargs`` of plans.json.
     by_name : sequence of str
-        Keys of arguments that name a class of ``torch.nn``.
+        Keys of arguments that name a class, of ``torch.nn`` or a block of ``dynamic_network_architectures``.
     channels, heads : int
         Number of channels of input and output.
 
@@ -45,10 +45,10 @@ def network(
             f"plans.json: the network is {name}, expected a U-Net of dynamic_network_architectures.architectures.unet; "
             "export another one with a recipe.toml whose factory builds it"
         )
-    given = dict(arguments)
+    given = {key: value for key, value in arguments.items() if key != "deep_supervision"}
     for key in by_name:
         if given.get(key) is not None:
-            given[key] = _torch_class(str(given[key]))
+            given[key] = _class(str(given[key]))
     try:
         built: torch.nn.Module = kind(input_channels=channels, num_classes=heads, deep_supervision=False, **given)
     except TypeError as error:
@@ -59,10 +59,12 @@ def network(
     return built
 
 
-def _torch_class(path: str) -> type:
-    """Class of torch.nn by its dotted name. No other name of a file is imported."""
+def _class(path: str) -> type:
+    """Class of torch.nn, or a residual block, by its dotted name. No other name of a file is imported."""
+    from dynamic_network_architectures.building_blocks import residual
+
     module, _, name = path.rpartition(".")
-    found = getattr(torch.nn, name, None)
-    if not module.startswith("torch.nn") or not isinstance(found, type):
-        raise ExportError(f"plans.json: names {path}, expected a class of torch.nn")
+    found = getattr(residual if module == residual.__name__ else torch.nn, name, None)
+    if not (module == residual.__name__ or module.split(".")[:2] == ["torch", "nn"]) or not isinstance(found, type):
+        raise ExportError(f"plans.json: names {path}, expected a class of torch.nn or of {residual.__name__}")
     return found

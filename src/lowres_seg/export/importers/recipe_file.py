@@ -42,6 +42,11 @@ def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are 
         raise ExportError(f"{path}: {first_problem(error)}") from error
 
 
+def home(path: Path) -> Path:
+    """Folder of the recipe."""
+    return path.parent
+
+
 def files(path: Path) -> list[Path]:
     """Files that say what a recipe says."""
     return [path]
