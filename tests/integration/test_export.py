@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Callable[[Path, Tiny], list[object]], str]] = {
     "unused network": (lambda f, t: [_edited(f, "[[stages]]", '[networks.more]\nonnx = "x.onnx"\n[[stages]]')], "no stage runs: more"),
     "two sources": (lambda f, t: [_edited(f, "[networks.net]", '[networks.net]\nonnx = "x"')], "exactly one of"),
     "missing key": (lambda f, t: [_saved(f, {"model_state_dict": _state(last__bias=None)}), "--recipe", TINY], "1 keys missing (last.bias)"),
-    "unknown key": (lambda f, t: [_saved(f, {"model_state_dict": _state(surprise=torch.ones(1))}), "--recipe", TINY], "1 keys unknown (surprise)"),
+    "unknown key": (lambda f, t: [_saved(f, {"model_state_dict": _state(surprise=torch.ones(1))}), "--recipe", TINY], "1 keys unexpected (surprise)"),
     "wrong shape": (lambda f, t: [_saved(f, {"model_state_dict": _state(last__bias=torch.ones(5))}), "--recipe", TINY], "last.bias has shape (5,)"),
     "wrong place": (lambda f, t: [_saved(f, {"state_dict": _state()}), "--recipe", TINY], "has no 'model_state_dict'"),
     "no tensors": (lambda f, t: [_saved(f, {"model_state_dict": {"a": 1}}), "--recipe", TINY], "no mapping of names to tensors"),
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Callable[[Path, Tiny], list[object]], str]] = {
     "text": (lambda f, t: [_bytes(f, "a.pt"), "--recipe", TINY], "cannot be read as a checkpoint"),
     "empty": (lambda f, t: [_bytes(f, "a.pt", b""), "--recipe", TINY], "a.pt: "),
     "no onnx": (lambda f, t: [_bytes(f, "a.onnx"), "--recipe", TINY], "is no valid ONNX"),
-    "two heads": (lambda f, t: [_edited(f, "py:build", "py:two_heads"), "--weights", t.weights], "prune other heads"),
+    "two heads": (lambda f, t: [_edited(f, "py:build", "py:two_heads"), "--weights", t.weights], "network net: the network gives scores (1, 2, 32, 32, 32), edges (1, 1, 32, 32, 32), expected one output"),
     "unexpected size": (lambda f, t: [_edited(f, "filters: int = 4", "filters: int = 6"), "--weights", t.weights], "the network of network.py:build expects"),
     "impossible shape": (lambda f, t: [_edited(f, "[32, 32, 32]", "[32, 32]")], "conform.shape"),
 }  # fmt: skip

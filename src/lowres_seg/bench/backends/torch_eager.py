@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,14 @@ class TorchEager:
         return "f32"
 
     def networks(self, subject: Subject) -> dict[str, Any]:
-        """Recipe and file of weights of each network."""
+        """Recipe and file of weights of each network, and the key that its weights were found under."""
+        keys = _weights_keys(subject.bundle.path)
         return {
-            name.partition("/")[0]: {"recipe": str(subject.recipe), "weights": str(_weights(subject, name))}
+            name.partition("/")[0]: {
+                "recipe": str(subject.recipe),
+                "weights": str(_weights(subject, name)),
+                "weights_key": keys.get(name.partition("/")[0]),
+            }
             for name in subject.bundle.manifest.lineage.sources
         }
 
@@ -91,9 +97,10 @@ class TorchEager:
             # The file that the bundle was exported from may be another one than the recipe names.
             entry, weights = source.recipe.networks[name], Path(given["weights"])
             if torch_network.kind_of(weights) == "torchscript":
-                networks[name] = torch_network.load_torchscript(weights)
+                networks[name] = torch_network.load_torchscript(weights, entry.output)
             else:
-                networks[name] = load_network(entry, weights, source.home)
+                key = given.get("weights_key") or entry.checkpoint_key
+                networks[name] = load_network(entry.model_copy(update={"checkpoint_key": key}), weights, source.home)
         norms = Path(spec.bundle) / torch_network.NORMS_NAME
         if norms.is_file():
             arrays = torch_network.checkpoint(norms)
@@ -111,6 +118,15 @@ def _weights(subject: Subject, source: str) -> Path:
     recipe = subject.recipe or subject.bundle.path
     home = recipe if recipe.is_dir() else recipe.parent
     return (subject.weights or home) / source.partition("/")[2]
+
+
+def _weights_keys(bundle: Path) -> dict[str, str | None]:
+    """Key of each network's checkpoint, as the report of its export says it; reports are optional."""
+    report = bundle / "reports" / "export.json"
+    if not report.is_file():
+        return {}
+    networks = json.loads(report.read_text(encoding="utf-8")).get("networks", {})
+    return {name: network.get("weights_key") for name, network in networks.items()}
 
 
 BACKEND = TorchEager()
