@@ -25,7 +25,7 @@ def check_channels(decode: Decode, channels: int) -> None:
     if lacking:
         raise ExportError(
             f"the network gives {channels} channels of scores, the recipe's {what} names channel "
-            f"{_listed(lacking)} too; expected {what} for 0 to {channels - 1}"
+            f"{_listed(lacking)} too; expected only what it gives, from channel 0 on"
         )
     raise ExportError(
         f"the network gives {channels} channels of scores, and the recipe's {what} does not name channel "

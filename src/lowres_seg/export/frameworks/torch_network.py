@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,11 +142,10 @@ class TorchNetwork(ResidentEngine):
             return self.module
         with _quiet(), torch.no_grad():
             try:
-                if isinstance(self.module, _OneOutput):
-                    self.module(torch.zeros(shape))
-                    return _leading(self.module.inner, self.outputs.path)
-                # Parity compares with the module itself, so torch need not trace it a second time to check.
+                # Parity compares with the module itself, so torch need not trace it a second time to check. A trace of
+                # TorchScript keeps its branches.
                 traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                frozen |= isinstance(self.module, _OneOutput)
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except ExportError:
                 raise
@@ -272,43 +271,6 @@ class _OneOutput(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the scores."""
         return self._outputs.one(self.inner(x), x.shape)
-
-
-class _Item(torch.nn.Module):
-    """The item `at` of a list that TorchScript gives."""
-
-    at: Final[int]
-
-    def __init__(self, inner: Any, at: int) -> None:
-        super().__init__()
-        self.inner = inner
-        self.at = at
-
-    def forward(self, x: torch.Tensor):  # type: ignore[no-untyped-def] # noqa: ANN202 - TorchScript finds the type
-        """Compute the item."""
-        return self.inner(x)[self.at]
-
-
-class _Entry(torch.nn.Module):
-    """The entry `at` of a dictionary that TorchScript gives."""
-
-    at: Final[str]
-
-    def __init__(self, inner: Any, at: str) -> None:
-        super().__init__()
-        self.inner = inner
-        self.at = at
-
-    def forward(self, x: torch.Tensor):  # type: ignore[no-untyped-def] # noqa: ANN202 - TorchScript finds the type
-        """Compute the entry."""
-        return self.inner(x)[self.at]
-
-
-def _leading(script: Any, path: Sequence[int | str]) -> Any:
-    """TorchScript that gives one tensor: the one that `path` leads to in what `script` gives."""
-    for step in path:
-        script = torch.jit.script(_Item(script, step) if isinstance(step, int) else _Entry(script, step))
-    return script.eval()
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
