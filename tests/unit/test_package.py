@@ -35,7 +35,11 @@ HOMES = {
     },
     "psutil": {"host"},
     "rich": {"cli.build", "cli.demo", "cli.measure", "cli.screen", "cli.workstation"},
-    "torch": {"export.importers.nnunet_network", "export.frameworks.torch_network"},
+    "torch": {
+        "export.importers.nnunet_network",
+        "export.frameworks.checkpoints",
+        "export.frameworks.torch_network",
+    },
     "typer": {"cli.application", "cli.build", "cli.demo", "cli.measure", "cli.options", "cli.workstation"},
 }
 

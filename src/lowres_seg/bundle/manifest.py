@@ -25,6 +25,8 @@ SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 #: File of a bundle with re-estimated statistics of norms, which torch needs to run the same network.
 NORMS_NAME = "norms.npz"
+#: Report of an export. No manifest needs to list it.
+EXPORT_REPORT = "reports/export.json"
 #: Keys that come first in the file, for its readers.
 _FIRST_KEYS = ("schema_version", "name", "version", "description", "license", "source", "intended_use")
 

@@ -30,6 +30,10 @@ def export(
     weights: Annotated[
         Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
     ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Key of the checkpoint that holds the weights.", show_default="what fits"),
+    ] = None,
     volume: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="Scan to check parity on as well; CHANNEL=PATH, repeated, for several."),
@@ -82,6 +86,7 @@ def export(
             output,
             recipe=recipe,
             weights=weights,
+            weights_key=weights_key,
             volume=one_scan(volume) if volume else None,
             options={name: value for name, value in given.items() if value is not None},
             reestimate_norm=reestimate_norm,
@@ -109,6 +114,8 @@ def export(
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
             out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+            if network["output"]:
+                out.print(f"{name}: scores are {network['output']}")
         for moved in report["norms_reestimated"]:
             out.print(
                 f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import host
+from lowres_seg.atomic import check_target
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
 from lowres_seg.bundle.manifest import MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
@@ -22,11 +23,13 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export import norms, reference_scan
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
 from lowres_seg.export.frameworks.ir import Conversion
+from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64
-from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights
+from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights, with_weights_key
+from lowres_seg.export.scores import check_channels
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.openvino_engine import compile_networks
@@ -54,6 +57,8 @@ class _Exported:
     onnx: Path
     conversion: Conversion
     running_norms: int
+    output: str = ""
+    weights_key: str = ""
 
 
 def export(
@@ -62,6 +67,7 @@ def export(
     *,
     recipe: Path | None = None,
     weights: Path | None = None,
+    weights_key: str | None = None,
     volume: VolumeOrPath | Mapping[str, VolumeOrPath] | None = None,
     options: Mapping[str, Any] | None = None,
     reestimate_norm: Path | None = None,
@@ -84,6 +90,8 @@ def export(
         The ``recipe.toml`` that describes a single file of weights.
     weights : pathlib.Path, optional
         Folder of the recipe's files of weights; by default the recipe's own folder.
+    weights_key : str, optional
+        Key of the checkpoints under which the states are; by default the recipe's, or what fits.
     volume : volume or path, or mapping of channel to either, optional
         A real scan to check parity on, beside the random input. It does not enter the bundle.
     options : mapping of str to value, optional
@@ -112,8 +120,11 @@ def export(
         If `target` or `volume` is unusable.
     """
     began = perf_counter()
+    check_target(target, force=force)
     threads = host.inspect().threads if threads is None else threads
     read = read_source(source, recipe, options or {})
+    if weights_key is not None:
+        read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     folders = [read.home] if weights is None else [weights]
     found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
     networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
@@ -126,8 +137,7 @@ def export(
         exported = []
         for name, network in networks.items():
             notify(f"converting {name}")
-            shape = read.recipe.input_shape(name)
-            exported.append(_convert(name, network, found[name], shape, folder / "networks", threads))
+            exported.append(_convert(name, network, read.recipe, found[name], folder / "networks", threads))
         files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
         engines = compile_networks(read.recipe, files, threads=threads, lean=True)
         segmenter = Segmenter(read.recipe, engines, threads=threads)
@@ -188,17 +198,21 @@ def _statistics(networks: Mapping[str, TorchNetwork | None]) -> dict[str, NDArra
 
 
 def _convert(
-    name: str, network: TorchNetwork | None, weights: Path, shape: tuple[int, ...], folder: Path, threads: int
+    name: str, network: TorchNetwork | None, recipe: Recipe, weights: Path, folder: Path, threads: int
 ) -> _Exported:
     """Write NAME.xml, NAME.bin and NAME.onnx."""
+    shape = recipe.input_shape(name)
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
     try:
         if network is None:
-            onnx_graph.save(onnx_graph.load(weights), onnx_path)
+            outputs = Outputs(recipe.networks[name].output)
+            graph = onnx_graph.with_one_output(onnx_graph.load(weights), outputs, shape, weights)
+            onnx_graph.save(graph, onnx_path)
             conversion = ir.convert(onnx_path, shape, xml)
+            _check_scores(name, recipe, conversion)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
-            return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0)
+            return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0, outputs.taken)
         try:
             conversion = ir.convert(network.script(shape), shape, xml)
         except ExportError:
@@ -206,11 +220,20 @@ def _convert(
                 raise
             # The windows of transformers need a frozen trace, and 2D networks one that is not frozen.
             conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
+        _check_scores(name, recipe, conversion)
         network.to_onnx(onnx_path, shape)
         onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
     except ExportError as error:
-        raise type(error)(f"network {name}: {error}") from error
-    return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms)
+        told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
+        raise type(error)(f"network {name}: {told}") from error
+    taken, key = network.outputs.taken, network.weights_key
+    return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms, taken, key)
+
+
+def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
+    for stage in recipe.stages:
+        if name in stage.networks:
+            check_channels(stage.decode, conversion.output_shape[1])
 
 
 def _random_parity(one: _Exported, recipe: Recipe, engines: Engines, threads: int) -> list[ParityReport]:
@@ -322,6 +345,8 @@ def _report(
             one.name: {
                 "operators": one.conversion.operators,
                 "parameters": one.conversion.parameters,
+                "output": one.output or None,
+                "weights_key": one.weights_key or None,
                 "rewrites": {
                     "running_statistics_norms_made_constant": one.running_norms,
                     "operators_removed": one.conversion.removed,

@@ -9,15 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lowres_seg.errors import ExportError
+from lowres_seg.errors import ExportError, LowresSegError
 from lowres_seg.export import importers
-from lowres_seg.export.frameworks.torch_network import (
-    TorchNetwork,
-    kind_of,
-    load_torchscript,
-    state_of,
-    with_state,
-)
+from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks.causes import cause_of
+from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
+from lowres_seg.export.frameworks.torch_network import TorchNetwork, load_torchscript, with_state
 from lowres_seg.export.importers import Source
 from lowres_seg.export.recipe import NetworkSource, with_source
 
@@ -62,19 +59,26 @@ def load_network(source: NetworkSource, weights: Path, home: Path) -> TorchNetwo
         If it cannot be loaded, or its source is an ONNX file, which torch does not run.
     """
     if source.torchscript is not None:
-        return load_torchscript(weights)
+        return load_torchscript(weights, source.output)
     if source.checkpoint is None:
         raise ExportError(f"{weights}: is an ONNX file, which torch does not run")
     factory = source.factory or ""
     owner, _, name = factory.partition(":")
-    if owner.endswith(".py"):
-        module = _function(home, factory)(**source.arguments)
-    else:
-        module = importers.importer(owner).network(name, source.arguments)
-    state = state_of(weights, source.checkpoint_key)
-    if source.convert is not None:
-        state = _function(home, source.convert)(state)
-    return with_state(module, state, weights, factory)
+    try:
+        if owner.endswith(".py"):
+            module = _function(home, factory)(**source.arguments)
+        else:
+            module = importers.importer(owner).network(name, source.arguments)
+    except LowresSegError:
+        raise
+    except Exception as error:  # the recipe's own code may raise anything
+        given = ", ".join(source.arguments) or "no arguments"
+        raise ExportError(f"{factory}: cannot build the network from {given} ({cause_of(error)})") from error
+    content, key = checkpoint(weights), source.checkpoint_key
+    if source.convert is None:
+        return with_state(module, content, key, weights, factory, source.output)
+    state = _function(home, source.convert)(states.plain(content, key, weights))
+    return replace(with_state(module, state, states.TOP, weights, factory, source.output), weights_key=key or "")
 
 
 def _function(home: Path, factory: str) -> Callable[..., Any]:

@@ -50,9 +50,9 @@ class NetworkSource(Part):
 
     `factory` is ``file.py:function``, where the file lies in the recipe's folder, or ``importer:NAME`` for a network
     that an importer builds, such as ``monai:UNet``. It is called with `arguments` and returns the network. The
-    checkpoint holds the network's state, under `checkpoint_key` if that is given. `convert`, of the form
-    ``file.py:function``, turns the content of another framework's checkpoint into that state. With `sha256` the file
-    must have that digest.
+    checkpoint holds the network's state, under `checkpoint_key` if that is given; else it is found. `convert`, of the
+    form ``file.py:function``, turns the content of another framework's checkpoint into that state. `output` is the name
+    or the index of the output that holds the scores. With `sha256` the file must have that digest.
     """
 
     torchscript: str | None = None
@@ -62,6 +62,7 @@ class NetworkSource(Part):
     factory: Annotated[str, Field(pattern=r"^([\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$")] | None = None
     arguments: dict[str, Any] = Field(default={})
     convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
+    output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
     sha256: Sha256 | None = None
 
     @model_validator(mode="after")
@@ -134,8 +135,25 @@ def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
             raise ExportError(f"{file}: is a checkpoint, and the recipe has no factory to build its network with")
         new = old.model_copy(update={"checkpoint": where, "sha256": None})
     else:
-        new = NetworkSource.model_validate({kind: where})
+        new = NetworkSource.model_validate({kind: where, "output": old.output})
     return recipe.model_copy(update={"networks": {name: new}})
+
+
+def with_weights_key(recipe: Recipe, key: str) -> Recipe:
+    """Copy of a recipe whose checkpoints hold their states under another key.
+
+    Raises
+    ------
+    ExportError
+        If no network of the recipe comes from a checkpoint.
+    """
+    if not any(source.checkpoint for source in recipe.networks.values()):
+        raise ExportError(f"--weights-key {key}: no network comes from a checkpoint, so leave it out")
+    networks = {
+        name: source.model_copy(update={"checkpoint_key": key}) if source.checkpoint else source
+        for name, source in recipe.networks.items()
+    }
+    return recipe.model_copy(update={"networks": networks})
 
 
 def find_weights(source: NetworkSource, folders: list[Path]) -> Path:

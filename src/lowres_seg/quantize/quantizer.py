@@ -16,7 +16,7 @@ import numpy as np
 
 from lowres_seg import atomic, host
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, staged
-from lowres_seg.bundle.manifest import MANIFEST_NAME
+from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.cohort.cases import Case, Cases, fingerprint
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
@@ -37,7 +37,6 @@ from lowres_seg.runtime.segmenter import Segmenter
 Notify = Callable[[str], None]
 #: Largest number of calibration scans. More change ranges little, and each input costs memory.
 MAX_CALIBRATION = 8
-EXPORT_REPORT = "reports/export.json"
 
 
 @dataclass(frozen=True)

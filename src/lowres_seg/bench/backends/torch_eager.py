@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,15 +65,17 @@ class TorchEager:
         return "f32"
 
     def networks(self, subject: Subject) -> dict[str, Any]:
-        """Recipe and file of weights of each network, and the digest of re-estimated norms."""
+        """Recipe and file of weights of each network, the key of its weights, and the digest of re-estimated norms."""
         from lowres_seg.bundle.manifest import NORMS_NAME
 
         norms = subject.bundle.manifest.files.get(NORMS_NAME)
+        keys = _weights_keys(subject.bundle)
         return {
             name.partition("/")[0]: {
                 "recipe": str(subject.recipe),
                 "weights": str(_weights(subject, name)),
                 "norms": norms,
+                "weights_key": keys.get(name.partition("/")[0]),
             }
             for name in subject.bundle.manifest.lineage.sources
         }
@@ -103,9 +106,10 @@ class TorchEager:
             # The file that the bundle was exported from may be another one than the recipe names.
             entry, weights = source.recipe.networks[name], Path(given["weights"])
             if torch_network.kind_of(weights) == "torchscript":
-                networks[name] = torch_network.load_torchscript(weights)
+                networks[name] = torch_network.load_torchscript(weights, entry.output)
             else:
-                networks[name] = load_network(entry, weights, source.home)
+                key = given.get("weights_key") or entry.checkpoint_key
+                networks[name] = load_network(entry.model_copy(update={"checkpoint_key": key}), weights, source.home)
         (norms,) = {given["norms"] for given in spec.networks.values()}
         if norms is not None:
             content = checked_bytes(Path(spec.bundle) / NORMS_NAME, norms)
@@ -126,6 +130,16 @@ def _weights(subject: Subject, source: str) -> Path:
     if subject.weights is None and subject.recipe is not None:
         return importers.home(subject.recipe) / source.partition("/")[2]
     return (subject.weights or subject.bundle.path) / source.partition("/")[2]
+
+
+def _weights_keys(bundle: Bundle) -> dict[str, str | None]:
+    """Key of each network's checkpoint, as the report of its export says it; reports are optional."""
+    from lowres_seg.bundle.manifest import EXPORT_REPORT
+
+    if EXPORT_REPORT not in bundle.manifest.files:
+        return {}
+    networks = json.loads(bundle.read(EXPORT_REPORT)).get("networks", {})
+    return {name: network.get("weights_key") for name, network in networks.items()}
 
 
 BACKEND = TorchEager()

@@ -11,12 +11,15 @@ import numpy as np
 
 from lowres_seg.errors import ExportError
 from lowres_seg.export import rewrites
+from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
 
 import openvino  # isort: skip
 from openvino._offline_transformations import apply_moc_transformations  # isort: skip
 
 Shape = tuple[int, ...]
+#: Operators whose results have shapes that depend on values, and what they are in a network's code.
+_WHY = {"If": "an if", "Loop": "a loop", "NonZero": "a nonzero or a mask as an index"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,10 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         else:
             model = openvino.convert_model(source, input=[list(shape)])
     except Exception as error:
-        raise ExportError(f"OpenVINO cannot convert the network ({_reason(error)})") from error
-    if len(model.outputs) != 1 or model.outputs[0].partial_shape.rank.get_length() != 5:
-        found = ", ".join(str(output.partial_shape) for output in model.outputs)
-        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W); prune other heads")
+        raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
+    _check_output(model, shape)
     rewrites.narrow_before_upsampling(model)
     rewrites.join_by_planes(model)
     rewrites.upsample_rows_first(model)
@@ -104,7 +105,18 @@ def _forget_paths(model: Any) -> None:
         model.set_rt_info("", ["conversion_parameters", "input_model"])
 
 
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "not supported" in line.lower() or "No conversion rule" in line]
-    return (named or lines or [type(error).__name__])[-1][:300]
+def _check_output(model: Any, shape: Shape) -> None:
+    """Check that the network gives one output (1, C, D, H, W), whatever the values of its input are."""
+    if len(model.outputs) != 1:
+        found = ", ".join(str(output.partial_shape) for output in model.outputs)
+        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W)")
+    found = model.outputs[0].partial_shape
+    if found.is_dynamic:
+        why = " or ".join(sorted({_WHY[kind] for kind in _operators(model) if kind in _WHY}))
+        depends = f", and its shape depends on values, because it has {why}" if why else ""
+        raise ExportError(
+            f"the network gives {found} for an input {shape}{depends}; "
+            "expected one shape (1, C, D, H, W), so save a trace of it or take that part out"
+        )
+    if len(found) != 5 or found[0].get_length() != 1:
+        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W)")

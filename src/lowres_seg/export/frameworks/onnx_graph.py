@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError, last_line, one_line
+from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
@@ -23,7 +24,7 @@ def load(path: Path) -> onnx.ModelProto:
     Raises
     ------
     ExportError
-        If it is missing, no valid ONNX, or has more than one input or output.
+        If it is missing, no valid ONNX, or has more than one input.
     """
     if not path.is_file():
         raise ExportError(f"{path}: does not exist, expected an ONNX file")
@@ -32,14 +33,72 @@ def load(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(graph)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ExportError(f"{path}: is no valid ONNX ({one_line(error, most=200)})") from error
-    weights = {tensor.name for tensor in graph.graph.initializer}
-    inputs = [value.name for value in graph.graph.input if value.name not in weights]
-    outputs = [value.name for value in graph.graph.output]
-    if len(inputs) != 1 or len(outputs) != 1:
+    inputs = [value.name for value in _inputs(graph)]
+    if len(inputs) != 1:
         raise ExportError(
-            f"{path}: takes {inputs} and gives {outputs}, expected one input and one output; prune other heads"
+            f"{path}: takes {', '.join(inputs) or 'nothing'}, expected one input; make the others constant"
         )
     return graph
+
+
+def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path: Path) -> onnx.ModelProto:
+    """Leave the graph the one output that holds the scores.
+
+    Parameters
+    ----------
+    graph : onnx.ModelProto
+        Changed in place if it has several outputs.
+    outputs : Outputs
+        The choice. It is told what was taken.
+    shape : tuple of int
+        (1, C, D, H, W) of the input.
+    path : pathlib.Path
+        The file, for messages.
+
+    Raises
+    ------
+    ExportError
+        If there is no such output, or it does not follow which one it is.
+    """
+    names = [value.name for value in graph.graph.output]
+    if len(names) == 1 and outputs.key in (None, 0, "0", names[0]):
+        return graph
+    shapes = _output_shapes(graph, shape)
+    try:
+        chosen = outputs.of(shapes, shape)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
+    kept = next(value for value in graph.graph.output if value.name == chosen)
+    del graph.graph.output[:]
+    graph.graph.output.append(kept)
+    return graph
+
+
+def _inputs(graph: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    return [value for value in graph.graph.input if value.name not in weights]
+
+
+def _output_shapes(graph: onnx.ModelProto, shape: Shape) -> dict[str, Shape | None]:
+    """Shape of each output for an input of `shape`; None where the graph does not tell it."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(graph)
+    (given,) = _inputs(fixed)
+    del given.type.tensor_type.shape.dim[:]
+    for size in shape:
+        given.type.tensor_type.shape.dim.add().dim_value = size
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    try:
+        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return dict.fromkeys([value.name for value in graph.graph.output])
+    found: dict[str, Shape | None] = {}
+    for value in fixed.graph.output:
+        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        found[value.name] = tuple(sizes) if sizes and all(sizes) else None
+    return found
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:

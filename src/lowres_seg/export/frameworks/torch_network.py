@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-import pickle
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowres_seg.errors import ExportError, last_line
+from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks.causes import cause_of
+from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
+from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.runtime.engine import ResidentEngine
 
+#: Importers ask here for `checkpoint` and `kind_of` too, whose home is `checkpoints`.
+__all__ = [
+    "TorchNetwork",
+    "checkpoint",
+    "kind_of",
+    "load_torchscript",
+    "set_threads",
+    "version",
+    "with_state",
+]
+
 Shape = tuple[int, ...]
+#: Kinds of value that weights may have.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +48,16 @@ class TorchNetwork(ResidentEngine):
     module : torch.nn.Module
     running_norms : int
         Number of its instance norms with running statistics. At inference they are constant affine maps.
+    outputs : Outputs
+        Which of its outputs holds the scores.
+    weights_key : str
+        Key of the checkpoint under which its state was; empty if it was loaded as TorchScript.
     """
 
     module: Any
     running_norms: int
+    outputs: Outputs = field(default_factory=Outputs)
+    weights_key: str = ""
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the scores (1, C, D, H, W) of one input.
@@ -47,11 +70,13 @@ class TorchNetwork(ResidentEngine):
         with torch.inference_mode():
             try:
                 result = self.module(torch.from_numpy(np.ascontiguousarray(x)))
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"torch cannot run the network on {x.shape} ({last_line(error)})") from error
+            except ExportError:
+                raise
+            except Exception as error:
+                raise ExportError(f"torch cannot run the network on {x.shape} ({cause_of(error)})") from error
         if not isinstance(result, torch.Tensor) or result.ndim != 5:
             found = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W); prune other heads")
+            raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W)")
         return np.asarray(result.numpy())
 
     def run_in_double(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -65,8 +90,10 @@ class TorchNetwork(ResidentEngine):
         with torch.inference_mode():
             try:
                 result = self.module.double()(torch.from_numpy(np.ascontiguousarray(x)).double())
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"torch cannot run the network in float64 ({last_line(error)})") from error
+            except ExportError:
+                raise
+            except Exception as error:
+                raise ExportError(f"torch cannot run the network in float64 ({cause_of(error)})") from error
             finally:
                 self.module.float()  # its weights were float32, so nothing is lost
         return np.asarray(result.numpy(), dtype=np.float64)
@@ -110,12 +137,12 @@ class TorchNetwork(ResidentEngine):
 
     def compiled(self) -> TorchNetwork:
         """The network behind ``torch.compile``. Its first run compiles it."""
-        return TorchNetwork(torch.compile(self.module), self.running_norms)
+        return replace(self, module=torch.compile(self.module))
 
     @property
     def traced(self) -> bool:
         """True if its TorchScript is a trace; false if it was loaded as TorchScript."""
-        return not isinstance(self.module, torch.jit.ScriptModule)
+        return not isinstance(self.module, (torch.jit.ScriptModule, _OneOutput))
 
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`: traced, unless it was loaded as TorchScript.
@@ -125,17 +152,21 @@ class TorchNetwork(ResidentEngine):
         Raises
         ------
         ExportError
-            If the network cannot be traced.
+            If the network cannot be traced, or it does not follow which of its outputs holds the scores.
         """
-        if not self.traced:
+        if isinstance(self.module, torch.jit.ScriptModule):
             return self.module
         with _quiet(), torch.no_grad():
             try:
-                # Parity compares with the module itself, so torch need not trace it a second time to check.
+                # Parity compares with the module itself, so torch need not trace it a second time to check. A trace of
+                # TorchScript keeps its branches.
                 traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                frozen |= isinstance(self.module, _OneOutput)
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise ExportError(f"torch cannot trace the network ({last_line(error)})") from error
+            except ExportError:
+                raise
+            except Exception as error:
+                raise ExportError(f"torch cannot trace the network ({cause_of(error)})") from error
 
     def to_onnx(self, path: Path, shape: Shape) -> None:
         """Write as ONNX, for inputs of `shape`, weights inside.
@@ -145,7 +176,7 @@ class TorchNetwork(ResidentEngine):
         ExportError
             If torch cannot express the network in ONNX.
         """
-        script = isinstance(self.module, torch.jit.ScriptModule)
+        script = not self.traced
         # torch.export reads Python and not TorchScript, so a TorchScript file needs the older exporter.
         options: dict[str, Any] = (
             {"dynamo": False, "opset_version": 18}
@@ -155,15 +186,17 @@ class TorchNetwork(ResidentEngine):
         with _quiet():
             try:
                 torch.onnx.export(
-                    self.module,
+                    self.script(shape) if script else self.module,
                     (torch.zeros(shape),),
                     str(path),
                     input_names=["input"],
                     output_names=["scores"],
                     **options,
                 )
+            except ExportError:
+                raise
             except Exception as error:
-                raise ExportError(f"torch cannot write the network as ONNX ({last_line(error)})") from error
+                raise ExportError(f"torch cannot write the network as ONNX ({cause_of(error)})") from error
 
 
 def set_threads(threads: int) -> None:
@@ -171,65 +204,111 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def load_torchscript(path: Path) -> TorchNetwork:
+def load_torchscript(path: Path, output: int | str | None = None) -> TorchNetwork:
     """Load a TorchScript archive.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    output : int or str, optional
+        Which of its outputs holds the scores.
 
     Raises
     ------
     ExportError
         If the file is not a TorchScript archive, or is damaged.
     """
+    members(path)  # says why an archive that is cut off cannot be read
     with _quiet():
         try:
             module = torch.jit.load(str(path), map_location="cpu")
         except (RuntimeError, ValueError, OSError) as error:
-            raise ExportError(f"{path}: cannot be read as TorchScript ({last_line(error)})") from error
+            reason = damage(error) or cause_of(error)
+            raise ExportError(f"{path}: cannot be read as TorchScript ({reason})") from error
     module = module.eval().float()
-    return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
+    running = sum(_is_running_norm(m) for m in module.modules())
+    outputs = Outputs(output)
+    if output is None and all(one.type.kind() == "TensorType" for one in module.forward.schema.returns):
+        return TorchNetwork(module, running, outputs)
+    return TorchNetwork(_OneOutput(module, outputs), running, outputs)
 
 
-def with_state(module: Any, state: Mapping[str, Any], path: Path, factory: str) -> TorchNetwork:
-    """Give a module the state of a checkpoint. Names and shapes must be the module's own.
+def with_state(
+    module: Any,
+    content: Mapping[str, Any],
+    key: str | None,
+    path: Path,
+    factory: str,
+    output: int | str | None = None,
+) -> TorchNetwork:
+    """Give a module the state that a checkpoint holds for it. Names and shapes must be the module's own.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    content : mapping
+        The checkpoint.
+    key : str or None
+        Key of the state; None finds it.
+    path : pathlib.Path
+        The file, for messages.
+    factory : str
+        What gave `module`, for messages.
+    output : int or str, optional
+        Which of its outputs holds the scores.
 
     Raises
     ------
     ExportError
-        If `module`, which `factory` gave, is no torch.nn.Module, or the state at `path` does not fit it.
+        If `module` is no torch.nn.Module, or not exactly one state of the checkpoint fits it.
     """
     if not isinstance(module, torch.nn.Module):
         raise ExportError(f"{factory}: gave {type(module).__name__}, expected a torch.nn.Module")
-    own = module.state_dict()
-    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if missing or unknown:
-        raise ExportError(
-            f"{path}: does not fit the network of {factory}: {_some(missing, 'missing')}, {_some(unknown, 'unknown')}"
-        )
-    for name, tensor in own.items():
-        if tensor.shape != state[name].shape:
-            raise ExportError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, "
-                f"the network of {factory} expects {tuple(tensor.shape)}"
-            )
-    module.load_state_dict(state)
     module = module.eval().float()
-    return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()))
+    own = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    state = states.find(content, {name: tuple(value.shape) for name, value in own.items()}, key, path, factory)
+    given = {name: _as_tensor(value) for name, value in state.tensors.items()}
+    for name, tensor in given.items():
+        _check_kind(name, tensor, own[name], path, factory)
+    module.load_state_dict({**module.state_dict(), **given})
+    outputs = Outputs(output)
+    module.register_forward_hook(lambda _, inputs, result: outputs.one(result, inputs[0].shape))
+    return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()), outputs, state.key)
 
 
-def kind_of(path: Path) -> str:
-    """Kind of a file of weights: ``torchscript`` for an archive that holds code, else ``checkpoint``.
+class _OneOutput(torch.nn.Module):
+    """TorchScript that gives several outputs, and the choice of one."""
 
-    Raises
-    ------
-    ExportError
-        If the file is missing.
-    """
-    if not path.is_file():
-        raise ExportError(f"{path}: {'is a folder' if path.is_dir() else 'does not exist'}, expected a file of weights")
-    if not zipfile.is_zipfile(path):
-        return "checkpoint"
-    with zipfile.ZipFile(path) as archive:
-        parts = [name.split("/") for name in archive.namelist()]
-    return "torchscript" if any(len(p) > 1 and p[1] in ("code", "constants.pkl") for p in parts) else "checkpoint"
+    def __init__(self, inner: Any, outputs: Outputs) -> None:
+        super().__init__()
+        self.inner = inner
+        self._outputs = outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the scores."""
+        return self._outputs.one(self.inner(x), x.shape)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+
+
+def _check_kind(name: str, given: torch.Tensor, own: torch.Tensor, path: Path, factory: str) -> None:
+    """Check that a tensor holds values of the network's kind. Any of `_FLOATS` becomes float32."""
+    if own.is_floating_point():
+        fits = given.dtype in _FLOATS
+    elif name.endswith("num_batches_tracked"):
+        fits = True  # means of states, such as EMA's, make it a float
+    else:
+        fits = (given.dtype == torch.bool) == (own.dtype == torch.bool) and (
+            given.is_complex() == own.is_complex() and not given.is_floating_point()
+        )
+    if not fits:
+        found, expected = (str(kind).removeprefix("torch.") for kind in (given.dtype, own.dtype))
+        raise ExportError(
+            f"{path}: {name} holds {found}, the network of {factory} expects {expected}; "
+            "save the weights as they are before they are quantized or cast"
+        )
 
 
 def version() -> str:
@@ -242,84 +321,15 @@ def _is_running_norm(module: Any) -> bool:
     return str(name).startswith("InstanceNorm") and "running_mean" in dict(module.named_buffers(recurse=False))
 
 
-def checkpoint(path: Path) -> Mapping[str, Any]:
-    """Read a checkpoint: tensors, plain containers and numpy's scalars; or the arrays of an ``.npz``. No code runs.
-
-    Raises
-    ------
-    ExportError
-        If it is damaged, or holds anything else.
-    """
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                return dict(stored)
-        with _quiet(), torch.serialization.safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ExportError(
-            f"{path}: holds more than weights, or is no checkpoint; nothing of it was run. Save its state_dict alone"
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        KeyError,
-        IndexError,
-        ValueError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ExportError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__} {last_line(error)})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ExportError(f"{path}: holds {type(content).__name__}, expected a mapping of names to values")
-    return content
-
-
-def _numpy_scalars() -> list[Any]:
-    """Names that the pickle of a numpy scalar uses. nnU-Net's checkpoints log losses as such scalars."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
-    # numpy 1 has the same function under another name.
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *kinds, *((scalar, name) for name in names)]
-
-
-def state_of(path: Path, key: str | None) -> Mapping[str, Any]:
-    """Weights of a checkpoint, by name: under `key`, or at the top if that is None.
-
-    Raises
-    ------
-    ExportError
-        If the checkpoint is damaged, has no such key, or holds no tensors there.
-    """
-    content = checkpoint(path)
-    if key is not None:
-        if key not in content:
-            found = ", ".join(map(str, content))
-            raise ExportError(f"{path}: has no {key!r}, where the recipe expects the weights; found {found[:200]}")
-        content = content[key]
-    if not all(isinstance(value, (torch.Tensor, np.ndarray)) for value in content.values()):
-        raise ExportError(f"{path}: {key or 'it'} is no mapping of names to tensors; name the right checkpoint_key")
-    return content
-
-
-def _some(names: list[str], what: str) -> str:
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} keys {what}" + (f" ({shown})" if names else "")
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's warnings about its own deprecations and optional packages."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence what torch tells while it exports: warnings, logs and prints. What fails raises an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        unread = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

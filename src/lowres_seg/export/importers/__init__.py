@@ -170,7 +170,20 @@ def home(path: Path) -> Path:
 
 def _read(path: Path, name: str, options: Any) -> Source:
     recipe = importer(name).recipe(path, options)
+    _check_factories(path, recipe)
     return Source(importer(name).home(path), recipe, digest(path), name, asdict(options))
+
+
+def _check_factories(path: Path, recipe: Recipe) -> None:
+    """Check that every factory is a function of a file or of an importer. A recipe itself builds no networks."""
+    builders = [name for name in IMPORTERS if name != "recipe"]
+    for network, entry in recipe.networks.items():
+        owner = (entry.factory or ".py").partition(":")[0]
+        if not owner.endswith(".py") and owner not in builders:
+            expected = " or ".join(f"{name}:NAME" for name in builders)
+            raise ExportError(
+                f"{path}: networks.{network}.factory: found {entry.factory}, expected FILE.py:FUNCTION or {expected}"
+            )
 
 
 def _name_of(path: Path) -> str:

@@ -27,7 +27,7 @@ from lowres_seg.export.importers.monai_transforms import AFTER, BEFORE, Effects,
 from lowres_seg.export.recipe import About, NetworkSource, Recipe
 from lowres_seg.extras import require
 
-#: Keys under which a checkpoint may hold the network's state.
+#: Keys under which MONAI saves the network's state. Without one of them, or with both, the state that fits is found.
 CHECKPOINT_KEYS = ("model", "state_dict")
 IMAGE, PRED = "image", "pred"
 _NETS = "monai.networks.nets"
@@ -282,9 +282,10 @@ def _network(config: Config, folder: Path, channels: int, scores: int) -> Networ
         if arguments.get(argument, value) != value:
             raise ExportError(f"{config.path}: network_def#{argument} is {arguments[argument]}, expected {value}")
     content = torch_network.checkpoint(checkpoint)
+    keys = [key for key in CHECKPOINT_KEYS if isinstance(content.get(key), Mapping)]
     return NetworkSource(
         checkpoint="models/model.pt",
-        checkpoint_key=next((key for key in CHECKPOINT_KEYS if isinstance(content.get(key), Mapping)), None),
+        checkpoint_key=keys[0] if len(keys) == 1 else None,
         factory=f"monai:{known[1]}",
         arguments=arguments,
     )

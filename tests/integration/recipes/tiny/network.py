@@ -29,11 +29,27 @@ class Restless(Tiny):
 
 
 class TwoHeads(Tiny):
-    """Gives two tensors, as networks with deep supervision do."""
+    """Gives two tensors by name."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        scores = super().forward(x)
+        return {"scores": scores, "edges": scores[:, 1:]}
+
+
+class DeeplySupervised(Tiny):
+    """Gives the scores at two resolutions."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        scores = super().forward(x)
+        return [scores, scores[..., ::2, ::2, ::2]]
+
+
+class LowestFirst(Tiny):
+    """Gives the scores at two resolutions, the full one last."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scores = super().forward(x)
-        return scores, scores[..., ::2]
+        return scores[..., ::2, ::2, ::2], scores
 
 
 def build(filters: int = 4) -> Tiny:
@@ -46,6 +62,14 @@ def restless(filters: int = 4) -> Restless:
 
 def two_heads(filters: int = 4) -> TwoHeads:
     return TwoHeads(filters)
+
+
+def deeply_supervised(filters: int = 4) -> DeeplySupervised:
+    return DeeplySupervised(filters)
+
+
+def lowest_first(filters: int = 4) -> LowestFirst:
+    return LowestFirst(filters)
 
 
 def nothing(filters: int = 4) -> int:
