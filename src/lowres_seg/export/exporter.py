@@ -54,7 +54,7 @@ class _Exported:
     weights: Path
     source: Engine
     source_name: str
-    onnx: Path | None
+    onnx: Path
     conversion: Conversion
     running_norms: int
     output: str = ""
@@ -99,7 +99,7 @@ def export(
     reestimate_norm : pathlib.Path, optional
         Table of cases, without labels, on which to re-estimate the running statistics of norms.
     keep_onnx : bool
-        Write the ONNX graphs too, compare them in ONNX Runtime, and keep them in the bundle.
+        Put the ONNX graphs into the bundle too.
     max_ram_bytes : int, optional
         Bound on the memory that the reference case takes, 2 GB by default, so that a small workstation can run it: with
         a small bound it has fewer windows. The export itself takes what torch and the conversion take.
@@ -137,9 +137,7 @@ def export(
         exported = []
         for name, network in networks.items():
             notify(f"converting {name}")
-            exported.append(
-                _convert(name, network, read.recipe, found[name], folder / "networks", threads, keep_onnx=keep_onnx)
-            )
+            exported.append(_convert(name, network, read.recipe, found[name], folder / "networks", threads))
         files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
         engines = compile_networks(read.recipe, files, threads=threads, lean=True)
         segmenter = Segmenter(read.recipe, engines, threads=threads)
@@ -157,8 +155,8 @@ def export(
             kind, (_, recorders) = "scan", segmenter.recorded(volume, most=reference.RUNS)
         notify(f"comparing with the source on the {kind}")
         reports += _scan_parity(exported, recorders, read.recipe, kind, threads)
-        for one in exported:
-            if not keep_onnx and one.onnx is not None:
+        if not keep_onnx:
+            for one in exported:
                 one.onnx.unlink()
         (folder / "reports").mkdir()
         report = _report(exported, reports, read, perf_counter() - began)
@@ -200,16 +198,9 @@ def _statistics(networks: Mapping[str, TorchNetwork | None]) -> dict[str, NDArra
 
 
 def _convert(
-    name: str,
-    network: TorchNetwork | None,
-    recipe: Recipe,
-    weights: Path,
-    folder: Path,
-    threads: int,
-    *,
-    keep_onnx: bool,
+    name: str, network: TorchNetwork | None, recipe: Recipe, weights: Path, folder: Path, threads: int
 ) -> _Exported:
-    """Write NAME.xml and NAME.bin; and NAME.onnx if it is the source, or to be kept."""
+    """Write NAME.xml, NAME.bin and NAME.onnx."""
     shape = recipe.input_shape(name)
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
@@ -230,22 +221,13 @@ def _convert(
             # The windows of transformers need a frozen trace, and 2D networks one that is not frozen.
             conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
         _check_scores(name, recipe, conversion)
-        if keep_onnx:
-            _write_onnx(network, onnx_path, shape)
-            onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
+        network.to_onnx(onnx_path, shape)
+        onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
     except ExportError as error:
         told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
         raise type(error)(f"network {name}: {told}") from error
     taken, key = network.outputs.taken, network.weights_key
-    onnx = onnx_path if keep_onnx else None
-    return _Exported(name, weights, network, "torch", onnx, conversion, network.running_norms, taken, key)
-
-
-def _write_onnx(network: TorchNetwork, path: Path, shape: tuple[int, ...]) -> None:
-    try:
-        network.to_onnx(path, shape)
-    except ExportError as error:
-        raise ExportError(f"{error}; leave out --onnx, because a bundle needs no ONNX graph") from error
+    return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms, taken, key)
 
 
 def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
@@ -294,7 +276,7 @@ def _compared(
     decode = recipe.stage_of(one.name).decode
     scores = one.source.run(x)
     candidates = {"openvino": candidate}
-    if one.source_name != "onnxruntime" and one.onnx is not None:
+    if one.source_name != "onnxruntime":
         candidates["onnxruntime"] = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
     exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
     reports = []

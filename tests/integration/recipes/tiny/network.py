@@ -28,14 +28,6 @@ class Restless(Tiny):
         return super().forward(x + 0.1 * torch.rand_like(x))
 
 
-class WithoutOnnx(Tiny):
-    """Averages over 5 pieces of 32 voxels, which ONNX has no operator for."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean = nn.functional.adaptive_avg_pool3d(x, 5).mean(dim=(2, 3, 4), keepdim=True)
-        return super().forward(x + 0 * mean)
-
-
 class TwoHeads(Tiny):
     """Gives two tensors by name."""
 
@@ -62,10 +54,6 @@ class LowestFirst(Tiny):
 
 def build(filters: int = 4) -> Tiny:
     return Tiny(filters)
-
-
-def without_onnx(filters: int = 4) -> WithoutOnnx:
-    return WithoutOnnx(filters)
 
 
 def restless(filters: int = 4) -> Restless:
