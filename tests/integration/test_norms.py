@@ -91,7 +91,10 @@ def test_the_second_stage_is_measured_where_the_first_one_now_looks(bundle: Path
 def test_torch_is_measured_with_the_same_norms(bundle: Path, weights: Path, scan: Path) -> None:
     manifest = Bundle.open(bundle).manifest
     spec = Spec(task="measure", bundle=str(bundle), backend="torch", threads=1)
-    given = {n: {"recipe": str(RECIPE), "weights": str(weights / f"{n}.npz")} for n in manifest.networks}
+    given = {
+        n: {"recipe": str(RECIPE), "weights": str(weights / f"{n}.npz"), "norms": manifest.files["norms.npz"]}
+        for n in manifest.networks
+    }
     assert given.keys() == {"first", "second"}
     found = backends.backend("torch").segmenter(replace(spec, networks=given)).predict(scan).labels.data
     assert np.mean(found != Segmenter.load(bundle).predict(scan).labels.data) < 1e-4

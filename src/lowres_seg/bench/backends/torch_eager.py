@@ -110,7 +110,7 @@ class TorchEager:
             else:
                 key = given.get("weights_key") or entry.checkpoint_key
                 networks[name] = load_network(entry.model_copy(update={"checkpoint_key": key}), weights, source.home)
-        (norms,) = {given["norms"] for given in spec.networks.values()}
+        (norms,) = {given.get("norms") for given in spec.networks.values()}
         if norms is not None:
             content = checked_bytes(Path(spec.bundle) / NORMS_NAME, norms)
             arrays = dict(np.load(io.BytesIO(content), allow_pickle=False))

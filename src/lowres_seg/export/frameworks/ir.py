@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ class Conversion:
     output_shape : tuple of int
     parameters : int
         Number of values in the weights.
+    norm_values : int
+        Largest number of values over which a norm takes mean and variance at inference; 0 without such norms.
     """
 
     operators: dict[str, int]
     removed: dict[str, int]
     output_shape: Shape
     parameters: int
+    norm_values: int
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
@@ -87,12 +91,22 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         for node in model.get_ops()
         if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32
     )
-    return Conversion(dict(sorted(after.items())), dict(sorted((before - after).items())), output, weights)
+    removed = dict(sorted((before - after).items()))
+    return Conversion(dict(sorted(after.items())), removed, output, weights, _norm_values(model))
 
 
 def version() -> str:
     """Version of OpenVINO."""
     return openvino_engine.version()
+
+
+def _norm_values(model: Any) -> int:
+    counts = [0]
+    for node in model.get_ops():
+        if node.get_type_name() in ("MVN", "GroupNormalization"):
+            shape = list(node.get_input_shape(0))
+            counts.append(prod(shape[2:]) if node.get_type_name() == "MVN" else prod(shape[1:]))
+    return max(counts)
 
 
 def _operators(model: Any) -> Counter[str]:
