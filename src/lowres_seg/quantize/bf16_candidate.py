@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.quantize.candidate import Inputs, LayerReport, WrittenNetworks
+from lowres_seg.quantize.candidate import LayerReport, Request, WrittenNetworks
 from lowres_seg.quantize.layer import LayerId, Reverted
 from lowres_seg.quantize.search import Ranked
-from lowres_seg.quantize.settings import Settings
 from lowres_seg.runtime.openvino_engine import version
 
 
@@ -20,8 +18,8 @@ class Bf16:
     #: The largest difference of a score, and the largest share of voxels that flip, between CPUs.
     reference_bound = (0.1, 0.005)
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, request: Request) -> None:
+        self._bundle = request.bundle
 
     def needed_bytes(self) -> int:
         """No memory: nothing is gathered."""
@@ -61,14 +59,4 @@ class Bf16:
         return {"openvino": version()}
 
 
-def candidate(
-    bundle: Bundle,
-    settings: Settings,  # noqa: ARG001 - it has none
-    inputs: Callable[[], Inputs],  # noqa: ARG001 - it is not calibrated
-    *,
-    threads: int,  # noqa: ARG001
-    max_ram_bytes: int,  # noqa: ARG001
-    notify: Callable[[str], None],  # noqa: ARG001
-) -> Bf16:
-    """Make the candidate."""
-    return Bf16(bundle)
+CANDIDATE = Bf16

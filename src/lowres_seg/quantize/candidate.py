@@ -27,7 +27,8 @@ from lowres_seg.volumes.volume import Volume
 
 Array = NDArray[np.float32]
 Inputs = Mapping[str, Sequence[Array]]
-#: Module of each change of precision, and the extra that it needs. Each module has a function `candidate`.
+#: Module of each change of precision, and the extra that it needs. Each module has a class `CANDIDATE`, made from a
+#: `Request`.
 CANDIDATES: dict[Precision, tuple[str, str | None]] = {
     "int8": ("int8_candidate", "quantize"),
     "bf16": ("bf16_candidate", None),
@@ -115,18 +116,11 @@ class Candidate(Protocol):
         ...
 
 
-def candidate(
-    bundle: Bundle,
-    settings: Settings,
-    inputs: Callable[[], Inputs],
-    *,
-    threads: int,
-    max_ram_bytes: int,
-    notify: Callable[[str], None],
-) -> Candidate:
-    """Make the candidate of some settings.
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a candidate is made from.
 
-    Parameters
+    Attributes
     ----------
     bundle : Bundle
         In fp32.
@@ -137,19 +131,30 @@ def candidate(
     max_ram_bytes : int
         Bound on the memory of the process while statistics are gathered.
     notify : callable
+        Called with a line of text as each step begins.
+    """
+
+    bundle: Bundle
+    settings: Settings
+    inputs: Callable[[], Inputs]
+    threads: int
+    max_ram_bytes: int
+    notify: Callable[[str], None]
+
+
+def candidate(request: Request) -> Candidate:
+    """Make the candidate of a request.
 
     Raises
     ------
     MissingExtraError, QuantizationError
         If a package that makes it is missing, or has another version than it needs.
     """
-    name, extra = CANDIDATES[settings.precision]
+    name, extra = CANDIDATES[request.settings.precision]
     if extra is not None:
         require(extra)
     module: Any = import_module(f"lowres_seg.quantize.{name}")
-    made: Candidate = module.candidate(
-        bundle, settings, inputs, threads=threads, max_ram_bytes=max_ram_bytes, notify=notify
-    )
+    made: Candidate = module.CANDIDATE(request)
     return made
 
 

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.quantize import int8, sensitivity
-from lowres_seg.quantize.candidate import Inputs, LayerReport, WrittenNetworks
+from lowres_seg.quantize.candidate import LayerReport, Request, WrittenNetworks
 from lowres_seg.quantize.layer import LayerId, Reverted, operators_of
 from lowres_seg.quantize.search import Ranked
-from lowres_seg.quantize.settings import Settings
 from lowres_seg.runtime.openvino_engine import read_graph
 
 
 class Int8:
-    """Every network in INT8, apart from the layers that are reverted. Parameters are those of `candidate.candidate`."""
+    """Every network in INT8, apart from the layers that are reverted."""
 
     #: INT8 sums are exact. But CPUs without VNNI saturate, and the operators in f32 differ as they do in fp32.
     reference_bound = (0.25, 0.01)
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        settings: Settings,
-        inputs: Callable[[], Inputs],
-        *,
-        threads: int,
-        max_ram_bytes: int,
-        notify: Callable[[str], None],
-    ) -> None:
-        self._bundle = bundle
-        self._settings = settings
-        self._inputs = inputs
-        self._threads = threads
-        self._max_ram_bytes = max_ram_bytes
-        self._notify = notify
-        self._files = bundle.network_files()
+    def __init__(self, request: Request) -> None:
+        self._bundle = request.bundle
+        self._settings = request.settings
+        self._inputs = request.inputs
+        self._threads = request.threads
+        self._max_ram_bytes = request.max_ram_bytes
+        self._notify = request.notify
+        self._files = request.bundle.network_files()
         self._models: dict[str, dict[tuple[str, ...], Any]] = {}
         self._probes: list[sensitivity.Probe] = []
 
@@ -128,14 +117,4 @@ class Int8:
         return self._probes
 
 
-def candidate(
-    bundle: Bundle,
-    settings: Settings,
-    inputs: Callable[[], Inputs],
-    *,
-    threads: int,
-    max_ram_bytes: int,
-    notify: Callable[[str], None],
-) -> Int8:
-    """Make the candidate; see `candidate.candidate`."""
-    return Int8(bundle, settings, inputs, threads=threads, max_ram_bytes=max_ram_bytes, notify=notify)
+CANDIDATE = Int8

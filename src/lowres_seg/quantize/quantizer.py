@@ -22,7 +22,7 @@ from lowres_seg.cohort.cases import Case, Cases, fingerprint
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
 from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import gain, gate, report
-from lowres_seg.quantize.candidate import Inputs, WrittenNetworks, candidate, prepared_inputs
+from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate, prepared_inputs
 from lowres_seg.quantize.gain import Gain
 from lowres_seg.quantize.gate import Verdict
 from lowres_seg.quantize.journal import Journal
@@ -181,12 +181,7 @@ class _Run:
                 "no case to calibrate on" if not calibrate else "no case to validate on; name at least one"
             )
         self.candidate = candidate(
-            self.bundle,
-            self.settings,
-            self._inputs,
-            threads=self.threads,
-            max_ram_bytes=self.max_ram_bytes,
-            notify=self.notify,
+            Request(self.bundle, self.settings, self._inputs, self.threads, self.max_ram_bytes, self.notify)
         )
         need = self.candidate.needed_bytes()
         if need > self.max_ram_bytes:
