@@ -259,7 +259,7 @@ def test_a_state_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, case: 
 def test_a_key_that_is_not_there_is_told_with_those_that_fit(tmp_path: Path) -> None:
     path = saved(tmp_path, EMA)
     with pytest.raises(
-        ExportError, match="has no 'model', where the recipe expects the weights; found state_dict, ema"
+        ExportError, match="has no 'model', where the weights are expected; found state_dict, ema"
     ) as caught:
         loaded(path, "model")
     assert "the network fits state_dict.model, ema_state_dict.module: name it with --weights-key" in str(caught.value)

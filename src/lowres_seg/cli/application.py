@@ -14,7 +14,7 @@ import typer
 
 from lowres_seg import __version__
 from lowres_seg.cli import build, demo, measure, workstation
-from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app
+from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
 from lowres_seg.cli.screen import err, out, plain
 from lowres_seg.errors import AccuracyDropError, LowresSegError, ParityError, RegressionError
 
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         app()
     except LowresSegError as error:
-        if "--debug" in sys.argv:
+        if debugging():
             raise
         first, *table = str(error).split("\n")
         err.print(f"[bold red]error:[/] {plain(' '.join(first.split()))}")

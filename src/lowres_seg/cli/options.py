@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,11 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
     if value not in choices:
         raise typer.BadParameter(f"{value!r}, expected {' or '.join(choices)}", param_hint=option)
     return value
+
+
+def debugging() -> bool:
+    """True if the command line asks for tracebacks. It is asked where no option is parsed yet, too."""
+    return "--debug" in sys.argv
 
 
 def ram_bytes(word: str | None) -> int | None:

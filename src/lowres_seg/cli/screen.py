@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Item = TypeVar("Item")
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -38,13 +40,19 @@ def steps(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda step: progress.update(task, description=step)
 
 
-@contextmanager
-def bar(task_name: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Yield a function that advances a bar on standard error, if that is a terminal."""
+def followed(items: Iterable[Item], task_name: str, total: int, *, quiet: bool) -> Iterator[Item]:
+    """Yield items while a bar on standard error counts them, if that is a terminal.
+
+    The bar is hidden while the caller has an item, so that what it prints stands by itself.
+    """
     if quiet or not err.is_terminal:
-        yield lambda: None
+        yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(task_name, total=total)
-        yield lambda: progress.advance(task)
+        for item in items:
+            progress.advance(task)
+            progress.stop()
+            yield item
+            progress.start()

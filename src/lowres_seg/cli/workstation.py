@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +23,10 @@ from lowres_seg.cli.options import (
     Threads,
     Verbose,
     app,
+    debugging,
     ram_bytes,
 )
-from lowres_seg.cli.screen import bar, err, out, plain, print_json, steps
+from lowres_seg.cli.screen import err, followed, out, plain, print_json, steps
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
     from lowres_seg.cohort.jobs import Outcome
@@ -72,21 +74,21 @@ def predict(
     jobs = list_jobs(inputs, output, manifest.channels, force=force, apply_mask=apply_mask, masks=masks)
     segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
     outcomes = []
-    with bar("segmenting", len(jobs), quiet=quiet) as advance:
-        for outcome in run_jobs(segmenter, jobs, force=force):
-            outcomes.append(outcome)
-            advance()
-            if outcome.error is not None:
-                err.print(f"[bold red]error:[/] {plain(outcome.error)}")
-                continue
-            for doubt in outcome.doubts:
-                err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
-            if not as_json and not quiet:
-                found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
-                found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
-                out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({sum(outcome.timings_s.values()):.2f} s)"))
-                if verbose:
-                    out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
+    for outcome in followed(run_jobs(segmenter, jobs, force=force), "segmenting", len(jobs), quiet=quiet):
+        outcomes.append(outcome)
+        if outcome.error is not None:
+            if debugging():
+                traceback.print_exception(outcome.error)
+            err.print(f"[bold red]error:[/] {plain(str(outcome.error))}")
+            continue
+        for doubt in outcome.doubts:
+            err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
+        if not as_json and not quiet:
+            found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
+            found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
+            out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({sum(outcome.timings_s.values()):.2f} s)"))
+            if verbose:
+                out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
     if volume_table is not None:
         write_table(volume_table, outcomes, manifest.label_names, force=force)
     if as_json:
@@ -197,8 +199,8 @@ def doctor(*, as_json: AsJson = False) -> None:
 def _case(outcome: Outcome) -> dict[str, Any]:
     return {
         "scan": {channel: str(path) for channel, path in outcome.job.scan.items()},
-        "mask": None if outcome.error else str(outcome.job.output),
-        "error": outcome.error,
+        "mask": None if outcome.error is not None else str(outcome.job.output),
+        "error": None if outcome.error is None else str(outcome.error),
         "voxels": outcome.voxels,
         "volumes_ml": outcome.volumes_ml,
         "numbers": outcome.numbers,

@@ -50,7 +50,7 @@ class Outcome:
     Attributes
     ----------
     job : Job
-    error : str or None
+    error : LowresSegError or None
         Why there is no mask.
     voxels, volumes_ml : dict of str to number
         By label.
@@ -62,7 +62,7 @@ class Outcome:
     """
 
     job: Job
-    error: str | None = None
+    error: LowresSegError | None = None
     voxels: dict[str, int] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def run_jobs(segmenter: Segmenter, jobs: Sequence[Job], *, force: bool) -> Itera
         try:
             yield _outcome(segmenter, job, force=force)
         except LowresSegError as error:
-            yield Outcome(job, error=str(error))
+            yield Outcome(job, error=error)
 
 
 def _outcome(segmenter: Segmenter, job: Job, *, force: bool) -> Outcome:
@@ -177,7 +177,7 @@ def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, st
         writer.writerow(["scan", "mask", "label", "name", "voxels", "millilitres", "error"])
         for outcome in outcomes:
             if outcome.error is not None:
-                writer.writerow([outcome.job.name, "", "", "", "", "", outcome.error])
+                writer.writerow([outcome.job.name, "", "", "", "", "", str(outcome.error)])
                 continue
             for value, name in labels.items():
                 row = [value, name, outcome.voxels[name], f"{outcome.volumes_ml[name]:.3f}", ""]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +159,35 @@ def test_bad_words_give_one_line_and_nothing_written(
 def test_brackets_in_a_path_are_shown_as_they_are(tiny: Path, tmp_path: Path) -> None:
     done = run("predict", tiny, tmp_path / "[bold]none.nii", "-o", tmp_path / "m.nii")
     assert "[bold]none.nii: does not exist" in done.stderr
+
+
+def test_debug_shows_the_traceback_of_a_scan(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    done = run("--debug", "predict", tiny, tmp_path / "none.nii", scan, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("error: ")
+    assert (tmp_path / "out" / "head_mask.nii.gz").is_file()
+
+
+def test_on_a_terminal_results_stand_in_lines_of_their_own(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    """The bar is drawn on the same terminal."""
+    words = ["predict", tiny, scan, tmp_path / "none.nii", "-o", tmp_path / "out"]
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "lowres_seg", *map(str, words)]
+    process = subprocess.Popen(
+        command, stdout=child, stderr=child, env=os.environ | {"TERM": "xterm", "COLUMNS": "500"}
+    )
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # which a terminal gives at its end
+        while piece := os.read(parent, 1 << 16):
+            shown += piece
+    os.close(parent)
+    assert process.wait(timeout=120) == 1
+    assert b"segmenting" in shown
+    for text in (b"head_mask.nii.gz: ", b"none.nii: does not exist"):
+        line = re.split(rb"\n|\x1b\[2K", shown[: shown.index(text)])[-1]
+        assert b"segmenting" not in line, shown
 
 
 def test_debug_shows_the_traceback(tiny: Path, tmp_path: Path) -> None:

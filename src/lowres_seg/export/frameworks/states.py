@@ -66,7 +66,7 @@ def find(content: Mapping[str, Any], own: Shapes, key: str | None, path: Path, f
     if key is not None and key != TOP and not empty and not any(_under(name, key) for name in table):
         raise ExportError(_no_such_key(content, table, own, key, path))
     fits: list[State] = []
-    misfits: list[str] = []
+    misfit = ""
     least = sum(not name.endswith(_COUNTER) for name in own)
     for names in (table, _unwrapped(table, own)):
         for cut in _cuts(own):
@@ -77,13 +77,14 @@ def find(content: Mapping[str, Any], own: Shapes, key: str | None, path: Path, f
                 wrong = [name for name, tensor in state.tensors.items() if tuple(tensor.shape) != own[name]]
                 if not wrong:
                     fits.append(state)
-                elif not misfits:
-                    misfits += [f"{name} has shape {tuple(state.tensors[name].shape)}" for name in wrong[:1]]
-                    misfits += [str(own[wrong[0]]), f" ({len(wrong)} shapes differ)" if len(wrong) > 1 else ""]
+                elif not misfit:
+                    found, others = tuple(state.tensors[wrong[0]].shape), len(wrong) - 1
+                    misfit = f"{wrong[0]} has shape {found}, the network of {factory} expects {own[wrong[0]]}"
+                    misfit += f" ({others + 1} shapes differ)" if others else ""
             if fits:
                 return _only(fits, key, path, factory)
-    if misfits:
-        raise ExportError(f"{path}: {misfits[0]}, the network of {factory} expects {misfits[1]}{misfits[2]}")
+    if misfit:
+        raise ExportError(f"{path}: {misfit}")
     raise ExportError(f"{path}: does not fit the network of {factory}: {_mismatch(table, own, key)}")
 
 
@@ -217,7 +218,7 @@ def _no_such_key(content: Mapping[str, Any], table: Mapping[str, _Value], own: S
 
 def _no_key(content: Mapping[str, Any], key: str, path: Path) -> str:
     found = ", ".join(map(str, content))[:200]
-    return f"{path}: has no {key!r}, where the recipe expects the weights; found {found}"
+    return f"{path}: has no {key!r}, where the weights are expected; found {found}"
 
 
 def _mismatch(table: Mapping[str, _Value], own: Shapes, key: str | None) -> str:
