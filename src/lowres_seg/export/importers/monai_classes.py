@@ -29,6 +29,7 @@ _DROPPED = {"SwinUNETR": ("img_size",)}
 _TRAINING = {"use_checkpoint": False, "pretrained": False}
 #: Packages whose layers a network may be given.
 _LAYERS = ("monai.networks.", "torch.nn.")
+_ARRAYS = ("numpy.array", "torch.tensor")
 Finder = Callable[[str, str], Callable[..., Any]]
 
 
@@ -92,6 +93,7 @@ def arguments_taken(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, 
             f"network_def: {name} of the installed MONAI takes no {strange[0]}; "
             "install the version that metadata.json names, or save the network as models/model.ts"
         )
+    _check_layers(given, "")
     return given, notes
 
 
@@ -146,6 +148,14 @@ def built(value: Any, where: str, find: Finder | None = None) -> Any:
     if target == "torch.tensor":
         return torch.from_numpy(np.array(parts["object"], dtype=parts["dtype"]))
     return _constructed((find or layer_class)(str(target), where), parts, f"network_def#{where}: {target}")
+
+
+def _check_layers(value: Any, where: str) -> None:
+    """Check that every target in arguments is a layer or an array, before anything is built."""
+    if isinstance(value, dict) and value.get("_target_", "numpy.array") not in _ARRAYS:
+        layer_class(str(value["_target_"]), where)
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _check_layers(one, f"{where}#{key}" if where else str(key))
 
 
 def layer_class(target: str, where: str) -> type[torch.nn.Module]:

@@ -301,7 +301,7 @@ class Config:
         """
         found = Path(os.path.normpath(self.folder / path))
         if not found.is_relative_to(os.path.normpath(self.folder)):
-            raise UnreadableError(f"names {path[:100]}, which lies outside the bundle")
+            raise UnreadableError(f"names {path[:100]}, which lies outside the bundle", of_a_file=True)
         return found
 
     def load(self, path: str) -> Any:
@@ -310,14 +310,16 @@ class Config:
 
         file = self.file(path)
         if not inside(self.folder, file):
-            raise UnreadableError(f"loads {path[:100]}, which leads outside the bundle")
+            raise UnreadableError(f"loads {path[:100]}, which leads outside the bundle", of_a_file=True)
         if not file.is_file():
-            raise UnreadableError(f"loads {path[:100]}, which is missing{whereabouts(self.folder, file)}")
+            raise UnreadableError(
+                f"loads {path[:100]}, which is missing{whereabouts(self.folder, file)}", of_a_file=True
+            )
         if file not in self._loaded:
             try:
                 self._loaded[file] = natives(checkpoint(file))
             except ExportError as error:
-                raise UnreadableError(f"loads what cannot be read: {error}") from error
+                raise UnreadableError(f"loads what cannot be read: {error}", of_a_file=True) from error
         return self._loaded[file]
 
     def exists(self, path: str) -> bool:

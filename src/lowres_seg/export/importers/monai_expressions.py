@@ -81,11 +81,14 @@ class UnreadableError(Exception):
     ----------
     refused : Refused or None
         The value that it needs and that could not be read.
+    of_a_file : bool
+        True if a file is the reason, and not how the expression is written.
     """
 
-    def __init__(self, reason: str, refused: Refused | None = None) -> None:
+    def __init__(self, reason: str, refused: Refused | None = None, *, of_a_file: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.of_a_file = of_a_file
 
 
 @dataclass(frozen=True)

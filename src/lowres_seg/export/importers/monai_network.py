@@ -108,7 +108,10 @@ def source(config: Config, network: Definition) -> NetworkSource:
         raise ExportError(_no_network(config, network, checkpoint, where))
     plain(config, network)
     name = network.target.rpartition(".")[2]
-    arguments, notes = monai_classes.arguments_taken(name, network.arguments)
+    try:
+        arguments, notes = monai_classes.arguments_taken(name, network.arguments)
+    except ExportError as error:
+        raise ExportError(f"{config.path}: {error}") from error
     config.notes += notes
     return NetworkSource(
         checkpoint=_below(folder, checkpoint),

@@ -93,9 +93,13 @@ class Resolution:
         try:
             return monai_expressions.evaluate(text, _World(self, key, within), self.config.imported)
         except UnreadableError as error:
+            instead = (
+                ""
+                if error.of_a_file
+                else "; no code of a bundle is run: write its value, or an expression of " + monai_expressions.ALLOWED
+            )
             return error.refused or Refused(
-                f"{self.config.where(key)} is the expression {short(text)}, which {error}; no code of a bundle is run: "
-                f"write its value, or an expression of {monai_expressions.ALLOWED}"
+                f"{self.config.where(key)} is the expression {short(text)}, which {error}{instead}"
             )
 
 
