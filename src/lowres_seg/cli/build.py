@@ -55,6 +55,21 @@ def export(
     plans_network: Annotated[
         bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
     ] = False,
+    config_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Configuration of a MONAI bundle; repeated, later ones add to the first.",
+            show_default="configs/inference.json or .yaml",
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(metavar="T1,T2", help="Images that a MONAI bundle's own transform only joins, in its order."),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code of a MONAI bundle that builds its network.")
+    ] = False,
     reestimate_norm: Annotated[
         Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
     ] = None,
@@ -79,6 +94,9 @@ def export(
         "mirror": None if mirror else False,
         "orientation": orientation,
         "plans_network": plans_network or None,
+        "config_files": config_file or None,
+        "channels": channels.split(",") if channels else None,
+        "trust_code": trust_code or None,
     }
     with steps(quiet=quiet) as notify:
         bundle = run(
@@ -110,6 +128,8 @@ def export(
                 f"{row['flipped']} of {row['voxels']}",
             )
         out.print(table)
+        for note in report["importer"]["notes"]:
+            out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"

@@ -113,6 +113,21 @@ class Recipe(Pipeline):
         return self
 
 
+class Imported(Recipe):
+    """A recipe that an importer made of a framework's own files, and what it tells about that.
+
+    Attributes
+    ----------
+    notes
+        What was passed over, and what was made up.
+    trusted_code
+        Digests of the files of code that ran because the user trusts them, by path.
+    """
+
+    notes: tuple[str, ...] = ()
+    trusted_code: dict[str, Sha256] = Field(default={})
+
+
 def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
     """Copy of a recipe with another file of weights in place of its only one.
 

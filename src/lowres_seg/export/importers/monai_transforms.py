@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict
 
 from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, LargestComponent, PercentileScale, ZScore
 from lowres_seg.bundle.stage import Windows
-from lowres_seg.export.importers.monai_config import Arguments, label_choice
+from lowres_seg.export.importers.monai_arguments import Arguments, label_choice
 from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 
 _LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]]

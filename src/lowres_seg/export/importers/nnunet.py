@@ -69,7 +69,7 @@ def home(path: Path) -> Path:
     return nnunet_folder.find(path).folder
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Path, options: Options) -> list[Path]:  # noqa: ARG001 - they change none
     """Files that say what a recipe says."""
     folder = home(path)
     return [folder / "plans.json", folder / "dataset.json"]

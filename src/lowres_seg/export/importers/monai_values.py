@@ -1,0 +1,68 @@
+"""Values of MONAI's configurations, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lowres_seg.export.importers.monai_expressions import Device, Refused, Tensor
+
+_MOST_OF_AN_ARRAY = 100_000
+
+
+def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every value within lists and objects, with its place."""
+    if isinstance(value, (dict, list)):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(one, f"{where}#{key}")
+    else:
+        yield where, value
+
+
+def first_refused(value: Any) -> Refused | None:
+    """The first part of a value that could not be read; None if all could."""
+    return next((one for _, one in leaves(value, "") if isinstance(one, Refused)), None)
+
+
+def short(value: Any) -> str:
+    """Shorten a value for a message."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:120] + "…"
+
+
+def is_disabled(entry: Mapping[str, Any]) -> bool:
+    """Tell whether a component is switched off."""
+    given = entry.get("_disabled_", False)
+    if isinstance(given, Refused):
+        return False
+    return given.strip().lower() == "true" if isinstance(given, str) else bool(given)
+
+
+def plain(value: Any, where: str) -> Any:
+    """A resolved value as JSON has it; arrays are components that make them."""
+    if isinstance(value, (list, tuple)):
+        return [plain(one, where) for one in value]
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): plain(one, where) for key, one in value.items()}
+    if isinstance(value, Device):
+        return "cpu"
+    array = value.array if isinstance(value, Tensor) else value
+    if isinstance(array, np.ndarray):
+        if array.size > _MOST_OF_AN_ARRAY or array.dtype.kind not in "biuf":
+            return Refused(f"{where} is an array of {array.size} values, expected at most {_MOST_OF_AN_ARRAY} numbers")
+        target = "torch.tensor" if isinstance(value, Tensor) else "numpy.array"
+        return {"_target_": target, "object": array.tolist(), "dtype": array.dtype.name}
+    return value
+
+
+def natives(content: Any) -> Any:
+    """Content of a checkpoint with its tensors as `Tensor`."""
+    if isinstance(content, Mapping):
+        return {key: natives(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [natives(one) for one in content]
+    if hasattr(content, "detach"):
+        return Tensor(np.asarray(content.detach().float() if content.dtype.is_floating_point else content.detach()))
+    return content.item() if isinstance(content, np.generic) else content
