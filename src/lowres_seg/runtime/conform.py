@@ -262,8 +262,9 @@ def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shap
     """Shape of the conformed grid, and the first voxel of the kept part in it."""
     shape = conform.shape
     if shape is None:
-        least, multiple = conform.at_least or kept, conform.multiple_of or (1, 1, 1)
-        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(kept, least, multiple, strict=True))
+        most = three(min(pair) for pair in zip(kept, conform.at_most or kept, strict=True))
+        least, multiple = conform.at_least or most, conform.multiple_of or (1, 1, 1)
+        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(most, least, multiple, strict=True))
     shifts = []
     for n, m in zip(kept, shape, strict=True):
         if m < n and conform.convention == "monai":

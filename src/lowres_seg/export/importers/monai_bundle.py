@@ -10,23 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lowres_seg.bundle.grids import Conform
+from lowres_seg.bundle.grids import Conform, Restore
 from lowres_seg.bundle.part import first_problem
 from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
 from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, Stage, Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named
-from lowres_seg.export.importers.monai_arguments import EXAMPLE, Arguments, problem, validated
-from lowres_seg.export.importers.monai_config import Config
-from lowres_seg.export.importers.monai_transforms import AFTER, BEFORE, Effects, SlidingWindowInferer
+from lowres_seg.export.importers.monai_arguments import EXAMPLE, problem, validated
+from lowres_seg.export.importers.monai_config import Config, Role
+from lowres_seg.export.importers.monai_grids import GRIDS
+from lowres_seg.export.importers.monai_intensities import INTENSITIES
+from lowres_seg.export.importers.monai_result import RESULTS, Result
+from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, starting
+from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInferer, SlidingWindowInferer
 from lowres_seg.export.recipe import About, Imported
 
-IMAGE, PRED = "image", "pred"
+PRED = "pred"
 #: BraTS's regions in the order in which they are painted: label, and name of the part that keeps it.
 _BRATS = {"wt": (2, "edema"), "tc": (1, "non-enhancing-core"), "et": (4, "enhancing-tumor")}
 _BRATS_CALLED = {"whole-tumor": "wt", "tumor-core": "tc", "enhancing-tumor": "et"}
@@ -113,10 +117,14 @@ def recipe(path: Path, options: Options) -> Imported:
     definition = monai_network.definition(config)
     channels = tuple(options.channels) or monai_names.names(metadata, "inputs", IMAGE, definition.channels("inputs"))
     scores = monai_names.names(metadata, "outputs", PRED, definition.channels("outputs"))
-    effects = _transforms(config, channels, len(scores), options.channels)
-    decode, labels, regions = _decoded(effects, scores, f"{config.path}: postprocessing")
-    conform, windows = _inferer(config, metadata, effects.orientation)
-    shape = windows.roi_size if windows is not None else conform.shape
+    role = config.role("preprocessing")
+    if role is None:
+        raise ExportError(f"{config.path}: has no preprocessing; expected a Compose of transforms of a dataset")
+    scan = _scan(config, role, channels, options.channels)
+    result = _result(config, scan, len(scores), role.entry)
+    decode, labels, regions = _decoded(result, scores, f"{config.path}: postprocessing")
+    windows = _windows(config, metadata, scan)
+    shape = windows.roi_size if windows is not None else scan.conform["shape"]
     if definition.is_flat and 1 not in (shape or ()):
         raise ExportError(
             f"{config.where(definition.role.key)}: the network takes slices, and windows are {shape}; expected one "
@@ -150,57 +158,82 @@ def recipe(path: Path, options: Options) -> Imported:
                 Stage(
                     name="segment",
                     networks=("net",),
-                    conform=conform,
-                    normalise=Normalise(rules=tuple(effects.rules)),
+                    region=scan.region,
+                    conform=Conform.model_validate(scan.conform),
+                    normalise=_normalised(scan),
                     windows=windows,
                     decode=decode,
-                    cleanup=tuple(effects.cleanup),
+                    restore=Restore.model_validate(result.restore),
+                    cleanup_before_restore=tuple(result.before),
+                    cleanup=tuple(result.after),
                 ),
             ),
-            notes=(*metadata.notes, *config.notes),
+            notes=(*metadata.notes, *config.notes, *result.notes),
             trusted_code=code,
         )
     except ValidationError as error:
         raise ExportError(f"{folder}: {first_problem(error)}") from error
 
 
-def _transforms(config: Config, channels: Sequence[str], scores: int, joined: Sequence[str]) -> Effects:
-    """Effects of preprocessing and postprocessing."""
-    before, after = config.role("preprocessing"), config.role("postprocessing")
-    if before is None:
-        raise ExportError(f"{config.path}: has no preprocessing; expected a Compose of transforms of a dataset")
-    effects = Effects(channels, scores, before.entry)
-    for role, known, item, instead in (
-        (before, BEFORE, IMAGE, "do it to the scans before"),
-        (after, AFTER, PRED, "do it to the label map after"),
-    ):
-        vouched = joined if role is before else None
-        for where, name, given in () if role is None else config.transforms(role.key, vouched):
-            if name not in known:
-                raise ExportError(f"{where} has no exact counterpart in a bundle; remove it, and {instead}")
-            transform = validated(known[name], given, where)
-            try:
-                transform.check(item)
-                transform.apply(effects)
-            except ValueError as error:
-                raise ExportError(f"{where}: {problem(error)}") from error
-    return effects
+def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[str]) -> Scan:
+    """What the transforms of preprocessing do to the scan."""
+    chain = list(config.transforms(role.key, joined))
+    try:
+        scan = starting(channels, [(name, given) for _, name, given in chain])
+    except ValueError as error:
+        raise ExportError(f"{config.where(role.key)}: {problem(error)}") from error
+    known = HARMLESS | GRIDS | INTENSITIES
+    scan.later = [name for _, name, _ in chain]
+    if scan.will("Spacingd", "Resized"):
+        scan.phase = "before-conform"
+    for where, name, given in chain:
+        del scan.later[0]
+        if name not in known:
+            raise ExportError(f"{where} has no exact counterpart in a bundle; remove it, and do it to the scans before")
+        transform = validated(known[name], given, where)
+        try:
+            if transform.items(scan):
+                transform.apply(scan)
+        except ValueError as error:
+            raise ExportError(f"{where}: {problem(error)}") from error
+    return scan
+
+
+def _result(config: Config, scan: Scan, scores: int, preprocessing: Any) -> Result:
+    """What the transforms of postprocessing do to the scores."""
+    result = Result(scan, scores, preprocessing)
+    role = config.role("postprocessing")
+    place = f"{config.path}: postprocessing" if role is None else config.where(role.key)
+    for where, name, given in () if role is None else config.transforms(role.key):
+        if name not in RESULTS:
+            raise ExportError(
+                f"{where} has no exact counterpart in a bundle; remove it, and do it to the label map after"
+            )
+        transform = validated(RESULTS[name], given, where)
+        try:
+            transform.check()
+            transform.change(result)
+        except ValueError as error:
+            raise ExportError(f"{where}: {problem(error)}") from error
+    try:
+        result.finish()
+    except ValueError as error:
+        raise ExportError(f"{place}: {problem(error)}") from error
+    return result
 
 
 def _decoded(
-    effects: Effects, scores: Sequence[str], where: str
+    result: Result, scores: Sequence[str], where: str
 ) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[EvaluatedRegion, ...]]:
     """How scores become labels; the labels; the evaluated regions."""
-    if effects.argmax:
+    if result.argmax:
         if not 2 <= len(scores) <= 256:
             raise ExportError(f"{where}: argmax over {len(scores)} channels, expected 2 to 256")
         labels = tuple(Label(value=c, name=name) for c, name in enumerate(scores) if c)
-        return Argmax(activation=effects.activation, labels=tuple(range(len(scores)))), labels, ()
-    if effects.threshold is None:
-        raise ExportError(f"{where}: has no AsDiscreted, so the result would be scores; add one, argmax or threshold")
+        return Argmax(activation=result.activation, labels=tuple(range(len(scores)))), labels, ()
     called = [_BRATS_CALLED.get(name.replace("_", "-"), name) for name in scores]
     brats = [called.index(region) for region in _BRATS] if sorted(called) == sorted(_BRATS) else []
-    choice = effects.choice
+    choice = result.choice
     if choice is None:
         if not brats and len(scores) > 1:
             raise ExportError(
@@ -219,27 +252,33 @@ def _decoded(
             EvaluatedRegion(name=region, labels=tuple(sorted({*values[place:], *enhancing})))
             for place, region in enumerate(_BRATS)
         )
-    painted = tuple(PaintedRegion(channel=c, threshold=effects.threshold, label=label) for c, label in choice)
+    assert result.threshold is not None  # noqa: S101 - else there is an argmax
+    painted = tuple(PaintedRegion(channel=c, threshold=result.threshold, label=label) for c, label in choice)
     labels = tuple(Label(value=label, name=names[c]) for c, label in sorted(choice, key=lambda pair: pair[1]))
-    return Regions(activation=effects.activation, regions=painted), labels, regions
+    return Regions(activation=result.activation, regions=painted), labels, regions
 
 
-def _inferer(config: Config, metadata: Config, orientation: str) -> tuple[Conform, Windows | None]:
-    """Grid and windows, or the one shape that the network takes."""
+def _windows(config: Config, metadata: Config, scan: Scan) -> Windows | None:
+    """Windows; None if the network takes the whole scan, in one shape."""
     role = config.role("inferer")
     if role is None:
         raise ExportError(f"{config.path}: has no inferer; expected a SlidingWindowInferer")
     name, given = config.component(role.entry, role.key)
     where = f"{config.where(role.key)} {name}"
-    if name == "SlidingWindowInferer":
+    kinds: dict[str, type[SlidingWindowInferer]] = {
+        "SlidingWindowInferer": SlidingWindowInferer,
+        "SliceInferer": SliceInferer,
+    }
+    if name in kinds:
         try:
-            windows = validated(SlidingWindowInferer, given, where).windows()
+            return validated(kinds[name], given, where).windows(scan)
         except ValueError as error:
             raise ExportError(f"{where}: {problem(error)}") from error
-        return Conform(orientation=orientation, pad="zero"), windows
     if name != "SimpleInferer":
         raise ExportError(f"{where}: has no exact counterpart in a bundle; expected SlidingWindowInferer")
-    validated(Arguments, given, where)
+    validated(SimpleInferer, given, where)
+    if "shape" in scan.conform:
+        return None
     _, inputs = monai_names.data_format(metadata, "inputs", IMAGE)
     shape = inputs.get("spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
@@ -247,5 +286,17 @@ def _inferer(config: Config, metadata: Config, orientation: str) -> tuple[Confor
             f"{where}: takes scans of any shape, a bundle one shape or windows; use SlidingWindowInferer, or write "
             f"the one shape of the scans into {metadata.path}, inputs.{IMAGE}.spatial_shape, where {shape} was found"
         )
-    i, j, k = shape
-    return Conform(orientation=orientation, shape=(i, j, k), spacing_mm=(None, None, None), pad="zero"), None
+    for key in ("at_most", "at_least", "multiple_of"):
+        scan.conform.pop(key, None)
+    scan.conform |= {"shape": shape} | ({} if "spacing_mm" in scan.conform else {"spacing_mm": [None] * 3})
+    scan.conform.setdefault("pad", "zero")
+    return None
+
+
+def _normalised(scan: Scan) -> Normalise:
+    """Intensity rules of a stage, each with its step where they differ."""
+    when: Literal["before-conform", "after-conform"] = "after-conform"
+    if scan.rules and scan.rules[0].when == "before-conform":
+        when = "before-conform"
+    rules = [rule.model_copy(update={"when": None if rule.when == when else rule.when}) for rule in scan.rules]
+    return Normalise(when=when, rules=tuple(rules))
