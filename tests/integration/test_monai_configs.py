@@ -430,6 +430,15 @@ def test_torchscript_is_taken_where_the_code_is_not_trusted(trusted: Path) -> No
     assert _read(trusted).recipe.networks["net"].torchscript == "models/model.ts"
 
 
+def test_torchscript_that_an_expression_loads(tmp_path: Path) -> None:
+    load = "$torch.jit.load(@bundle_root + '/models/trt.ts', map_location=@device)"
+    folder = _bundle(tmp_path, lambda m, i: i.update(network_def=load, network="$@network_def.to(@device).eval()"))
+    with pytest.raises(ExportError, match=r"network_def: loads \./models/trt\.ts, which is missing"):
+        _read(folder)
+    (folder / "models" / "trt.ts").touch()
+    assert _read(folder).recipe.networks["net"].torchscript == "models/trt.ts"
+
+
 def test_channels_vouch_for_a_transform_that_joins(tmp_path: Path) -> None:
     def edit(m: Content, i: Content) -> None:
         i["preprocessing"]["transforms"].insert(1, {"_target_": "scripts.join.Join", "keys": ["t1", "t2"]})
@@ -437,10 +446,10 @@ def test_channels_vouch_for_a_transform_that_joins(tmp_path: Path) -> None:
     folder = _bundle(tmp_path, edit)
     with pytest.raises(ExportError, match=r"scripts\.join\.Join is code of the bundle.*--channels KEY,KEY"):
         _read(folder)
-    found = _read(folder, channels=["a", "b", "c", "d"])
+    found = _read(folder, channels=["A", "b", "c", "d"])
     assert found.recipe.channels == ("a", "b", "c", "d")
-    assert found.options["channels"] == ["a", "b", "c", "d"]
-    assert "scripts.join.Join was left out: --channels says that it only joins a, b, c, d" in found.notes[0]
+    assert found.options["channels"] == ["A", "b", "c", "d"]
+    assert "scripts.join.Join was left out: --channels says that it only joins A, b, c, d" in found.notes[0]
 
 
 #: Bundles of the zoo: class of the network, names of some classes, windows, and what makes their networks small.

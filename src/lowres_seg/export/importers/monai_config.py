@@ -167,12 +167,12 @@ class Config:
         return key.replace("::", "#")
 
     def components(self, last: str) -> Iterator[str]:
-        """Keys of components whose target ends with `last`, but for those that are switched off."""
+        """Keys of components whose target ends with `last`, but for those that say that they are switched off."""
         stack = [(str(key), value) for key, value in reversed(self.content.items()) if key != META]
         while stack:
             key, value = stack.pop()
             if isinstance(value, dict):
-                if str(value.get("_target_")).endswith(last) and not self._is_disabled(value, key):
+                if str(value.get("_target_")).endswith(last) and not is_disabled(value):
                     yield key
                 stack += [(f"{key}#{part}", one) for part, one in reversed(value.items())]
             elif isinstance(value, list):
@@ -281,9 +281,6 @@ class Config:
         except LookupError:
             return NOTHING
         return found
-
-    def _is_disabled(self, entry: dict[str, Any], key: str) -> bool:
-        return is_disabled({"_disabled_": self._plain(entry.get("_disabled_"), f"{key}#_disabled_")})
 
     def _plain(self, raw: Any, key: str) -> Any:
         try:

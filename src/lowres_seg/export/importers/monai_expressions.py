@@ -339,6 +339,8 @@ class _Evaluation:
         first = self.value(node.args[0]) if node.args and not isinstance(node.args[0], ast.Starred) else None
         if name == "torch.load" and isinstance(first, str):  # always on the CPU, as weights only
             return self.world.load(first)
+        if name == "torch.jit.load" and isinstance(first, str):
+            return {"_target_": name, "f": first}
         if name in ("os.path.exists", "os.path.isfile") and isinstance(first, str):
             return self.world.exists(first)
         if name == "torch.from_numpy" and isinstance(first, np.ndarray):
@@ -355,17 +357,18 @@ class _Evaluation:
         return compute(_plain(first, name), *others)
 
     def _moved(self, node: ast.Call) -> Any:
-        """Value of ``network.to(device)``: the network itself."""
+        """Value of ``network.to(device)``: the network itself. The device is not asked for."""
         if not isinstance(node.func, ast.Attribute):
             raise UnreadableError("calls what an expression gives")
         name = node.func.attr
         if name not in _MOVES:
             raise UnreadableError(f"calls the method {name[:40]}")
         holder = self.value(node.func.value)
-        given = [self.value(one) for one in (*node.args, *(word.value for word in node.keywords))]
-        of_devices = all(isinstance(one, (Device, bool)) or one in ("cpu", "cuda", "cuda:0") for one in given)
-        is_network = isinstance(holder, dict) and "_target_" in holder
-        if not of_devices or not (is_network or isinstance(holder, Tensor)):
+        if isinstance(holder, Tensor):
+            of_devices = name in ("to", "cpu", "cuda") and all(isinstance(self.value(one), Device) for one in node.args)
+            if not of_devices or node.keywords:
+                raise UnreadableError(f"calls the method {name} of a tensor with other than a device")
+        elif not (isinstance(holder, dict) and "_target_" in holder):
             raise UnreadableError(f"calls the method {name} of {type(holder).__name__}")
         return holder
 

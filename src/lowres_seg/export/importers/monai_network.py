@@ -50,6 +50,8 @@ class Definition:
     @property
     def is_flat(self) -> bool:
         """True if the network takes slices."""
+        if self.is_monais:
+            return monai_classes.is_flat(self.target.rpartition(".")[2], self.arguments)
         return 2 in (self.arguments.get("spatial_dims"), self.arguments.get("dimensions"))
 
     def channels(self, side: str) -> int | None:
@@ -96,6 +98,8 @@ def source(config: Config, network: Definition) -> NetworkSource:
     from lowres_seg.export.frameworks import checkpoints
 
     folder, script = config.folder, config.folder / "models" / "model.ts"
+    if network.target == "torch.jit.load":
+        return NetworkSource(torchscript=_below(folder, _script(config, network)))
     checkpoint, keys = weights(config, network)
     where = config.where(network.role.key)
     if checkpoint.is_file() and checkpoints.kind_of(checkpoint) == "torchscript":
@@ -182,6 +186,18 @@ def _loaders(config: Config) -> list[str]:
     found = list(config.components("CheckpointLoader"))
     first = [key for key in found if key.startswith(("handlers#", "evaluator#", "validate#", "val_handlers#"))]
     return [*first, *(key for key in found if key not in first and not key.startswith("train"))]
+
+
+def _script(config: Config, network: Definition) -> Path:
+    """File of a network that is loaded as TorchScript."""
+    where, path = config.where(network.role.key), str(config.used(network.arguments.get("f")))
+    try:
+        file = config.file(path)
+    except UnreadableError as error:
+        raise ExportError(f"{where}: {error}") from error
+    if not file.is_file():
+        raise ExportError(f"{where}: loads {path}, which is missing{whereabouts(config.folder, file)}")
+    return file
 
 
 def _below(folder: Path, file: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lowres_seg.export.importers import monai_expressions
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
+from lowres_seg.export.importers.monai_expressions import Device, Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import DEEPEST, MOST_VALUES
 from lowres_seg.export.importers.monai_values import is_disabled, short
 
@@ -65,6 +65,8 @@ class Resolution:
             return {name: one for name, one in found.items() if not (isinstance(one, dict) and is_disabled(one))}
         if not isinstance(raw, str):
             return raw
+        if key.rpartition("#")[2] == "device":  # whatever it is, networks are exported on the CPU
+            return Device()
         if raw.startswith("$"):
             return self._expression(raw, key, within)
         match = REFERENCE.fullmatch(raw)

@@ -33,11 +33,11 @@ def short(value: Any) -> str:
 
 
 def is_disabled(entry: Mapping[str, Any]) -> bool:
-    """Tell whether a component is switched off."""
+    """Tell whether a component is switched off, as far as its value can be read."""
     given = entry.get("_disabled_", False)
-    if isinstance(given, Refused):
-        return False
-    return given.strip().lower() == "true" if isinstance(given, str) else bool(given)
+    if isinstance(given, str):
+        return given.strip().lower() == "true"
+    return bool(given) and not isinstance(given, Refused)
 
 
 def plain(value: Any, where: str) -> Any:
