@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lowres_seg.bundle.stage import Conform, Windows
+from lowres_seg.bundle.grids import Conform
+from lowres_seg.bundle.stage import Windows
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.windows import Accumulator, rows, weights
 
@@ -167,12 +168,12 @@ def test_resampling_is_scikit_images(source: Shape, target: Shape, interpolation
     options = {"mode": "edge", "anti_aliasing": False, "clip": True, "preserve_range": True}
     expected = np.stack([transform.resize(c.astype(np.float64), target, order, **options) for c in x])
     near = 1e-5 * np.ptp(x)
-    there = Fit(source, target, target).resample(x, interpolation, threads=1)
+    there = Fit.between(source, target, target).resample(x, interpolation, threads=1)
     # scikit-image clips each channel to its own range, as we do.
     assert np.abs(there - expected).max() < near
     if interpolation == "linear":
         back = np.concatenate(
-            [part for _, part in Fit(target, source, source).restored(x, "linear", threads=1)], axis=1
+            [part for _, part in Fit.between(target, source, source).restored(x, "linear", threads=1)], axis=1
         )
         assert np.abs(back - expected).max() < near
 

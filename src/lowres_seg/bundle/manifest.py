@@ -1,11 +1,6 @@
 """The manifest of a bundle: a pipeline, its files with their digests, and nothing that executes.
 
 The JSON Schema of this module is published as ``docs/manifest.schema.json``; a test compares the two.
-
-Schema versions
----------------
-1   The first. It is read as it stands, because version 2 only adds keys.
-2   Adds windows, views, mirroring, votes, cascades, classes, and evaluated regions.
 """
 
 from __future__ import annotations
@@ -13,15 +8,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from lowres_seg.bundle.part import Name, Part, Sha256, first_problem
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.versions import NEWEST, OLDEST_WRITTEN, Since, needed, written
 from lowres_seg.errors import ManifestError
 
-SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 #: File of a bundle with re-estimated statistics of norms, which torch needs to run the same network.
 NORMS_NAME = "norms.npz"
@@ -57,13 +52,16 @@ class Lineage(Part):
     """What a bundle was made from.
 
     `parent` is the digest of the bundle that it was quantized from, null for an export. `sources` are the digests of
-    the files of weights by name, `recipe` that of the recipe, `tools` the versions of the tools.
+    the files of weights by name, `recipe` that of the recipe, `tools` the versions of the tools. `trusted_code` are the
+    digests of the files of code that built a network because the user said so; without any, none of the source's code
+    has run.
     """
 
     parent: Sha256 | None = None
     sources: dict[str, Sha256]
     recipe: Sha256
     tools: dict[str, str]
+    trusted_code: Annotated[dict[str, Sha256], Since(3)] = Field(default={})
 
 
 class Manifest(Pipeline):
@@ -79,7 +77,7 @@ class Manifest(Pipeline):
         sha256 of every file but the manifest itself, by path relative to the bundle.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 2
     name: Name
     version: str = Field(min_length=1, max_length=64)
     description: str
@@ -133,20 +131,27 @@ class Manifest(Pipeline):
         if not isinstance(content, dict):
             raise ManifestError(f"{where}: is {type(content).__name__}, expected a JSON object")
         version = content.get("schema_version")
-        if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
-            newer = isinstance(version, int) and version > SCHEMA_VERSION
+        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= NEWEST:
+            newer = isinstance(version, int) and version > NEWEST
             raise ManifestError(
-                f"{where}: has schema version {version!r}, this lowres-seg reads 1 to {SCHEMA_VERSION}; "
+                f"{where}: has schema version {version!r}, this lowres-seg reads 1 to {NEWEST}; "
                 + ("install a newer lowres-seg" if newer else "export the bundle again")
             )
         try:
-            return cls.model_validate(content)
+            manifest = cls.model_validate(content)
         except ValidationError as error:
             raise ManifestError(f"{where}: {first_problem(error)}") from error
+        for since, key in needed(manifest):
+            if since > max(version, OLDEST_WRITTEN):
+                raise ManifestError(
+                    f"{where}: {key} needs schema version {since}, found {version}; export the bundle again"
+                )
+        return manifest
 
     def to_json(self) -> str:
-        """Text of the manifest as it stands in a bundle."""
-        content = self.model_dump(mode="json")
+        """Text of the manifest as it stands in a bundle, in the lowest schema version that can say it."""
+        version = max([OLDEST_WRITTEN, *(version for version, _ in needed(self))])
+        content = written(self, version) | {"schema_version": version}
         return json.dumps({key: content[key] for key in _FIRST_KEYS} | content, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -154,5 +159,5 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema of `Manifest`, as published under docs/."""
     schema = Manifest.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = f"lowres-seg bundle manifest, schema version {SCHEMA_VERSION}"
+    schema["title"] = f"lowres-seg bundle manifest, schema version {NEWEST}"
     return schema

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,9 +15,19 @@ class Part(BaseModel):
     """A part of a file. It is frozen, refuses unknown keys, and refuses NaN and infinity.
 
     A field whose Python name differs from its key in the file has the key as alias.
+
+    Attributes
+    ----------
+    since
+        Schema version of the manifest that brought this part.
     """
 
+    since: ClassVar[int] = 1
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+    def brought_by(self) -> int:
+        """Schema version that can say this part, apart from its single keys."""
+        return self.since
 
 
 def first_problem(error: ValidationError) -> str:
@@ -25,6 +35,8 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: this lowres-seg knows no such key; remove it, or install a newer lowres-seg"
     found = problem.get("input")
     if problem["type"] in ("missing", "value_error") or isinstance(found, (dict, list)):
         return f"{where}: {message}" if where else message

@@ -7,6 +7,7 @@ needs the pipeline only.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from typing_extensions import assert_never
@@ -19,14 +20,49 @@ from lowres_seg.bundle.rules import (
     SmallLabel,
     TakesStatistics,
 )
-from lowres_seg.bundle.stage import Argmax, BoxOf, Classes, Regions, Stage
+from lowres_seg.bundle.stage import Above, Argmax, BoxOf, Classes, Regions, Stage
+from lowres_seg.bundle.versions import Since
+
+_Volume = Annotated[float, Field(ge=0)]
+
+
+class Code(Part):
+    """A code of a terminology, such as 12738006 of the scheme SCT, which means Brain."""
+
+    since = 3
+    value: str = Field(min_length=1, max_length=64)
+    scheme: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+
+class SegmentCodes(Part):
+    """What a label is to DICOM: a category, a type within it, and the region of the body where it lies."""
+
+    since = 3
+    category: Code
+    type: Code
+    modifier: Code | None = None
+    region: Code | None = None
 
 
 class Label(Part):
-    """A value of the label map and its name."""
+    """A value of the label map and its name.
+
+    `volume_ml` is the smallest and the largest plausible volume; a result beyond it is a doubt. `codes` are those of a
+    DICOM segmentation.
+    """
 
     value: LabelValue
     name: Name
+    volume_ml: Annotated[tuple[_Volume, _Volume] | None, Since(3)] = None
+    codes: Annotated[SegmentCodes | None, Since(3)] = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Label:
+        if self.volume_ml is not None and self.volume_ml[0] > self.volume_ml[1]:
+            msg = f"volume_ml is {list(self.volume_ml)}; expected the smallest volume first"
+            raise ValueError(msg)
+        return self
 
 
 class EvaluatedRegion(Part):
@@ -52,6 +88,8 @@ class Pipeline(Part):
         Regions that Dice and HD95 are taken of. Without any they are taken of each label.
     stages
         Run in their order. The result of the last stage is the result of the pipeline.
+    threads
+        Number of threads that is recommended; null for as many as there are.
     """
 
     channels: tuple[Name, ...] = Field(min_length=1)
@@ -60,6 +98,7 @@ class Pipeline(Part):
         default=(), description="Regions that Dice and HD95 are taken of; each label, if there are none"
     )
     stages: tuple[Stage, ...] = Field(min_length=1)
+    threads: Annotated[int | None, Field(ge=1, le=1024), Since(3)] = None
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Pipeline:
@@ -78,7 +117,7 @@ class Pipeline(Part):
         if stage.name in earlier:
             msg = f"{where} is there twice"
             raise ValueError(msg)
-        strange = [name for rule in stage.normalise.rules for name in rule.channels if name not in self.channels]
+        strange = [name for name in _named_channels(stage) if name not in self.channels]
         if strange:
             msg = f"{where} names channel {strange[0]}, the channels are {', '.join(self.channels)}"
             raise ValueError(msg)
@@ -89,6 +128,12 @@ class Pipeline(Part):
         if isinstance(stage.region, BoxOf) and isinstance(earlier[stage.region.stage].decode, Classes):
             msg = f"{where} takes the box of stage {stage.region.stage}, which decodes classes and no mask"
             raise ValueError(msg)  # noqa: TRY004 - pydantic turns it into a problem of the file
+        if isinstance(stage.region, BoxOf):
+            located = earlier[stage.region.stage]
+            plain = located.conform.convention == "edges" and located.conform.crop is None
+            if not plain and located.restore.quantity == "nothing":
+                msg = f"{where} takes the box of stage {located.name}, whose grid is MONAI's; restore its labels"
+                raise ValueError(msg)
         on_scan = [mask.stage for mask in stage.mask_channels] + ([] if stage.onto is None else [stage.onto])
         for other in on_scan:
             if earlier[other].restore.quantity == "nothing":
@@ -155,6 +200,14 @@ def statistics_sources(stage: Stage) -> list[str]:
     return [rule.statistics_of for rule in rules if rule.statistics_of is not None]
 
 
+def _named_channels(stage: Stage) -> list[str]:
+    """Channels of the scan that a stage names."""
+    named = [name for rule in stage.normalise.rules for name in rule.channels]
+    if stage.conform.crop is not None:
+        named += stage.conform.crop.channels
+    return named + (list(stage.region.channels) if isinstance(stage.region, Above) else [])
+
+
 def _needed_stages(stage: Stage) -> list[str]:
     """Stages that a stage refers to."""
     region = [stage.region.stage] if isinstance(stage.region, BoxOf) else []
@@ -173,7 +226,7 @@ def _written_labels(stage: Stage) -> set[int]:
             written = set()
         case _:
             assert_never(stage.decode)
-    for rule in stage.cleanup:
+    for rule in (*stage.cleanup_before_restore, *stage.cleanup):
         match rule:
             case SmallComponents() | SmallLabel():
                 written.add(rule.becomes)

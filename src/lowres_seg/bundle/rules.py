@@ -7,12 +7,26 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 from pydantic import Field, model_validator
 
 from lowres_seg.bundle.part import LabelValue, Name, Part
+from lowres_seg.bundle.versions import Since
+
+Phase = Literal["before-conform", "after-conform", "after-crop"]
+Connectivity = Literal[6, 18, 26]
 
 
 class _OfChannels(Part):
-    """A rule for the channels that it names; for all channels of the scan if it names none."""
+    """A rule for the channels that it names; for all channels of the scan if it names none.
+
+    `when` is the step before or after which it applies, if that is another than the stage's `normalise.when`.
+    """
 
     channels: tuple[Name, ...] = ()
+    when: Annotated[Phase | None, Since(3)] = None
+
+
+class _OfStatistics(_OfChannels):
+    """A rule with statistics of each channel, or with `together` of all its channels at once."""
+
+    together: Annotated[bool, Since(3)] = False
 
 
 @runtime_checkable
@@ -22,7 +36,7 @@ class TakesStatistics(Protocol):
     statistics_of: str | None
 
 
-class PercentileScale(_OfChannels):
+class PercentileScale(_OfStatistics):
     """``(x - p_lower) / d``, after clipping to the two percentiles.
 
     `voxels` selects the voxels whose percentiles are taken: ``all``, the ``nonzero`` ones, or those ``above-mean``
@@ -47,7 +61,7 @@ class PercentileScale(_OfChannels):
         return self
 
 
-class ZScore(_OfChannels):
+class ZScore(_OfStatistics):
     """``(x - mean) / std`` over the selected voxels. Only the selected voxels change.
 
     `voxels` selects ``all`` voxels, those that are ``nonzero`` in the channel itself, or those ``inside``: voxels that
@@ -68,12 +82,30 @@ class ZScore(_OfChannels):
         return self
 
 
+class PercentileClip(_OfStatistics):
+    """Values beyond the two percentiles become the percentiles. A percentile that is null clips nothing."""
+
+    since = 3
+    rule: Literal["percentile-clip"] = "percentile-clip"
+    lower: float | None = Field(default=None, ge=0, lt=100)
+    upper: float | None = Field(default=None, gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PercentileClip:
+        lower, upper = self.lower or 0, 100 if self.upper is None else self.upper
+        if lower >= upper:
+            msg = f"lower percentile {lower} is not below upper {upper}"
+            raise ValueError(msg)
+        return self
+
+
 class Affine(_OfChannels):
-    """``scale · x + shift``."""
+    """``scale · x + shift``, of ``all`` voxels, or of those that are ``nonzero`` in the channel itself."""
 
     rule: Literal["affine"] = "affine"
     scale: float = 1.0
     shift: float = 0.0
+    voxels: Annotated[Literal["all", "nonzero"], Since(3)] = "all"
 
 
 class Clip(_OfChannels):
@@ -91,6 +123,23 @@ class Clip(_OfChannels):
         return self
 
 
+class Threshold(_OfChannels):
+    """Values that are not above `above`, or not below `below`, become `becomes`."""
+
+    since = 3
+    rule: Literal["threshold"] = "threshold"
+    above: float | None = None
+    below: float | None = None
+    becomes: float = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Threshold:
+        if self.above is None and self.below is None:
+            msg = "expected above, below or both"
+            raise ValueError(msg)
+        return self
+
+
 class Noise(_OfChannels):
     """Voxels that are zero in the channel itself get noise of mean 0 and variance 1, the same on every run."""
 
@@ -98,32 +147,57 @@ class Noise(_OfChannels):
     seed: int = Field(default=0, ge=0)
 
 
-IntensityRule = Annotated[PercentileScale | ZScore | Affine | Clip | Noise, Field(discriminator="rule")]
+IntensityRule = Annotated[
+    PercentileScale | PercentileClip | ZScore | Affine | Clip | Threshold | Noise, Field(discriminator="rule")
+]
 
 
 class LargestComponent(Part):
-    """Keep the largest connected component of the foreground."""
+    """Keep the `count` largest connected components of `labels`; of the whole foreground if none is named.
+
+    The labels are taken together, or `each` by itself. Other labels stay as they are.
+    """
 
     rule: Literal["largest-component"] = "largest-component"
-    connectivity: Literal[6, 18, 26] = 26
+    connectivity: Connectivity = 26
+    labels: Annotated[tuple[LabelValue, ...], Since(3)] = ()
+    each: Annotated[bool, Since(3)] = False
+    count: Annotated[int, Field(ge=1, le=1000), Since(3)] = 1
 
 
 class FillHoles(Part):
-    """Fill the holes of `label`: cavities in 3D, or holes within each slice along one axis of the orientation."""
+    """Fill the holes of `label`: cavities in 3D, or holes within each slice along one axis of the orientation.
+
+    A hole is what no path from the border reaches without crossing `label`. A path goes through neighbours of
+    `connectivity`. Background in a hole becomes `label`; with `over` ``all`` other labels do too.
+    """
 
     rule: Literal["fill-holes"] = "fill-holes"
     label: LabelValue = 1
     slices_along: Literal[0, 1, 2] | None = None
+    connectivity: Annotated[Connectivity, Since(3)] = 6
+    over: Annotated[Literal["background", "all"], Since(3)] = "background"
+
+    @model_validator(mode="after")
+    def _paths_of_slices_go_through_faces(self) -> FillHoles:
+        if self.slices_along is not None and self.connectivity != 6:
+            msg = f"connectivity is {self.connectivity}; expected 6 for holes within slices"
+            raise ValueError(msg)
+        return self
 
 
 class SmallComponents(Part):
-    """Connected components of `label` with fewer than `fewer_than` voxels become another label, or background."""
+    """Connected components of `label` with fewer than `fewer_than` voxels become another label, or background.
+
+    With `unit` ``mm3`` the bound is a volume.
+    """
 
     rule: Literal["small-components"] = "small-components"
     label: LabelValue
     fewer_than: float = Field(gt=0)
     becomes: Annotated[int, Field(ge=0, le=255)] = 0
-    connectivity: Literal[6, 18, 26] = 26
+    connectivity: Connectivity = 26
+    unit: Annotated[Literal["voxels", "mm3"], Since(3)] = "voxels"
 
 
 class SmallLabel(Part):

@@ -7,66 +7,18 @@ own grid, and **cleans** them up.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from lowres_seg.bundle.grids import Axis, Conform, Restore, Shape
 from lowres_seg.bundle.part import LabelValue, Name, Part
-from lowres_seg.bundle.rules import CleanupRule, IntensityRule
-from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
+from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase
+from lowres_seg.bundle.versions import Since
+from lowres_seg.volumes.orientations import STORED
 
-Shape = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-Millimetres = Annotated[float, Field(gt=0, le=50)]
-Axis = Literal[0, 1, 2]
 View = Literal["axial", "coronal", "sagittal"]
 Activation = Literal["none", "sigmoid", "softmax"]
-
-
-class Conform(Part):
-    """The grid of a stage's networks, and how the region is resampled to it.
-
-    The array axes are those of `orientation`, or with ``stored`` those of the file in the order of `axes`. Without
-    `spacing_mm` the region is stretched to `shape`. With `spacing_mm` (null for an axis that keeps its own spacing) the
-    region is resampled to that spacing, then padded or cropped about its centre to `shape`. A stage with windows has no
-    `shape`: its region is padded to one window at least. `pad` is the value of the padding: each channel's minimum;
-    or, after normalisation, zero, or noise of mean 0 and variance 1 that is the same on every run.
-
-    ``nearest`` and ``linear`` sample at voxel centres, as torch's ``nearest-exact`` and ``trilinear`` (corners not
-    aligned) do. ``cubic`` is the B-spline of order 3 of scikit-image's ``resize``, clipped to the range of its input.
-    If one axis is more than `separate_above` times as coarse as the finest axis, in the spacing before resampling or
-    else in the spacing after, that axis is sampled by nearest and the others as said: nnU-Net's rule.
-    """
-
-    orientation: str = "RAS"
-    axes: tuple[Axis, Axis, Axis] = (0, 1, 2)
-    shape: Shape | None = None
-    spacing_mm: tuple[Millimetres | None, Millimetres | None, Millimetres | None] | None = None
-    interpolation: Literal["nearest", "linear", "cubic"] = "linear"
-    separate_above: Annotated[float, Field(ge=1)] | None = None
-    pad: Literal["minimum", "zero", "noise"] = "minimum"
-
-    @field_validator("orientation")
-    @classmethod
-    def _is_orientation(cls, value: str) -> str:
-        if value != STORED and value not in ORIENTATIONS:
-            msg = f"{value!r} is no orientation; expected three letters such as RAS or LPS, or {STORED}"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("axes")
-    @classmethod
-    def _is_permutation(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
-        if sorted(value) != [0, 1, 2]:
-            msg = f"{list(value)} is no order of the axes 0, 1 and 2"
-            raise ValueError(msg)
-        return value
-
-    @model_validator(mode="after")
-    def _one_way_to_name_the_axes(self) -> Conform:
-        if self.orientation != STORED and self.axes != (0, 1, 2):
-            msg = f"axes reorder a {STORED} array only; write an orientation's letters in the order wanted"
-            raise ValueError(msg)
-        return self
 
 
 class WholeVolume(Part):
@@ -100,14 +52,48 @@ class BoxOf(Part):
     rounding: Literal["outward", "centre"] = "outward"
 
 
-Region = Annotated[WholeVolume | NonZero | BoxOf, Field(discriminator="kind")]
+class Above(Part):
+    """The box around all voxels above `above` in any of `channels`, with a margin, cut to the scan."""
+
+    since = 3
+    kind: Literal["above"] = "above"
+    above: float = 0.0
+    channels: tuple[Name, ...] = ()
+    margin_voxels: int = Field(default=0, ge=0, le=1024)
+
+
+Region = Annotated[WholeVolume | NonZero | BoxOf | Above, Field(discriminator="kind")]
 
 
 class Normalise(Part):
-    """Intensity rules, applied in their order, before or after the region is conformed."""
+    """Intensity rules, applied in their order, before or after the region is conformed, or after its crop.
+
+    A rule may name another step than `when`, but none before that of the rule before it.
+    """
 
     when: Literal["before-conform", "after-conform"] = "after-conform"
     rules: tuple[IntensityRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Normalise:
+        order = list(get_args(Phase))
+        steps = [order.index(rule.when or self.when) for rule in self.rules]
+        if steps != sorted(steps):
+            msg = "a rule applies before the conform or the crop, and the rule before it after"
+            raise ValueError(msg)
+        return self
+
+    def at(self, phase: Phase) -> tuple[IntensityRule, ...]:
+        """Rules of one step, in their order."""
+        return tuple(rule for rule in self.rules if (rule.when or self.when) == phase)
+
+
+_Overlap = Annotated[float, Field(ge=0, lt=1)]
+_Sigma = Annotated[float, Field(gt=0, le=1)]
+
+
+def _is_tuple(value: object) -> bool:
+    return isinstance(value, tuple)
 
 
 class Windows(Part):
@@ -116,19 +102,29 @@ class Windows(Part):
     The key `rules` names the convention for positions and for the Gaussian. ``nnunet`` is nnU-Net 2's: windows are
     evenly spread, and the Gaussian is cut off at four sigma. ``monai`` is that of ``sliding_window_inference``: windows
     have a fixed step, the last one is moved back, and weights are at least 0.001. Sigma is `sigma_scale` of a window.
-    The step is at most 1 - `overlap` of a window.
+    The step is at most 1 - `overlap` of a window. Both are one number, or one for each axis.
     """
 
     roi_size: Shape
-    overlap: float = Field(default=0.5, ge=0, lt=1)
+    overlap: Annotated[_Overlap | tuple[_Overlap, _Overlap, _Overlap], Since(3, _is_tuple)] = 0.5
     weights: Literal["constant", "gaussian"] = "gaussian"
-    sigma_scale: float = Field(default=0.125, gt=0, le=1)
+    sigma_scale: Annotated[_Sigma | tuple[_Sigma, _Sigma, _Sigma], Since(3, _is_tuple)] = 0.125
     convention: Literal["nnunet", "monai"] = Field(default="nnunet", alias="rules")
 
     @property
     def in_half(self) -> bool:
         """True if sums and means are kept in half precision. nnU-Net keeps them so, and its masks depend on it."""
         return self.convention == "nnunet"
+
+    @property
+    def overlaps(self) -> tuple[float, float, float]:
+        """Overlap along each axis."""
+        return self.overlap if isinstance(self.overlap, tuple) else (self.overlap,) * 3
+
+    @property
+    def sigma_scales(self) -> tuple[float, float, float]:
+        """Sigma along each axis, relative to a window."""
+        return self.sigma_scale if isinstance(self.sigma_scale, tuple) else (self.sigma_scale,) * 3
 
 
 class PaintedRegion(Part):
@@ -185,26 +181,6 @@ class Classes(Part):
 Decode = Annotated[Regions | Argmax | Classes, Field(discriminator="kind")]
 
 
-class Restore(Part):
-    """What is resampled to the scan's own grid, named by the key `what`: scores, labels, or nothing.
-
-    ``scores`` are decoded on the scan's grid. ``labels`` are decoded on the conformed grid first. With ``nothing`` the
-    result stays on the conformed grid, where it can only locate a region for another stage. Scores are activated
-    ``before`` they are resampled or ``after``, as nnU-Net does.
-    """
-
-    quantity: Literal["scores", "labels", "nothing"] = Field(default="scores", alias="what")
-    activated: Literal["before", "after"] = "before"
-    interpolation: Literal["nearest", "linear"] = "linear"
-
-    @model_validator(mode="after")
-    def _labels_are_not_interpolated(self) -> Restore:
-        if self.quantity == "labels" and self.interpolation != "nearest":
-            msg = "labels can only be restored with nearest interpolation"
-            raise ValueError(msg)
-        return self
-
-
 class MaskOf(Part):
     """Another stage's result as a channel: 1 where it has one of `labels`, or any label if none is named, else 0."""
 
@@ -230,6 +206,8 @@ class Stage(Part):
         score is the mean of all runs, mirrored back.
     mask_channels
         Results of earlier stages, as further channels behind those of the scan.
+    cleanup_before_restore
+        Clean-up of labels on the conformed grid, before they are restored.
     onto
         An earlier stage. The labels of this stage are written over its result.
     inference_precision
@@ -249,14 +227,21 @@ class Stage(Part):
     decode: Decode
     restore: Restore = Restore()
     cleanup: tuple[CleanupRule, ...] = ()
+    cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Since(3)] = ()
     onto: Name | None = None
     inference_precision: Literal["f32", "bf16"] = "f32"
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         where = f"stage {self.name}"
-        if (self.windows is None) == (self.conform.shape is None):
-            msg = f"{where}: expected a shape to conform to, or windows, and not both"
+        if self.windows is None and self.conform.shape is None:
+            msg = f"{where}: expected a shape to conform to, or windows"
+            raise ValueError(msg)
+        if self.cleanup_before_restore and self.restore.quantity != "labels":
+            msg = f"{where}: labels are cleaned up before they are restored, and {self.restore.quantity} are restored"
+            raise ValueError(msg)
+        if self.conform.crop is None and self.normalise.at("after-crop"):
+            msg = f"{where}: has a rule after the crop, and no crop"
             raise ValueError(msg)
         strange = [name for name in self.views if name not in self.networks]
         if strange:
@@ -281,6 +266,10 @@ class Stage(Part):
             msg = f"{where}: classes are of the whole region; expected no windows and nothing to restore"
             raise ValueError(msg)
         return self
+
+    def brought_by(self) -> int:
+        """Schema version: windows over a grid of one shape are of version 3."""
+        return 3 if self.windows is not None and self.conform.shape is not None else self.since
 
     @property
     def shape(self) -> tuple[int, int, int]:

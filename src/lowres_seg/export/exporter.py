@@ -311,6 +311,7 @@ def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        trusted_code=dict(read.trusted_code),
     )
 
 

@@ -66,8 +66,6 @@ def _runs(pipeline: Pipeline, grid: Grid) -> int:
         windows = 1
         if stage.windows is not None:
             conformed = Placement.of(stage, grid).fit.conformed
-            windows = prod(
-                len(starts(n, roi, stage.windows)) for n, roi in zip(conformed, stage.windows.roi_size, strict=True)
-            )
+            windows = prod(len(starts(n, axis, stage.windows)) for axis, n in enumerate(conformed))
         total += windows * 2 ** len(stage.mirror_axes) * len(stage.networks)
     return total

@@ -19,16 +19,24 @@ from lowres_seg.bundle.rules import CleanupRule, FillHoles, LargestComponent, Sm
 Labels = NDArray[np.uint8]
 
 
-def clean(labels: Labels, rules: Sequence[CleanupRule]) -> Labels:
-    """Apply `rules` in their order to an (I, J, K) label map. The array given is not changed."""
+def clean(labels: Labels, rules: Sequence[CleanupRule], voxel_mm3: float) -> Labels:
+    """Apply `rules` in their order to an (I, J, K) label map. The array given is not changed.
+
+    Parameters
+    ----------
+    labels : (I, J, K) ndarray of uint8
+    rules : sequence of rules of the manifest
+    voxel_mm3 : float
+        Volume of a voxel.
+    """
     for rule in rules:
         match rule:
             case LargestComponent():
-                labels = keep_largest(labels, rule.connectivity)
+                labels = keep_largest_of(labels, rule)
             case FillHoles():
                 labels = fill_holes(labels, rule)
             case SmallComponents():
-                labels = change_small_components(labels, rule)
+                labels = change_small_components(labels, rule, voxel_mm3)
             case SmallLabel():
                 labels = change_small_label(labels, rule)
             case _:
@@ -36,33 +44,61 @@ def clean(labels: Labels, rules: Sequence[CleanupRule]) -> Labels:
     return labels
 
 
-def keep_largest(labels: Labels, connectivity: int) -> Labels:
-    """Keep the largest connected component of the foreground, all labels taken together."""
-    components, count = cc3d.connected_components(labels != 0, connectivity=connectivity, return_N=True)
-    if count < 2:
+def keep_largest_of(labels: Labels, rule: LargestComponent) -> Labels:
+    """Keep the largest components of the labels that the rule names, together or each by itself."""
+    named = list(rule.labels) or [int(value) for value in np.unique(labels) if value]
+    for group in [[value] for value in named] if rule.each else [named]:
+        labels = keep_largest(labels, rule.connectivity, of=group, count=rule.count)
+    return labels
+
+
+def keep_largest(labels: Labels, connectivity: int, *, of: Sequence[int] | None = None, count: int = 1) -> Labels:
+    """Keep the `count` largest connected components of some labels taken together, by default of the foreground.
+
+    Of components of one size those are kept that come first.
+    """
+    foreground = labels != 0 if of is None else np.isin(labels, of)
+    components, found = cc3d.connected_components(foreground, connectivity=connectivity, return_N=True)
+    if found <= count:
         return labels
     sizes: Any = np.bincount(components.ravel())
     sizes[0] = 0
-    return np.where(components == sizes.argmax(), labels, 0).astype(np.uint8, copy=False)
+    kept = np.zeros(len(sizes), bool)
+    kept[np.argsort(-sizes, kind="stable")[:count]] = True
+    return np.where(foreground & ~kept[components], 0, labels).astype(np.uint8, copy=False)
 
 
 def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
-    """Give background that `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
+    """Give what `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
     mask = labels == rule.label
-    if rule.slices_along is None:
-        filled = fill_voids.fill(np.asfortranarray(mask))
+    if not mask.any():
+        return labels
+    if rule.connectivity != 6:
+        filled = ~_reached_from_border(~mask, rule.connectivity)
+    elif rule.slices_along is None:
+        filled = fill_cavities(mask)
     else:
         filled = np.moveaxis(mask, rule.slices_along, 0).copy()
         for index in np.flatnonzero(filled.any(axis=(1, 2))):
             filled[index] = fill_voids.fill(np.asfortranarray(filled[index]))
         filled = np.moveaxis(filled, 0, rule.slices_along)
-    return np.where(np.asarray(filled, dtype=bool) & (labels == 0), rule.label, labels).astype(np.uint8, copy=False)
+    where = np.asarray(filled, dtype=bool)
+    if rule.over == "background":
+        where &= labels == 0
+    return np.where(where, rule.label, labels).astype(np.uint8, copy=False)
 
 
-def change_small_components(labels: Labels, rule: SmallComponents) -> Labels:
+def _reached_from_border(free: NDArray[np.bool_], connectivity: int) -> NDArray[np.bool_]:
+    """Voxels of `free` that a path within it connects with the border."""
+    components = cc3d.connected_components(np.pad(free, 1, constant_values=True), connectivity=connectivity)
+    return np.asarray((components == components[0, 0, 0])[1:-1, 1:-1, 1:-1])
+
+
+def change_small_components(labels: Labels, rule: SmallComponents, voxel_mm3: float) -> Labels:
     """Change the label of components of `rule.label` that have too few voxels to `rule.becomes`."""
     components = cc3d.connected_components(labels == rule.label, connectivity=rule.connectivity)
-    small = np.bincount(components.ravel()) < rule.fewer_than
+    bound = rule.fewer_than / voxel_mm3 if rule.unit == "mm3" else rule.fewer_than
+    small = np.bincount(components.ravel()) < bound
     small[0] = False
     return np.where(small[components], rule.becomes, labels).astype(np.uint8, copy=False)
 
@@ -78,4 +114,6 @@ def change_small_label(labels: Labels, rule: SmallLabel) -> Labels:
 
 def fill_cavities(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill background that no path through faces of voxels connects with the border."""
-    return np.ascontiguousarray(fill_voids.fill(np.asfortranarray(mask)), dtype=bool)
+    # With a border of background: fill_voids 2.1 also fills a few voxels that lie on two faces of the array.
+    filled = fill_voids.fill(np.pad(np.asfortranarray(mask), 1))
+    return np.ascontiguousarray(filled[1:-1, 1:-1, 1:-1], dtype=bool)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bundle.stage import Conform
+from lowres_seg.bundle.grids import Conform, Crop, Interpolation
 from lowres_seg.errors import InputError
-from lowres_seg.runtime.interpolation import along_axis, cubic_matrix, linear_matrix, nearest_indices
-from lowres_seg.runtime.openvino_engine import resize
-from lowres_seg.volumes.grid import three
+from lowres_seg.runtime.interpolation import Sampling
+from lowres_seg.runtime.resampling import Axes, Border, planes_of, resample
+from lowres_seg.volumes.grid import AS_STORED, Box, StoredAxes, three
 
 Array = NDArray[np.float32]
-Interpolation = Literal["nearest", "linear", "cubic"]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 #: Bound on the voxels of a conformed grid, for headers with a wrong spacing. No network of this field takes as many.
 MAX_VOXELS = 1024**3
 #: Scores are resampled back to the region in slabs of about this size.
 SLAB_BYTES = 64 << 20
+#: MONAI keeps a spacing that differs from the wanted one by less, in mm.
+_SAME_SPACING_MM = 1e-3
+#: Names of our paddings in numpy.
+_NUMPY_PADS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
 
 @dataclass(frozen=True)
@@ -31,66 +33,98 @@ class Fit:
 
     Attributes
     ----------
-    region : tuple of 3 int
-        Shape of the region, in voxels of the scan.
-    resampled : tuple of 3 int
-        Shape of the region after resampling.
+    axes : tuple of 3 Sampling
+        From the region, in voxels of the scan, to the resampled region.
     conformed : tuple of 3 int
-        Shape of the conformed grid: the resampled region, padded or cropped about its centre.
+        Shape of the conformed grid: the resampled region, cut to the crop, then padded or cropped about its centre.
+    crop : Box or None
+        Part of the resampled region that is kept; it may reach beyond it. None for all of it.
     separate, separate_back : int or None
         Axis that is sampled by nearest when the region is conformed, and when it is restored.
+    shifts : tuple of 3 int
+        First voxel of the kept part in the conformed grid. It is negative where the kept part is cropped.
     """
 
-    region: Shape
-    resampled: Shape
+    axes: Axes
     conformed: Shape
+    shifts: Shape
+    crop: Box | None = None
     separate: int | None = None
     separate_back: int | None = None
 
     @classmethod
-    def of(cls, region: Shape, spacing_mm: Spacing, conform: Conform, at_least: Shape) -> Fit:
+    def between(cls, region: Shape, resampled: Shape, conformed: Shape) -> Fit:
+        """Stretch a region to a shape, and pad or crop it about its centre to another."""
+        axes = three(Sampling(n, m) for n, m in zip(region, resampled, strict=True))
+        return cls(axes, conformed, three((m - n) // 2 for n, m in zip(resampled, conformed, strict=True)))
+
+    @classmethod
+    def of(
+        cls, region: Shape, spacing_mm: Spacing, conform: Conform, at_least: Shape, stored: StoredAxes = AS_STORED
+    ) -> Fit:
         """Fit a region of the scan, in the orientation of `conform`, to the grid that `conform` names.
 
         If `conform` names no shape, the conformed grid has on each axis as many voxels as the resampled region, and at
-        least `at_least`.
+        least `at_least`. `stored` are the axes of the file, where the orientation has changed them.
 
         Raises
         ------
         InputError
             If the conformed grid would be larger than any network takes.
         """
-        resampled, wanted = conform.shape or region, spacing_mm
-        if conform.spacing_mm is not None:
-            wanted = three(
-                have if want is None else want for have, want in zip(spacing_mm, conform.spacing_mm, strict=True)
-            )
-            resampled = three(
-                max(1, round(have / want * n)) for n, have, want in zip(region, spacing_mm, wanted, strict=True)
-            )
+        wanted = _wanted_spacing(spacing_mm, stored, conform)
+        axes = _axes(region, spacing_mm, wanted, stored, conform)
+        resampled = three(axis.m for axis in axes)
         if np.prod(resampled, dtype=object) > MAX_VOXELS:
             raise InputError(
                 f"the scan would be resampled to {resampled} voxels, more than {MAX_VOXELS}; check its spacing"
             )
-        conformed = conform.shape or three(max(pair) for pair in zip(resampled, at_least, strict=True))
+        conformed, shifts = _placed(resampled, conform, at_least)
         above = conform.separate_above
         forward = None if above is None else _coarse_axis(spacing_mm, wanted, above)
         back = None if above is None else _coarse_axis(wanted, spacing_mm, above)
-        return cls(region, resampled, conformed, forward, back)
+        return cls(axes, conformed, shifts, separate=forward, separate_back=back)
+
+    def cropped(self, box: Box, conform: Conform, at_least: Shape) -> Fit:
+        """Keep a box of the resampled region; it may reach beyond it."""
+        conformed, shifts = _placed(box.shape, conform, at_least)
+        return replace(self, conformed=conformed, shifts=shifts, crop=box)
+
+    @property
+    def region(self) -> Shape:
+        """Shape of the region, in voxels of the scan."""
+        return three(axis.n for axis in self.axes)
+
+    @property
+    def resampled(self) -> Shape:
+        """Shape of the region after resampling."""
+        return three(axis.m for axis in self.axes)
+
+    @property
+    def kept(self) -> Box:
+        """Part of the resampled region that is kept."""
+        return Box.whole(self.resampled) if self.crop is None else self.crop
 
     @property
     def same(self) -> bool:
         """True if the conformed grid has the region's own voxels, with or without padding around them."""
-        return self.region == self.resampled and all(
-            a <= b for a, b in zip(self.resampled, self.conformed, strict=True)
+        return (
+            self.crop is None
+            and all(axis.changes_nothing for axis in self.axes)
+            and all(a <= b for a, b in zip(self.resampled, self.conformed, strict=True))
         )
 
     def _overlap(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Voxels that the resampled region and the conformed grid share, in the indices of each."""
         ours, theirs = [], []
-        for n, m in zip(self.resampled, self.conformed, strict=True):
-            shift = (m - n) // 2
-            ours.append(slice(max(0, -shift), min(n, m - shift)))
-            theirs.append(slice(max(0, shift), min(m, n + shift)))
+        kept = self.kept
+        for n, m, shift, low, high in zip(
+            self.resampled, self.conformed, self.shifts, kept.start, kept.stop, strict=True
+        ):
+            first = low - shift  # index in the resampled region of the conformed grid's first voxel
+            start, stop = max(0, low, first), min(n, high, first + m)
+            ours.append(slice(start, max(start, stop)))
+            theirs.append(slice(start - first, max(start, stop) - first))
         return tuple(ours), tuple(theirs)
 
     @property
@@ -98,26 +132,51 @@ class Fit:
         """Index of the resampled region in the conformed grid."""
         return three(self._overlap()[1])
 
-    def resample(self, x: Array, interpolation: Interpolation, *, threads: int) -> Array:
+    def resample(self, x: Array, interpolation: Interpolation, *, border: Border = "edge", threads: int) -> Array:
         """Resample (C, *region) to (C, *resampled)."""
-        return _resampled(x, self.resampled, interpolation, self.separate, threads)
+        return resample(x, self.axes, interpolation, separate=self.separate, border=border, threads=threads)
 
-    def place(self, x: Array, fill: float | None) -> Array:
-        """Pad or crop (C, *resampled) to (C, *conformed), with `fill`, or with each channel's minimum if it is None."""
-        if self.resampled == self.conformed:
+    def cut(self, x: Array) -> Array:
+        """Cut (C, *resampled) to the crop, (C, *kept). What lies beyond the resampled region is zero."""
+        if self.crop is None:
             return x
-        ours, theirs = self._overlap()
-        if fill is None:
+        ends = list(zip(self.crop.start, self.crop.stop, self.resampled, strict=True))
+        inside = [slice(max(0, a), min(n, b)) for a, b, n in ends]
+        beyond = [(max(0, -a), max(0, b - n)) for a, b, n in ends]
+        return np.pad(x[:, inside[0], inside[1], inside[2]], [(0, 0), *beyond])
+
+    def place(self, x: Array, pad: float | str | None) -> Array:
+        """Pad or crop (C, *kept) to (C, *conformed).
+
+        Parameters
+        ----------
+        x : (C, I, J, K) ndarray
+        pad : float, str or None
+            Value of the padding; or ``edge``, ``reflect`` or ``wrap``; or each channel's minimum if it is None.
+        """
+        if x.shape[1:] == self.conformed:
+            return x
+        shape = zip(self.shifts, self.conformed, x.shape[1:], strict=True)
+        inside = [(slice(max(0, -s), min(n, m - s)), max(0, s), max(0, m - s - n)) for s, m, n in shape]
+        i, j, k = (one[0] for one in inside)
+        if isinstance(pad, str):
+            widths = [(0, 0), *(one[1:] for one in inside)]
+            return np.pad(x[:, i, j, k], widths, mode=_NUMPY_PADS[pad])  # type: ignore[call-overload,no-any-return]
+        if pad is None:
             result = np.broadcast_to(x.min(axis=(1, 2, 3), keepdims=True), (len(x), *self.conformed)).copy()
         else:
-            result = np.full((len(x), *self.conformed), fill, np.float32)
-        result[:, theirs[0], theirs[1], theirs[2]] = x[:, ours[0], ours[1], ours[2]]
+            result = np.full((len(x), *self.conformed), pad, np.float32)
+        a, b, c = (slice(one[1], one[1] + one[0].stop - one[0].start) for one in inside)
+        result[:, a, b, c] = x[:, i, j, k]
         return result
 
-    def restored(self, y: Array, interpolation: Interpolation, *, threads: int) -> Iterator[tuple[slice, Array]]:
+    def restored(
+        self, y: Array, interpolation: Interpolation, *, outside: Border = "edge", border: Border = "edge", threads: int
+    ) -> Iterator[tuple[slice, Array]]:
         """Resample (C, *conformed) to (C, *region), in slabs along the first axis.
 
-        Voxels of the region outside the conformed grid get the values at the nearest edge of the grid.
+        Voxels of the resampled region outside the conformed grid get the values at the nearest edge of the grid, or
+        zero.
 
         Yields
         ------
@@ -125,52 +184,96 @@ class Fit:
             Where the slab lies in the region.
         values : (C, planes, J, K) ndarray
         """
-        if self.resampled != self.conformed:
+        if self.resampled != self.conformed or self.crop is not None:
             ours, theirs = self._overlap()
             edges = [(s.start, n - s.stop) for s, n in zip(ours, self.resampled, strict=True)]
             y = y[:, theirs[0], theirs[1], theirs[2]]
             if any(before or after for before, after in edges):
-                y = np.pad(y, [(0, 0), *edges], mode="edge")
+                y = np.pad(y, [(0, 0), *edges], mode="edge" if outside == "edge" and y.size else "constant")
         planes = max(1, SLAB_BYTES // (4 * len(y) * self.region[1] * self.region[2]))
+        first, second, third = (axis.back for axis in self.axes)
         for start in range(0, self.region[0], planes):
             slab = slice(start, min(self.region[0], start + planes))
-            yield slab, self._slab(y, slab, interpolation, threads)
+            part = planes_of(y, first, slab, interpolation, border, separate=self.separate_back == 0)
+            kept = Sampling(part.shape[1], part.shape[1])
+            axes = (kept, second, third)
+            back = None if self.separate_back == 0 else self.separate_back
+            yield slab, resample(part, axes, interpolation, separate=back, border=border, threads=threads)
 
-    def _slab(self, y: Array, slab: slice, interpolation: Interpolation, threads: int) -> Array:
-        """Planes of the region, from (C, *resampled)."""
-        n, m = self.resampled[0], self.region[0]
-        if n != m and (self.separate_back == 0 or interpolation == "nearest"):
-            y = y[:, nearest_indices(n, m)[slab]]
-        elif n != m:
-            matrix = (linear_matrix if interpolation == "linear" else cubic_matrix)(n, m)[slab]
-            used = np.flatnonzero(matrix.any(axis=0))
-            near = slice(used[0], used[-1] + 1)
-            y = along_axis(np.ascontiguousarray(y[:, near]), matrix[:, near], 1)
+
+def box_to_keep(x: Array, crop: Crop, channels: tuple[str, ...]) -> Box:
+    """Box of a conformed scan that a crop keeps; it may reach beyond the scan.
+
+    Parameters
+    ----------
+    x : (C, I, J, K) ndarray
+    crop : Crop
+    channels : tuple of str
+        Names of the channels of `x`.
+    """
+    shape = three(x.shape[1:])
+    looked_at = [x[channels.index(name)] for name in crop.channels] or list(x)
+    start, stop = [], []
+    for axis, n in enumerate(shape):
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(np.logical_or.reduce([(one > crop.above).any(axis=others) for one in looked_at]))
+        if used.size == 0:
+            return Box.whole(shape)
+        low, high = int(used[0]) - crop.margin_voxels[axis], int(used[-1]) + 1 + crop.margin_voxels[axis]
+        if crop.cut:
+            low, high = max(0, low), min(n, high)
+        more = -(high - low) % crop.multiple_of[axis]
+        start.append(low - more // 2)
+        stop.append(low - more // 2 + high - low + more)
+    return Box(three(start), three(stop))
+
+
+def _wanted_spacing(spacing: Spacing, stored: StoredAxes, conform: Conform) -> Spacing:
+    """Spacing of the resampled region, along the axes of the orientation."""
+    if conform.spacing_mm is None:
+        return spacing
+    wanted = conform.spacing_mm
+    if conform.spacing_axes == "stored":
+        wanted = three(wanted[axis] for axis in stored.axes)
+    close = _SAME_SPACING_MM if conform.convention == "monai" else 0.0
+    return three(
+        have if want is None or abs(have - want) <= close else want for have, want in zip(spacing, wanted, strict=True)
+    )
+
+
+def _axes(region: Shape, spacing: Spacing, wanted: Spacing, stored: StoredAxes, conform: Conform) -> Axes:
+    """Sampling of each axis, from the region to the resampled region."""
+    if conform.spacing_mm is None:
+        shape = conform.shape or region
+        return three(Sampling(n, m) for n, m in zip(region, shape, strict=True))
+    ratios = [(n, have, want) for n, have, want in zip(region, spacing, wanted, strict=True)]
+    if conform.convention == "edges":
+        return three(Sampling(n, max(1, round(have / want * n))) for n, have, want in ratios)
+    axes = []
+    for place, (n, have, want) in enumerate(ratios):
+        m = max(1, round((n - 1) * (have / want) + 1))
+        # The file's own first voxel is the last one where the orientation turned its axis around.
+        turned = conform.spacing_axes == "stored" and stored.turned[place]
+        axes.append(Sampling(n, m, want / have, turned))
+    return three(axes)
+
+
+def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shape]:
+    """Shape of the conformed grid, and the first voxel of the kept part in it."""
+    shape = conform.shape
+    if shape is None:
+        least, multiple = conform.at_least or kept, conform.multiple_of or (1, 1, 1)
+        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(kept, least, multiple, strict=True))
+    shifts = []
+    for n, m in zip(kept, shape, strict=True):
+        if m < n and conform.convention == "monai":
+            shifts.append(m // 2 - n // 2)
         else:
-            y = y[:, slab]
-        shape = (y.shape[1], self.region[1], self.region[2])
-        return _resampled(y, shape, interpolation, self.separate_back, threads)
-
-
-def _resampled(x: Array, shape: Shape, interpolation: Interpolation, separate: int | None, threads: int) -> Array:
-    """Resample (C, I, J, K) to (C, *shape), the axis `separate` by nearest if it is given."""
-    if x.shape[1:] == shape:
-        return np.ascontiguousarray(x, dtype=np.float32)
-    inner = three(x.shape[1 + axis] if axis == separate else shape[axis] for axis in range(3))
-    x = _cubic(x, inner, separate) if interpolation == "cubic" else resize(x, inner, interpolation, threads=threads)
-    if separate is not None and inner != shape:
-        x = np.take(x, nearest_indices(inner[separate], shape[separate]), axis=1 + separate)
-    return x
-
-
-def _cubic(x: Array, shape: Shape, separate: int | None) -> Array:
-    # Clipped to the range of what is resampled at a time: the volume, or each slice along the separate axis.
-    axes: Sequence[int] = [1, 2, 3] if separate is None else [1 + axis for axis in range(3) if axis != separate]
-    low, high = x.min(axis=tuple(axes), keepdims=True), x.max(axis=tuple(axes), keepdims=True)
-    for axis in axes:
-        if x.shape[axis] != shape[axis - 1]:
-            x = along_axis(np.ascontiguousarray(x), cubic_matrix(x.shape[axis], shape[axis - 1]), axis)
-    return np.asarray(np.clip(x, low, high))
+            shifts.append(0 if m >= n and conform.pad_side == "end" else (m - n) // 2)
+    # Windows are padded on both sides, whatever the padding before.
+    conformed = three(max(pair) for pair in zip(shape, at_least, strict=True))
+    more = [(m - n) // 2 for n, m in zip(shape, conformed, strict=True)]
+    return conformed, three(shift + extra for shift, extra in zip(shifts, more, strict=True))
 
 
 def _coarse_axis(first: Spacing, second: Spacing, above: float) -> int | None:

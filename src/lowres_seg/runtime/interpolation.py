@@ -1,45 +1,89 @@
-"""Resampling along one axis as a matrix, so that a volume is resampled by one matrix product for each axis.
+"""Resampling along one axis, so that a volume is resampled axis after axis.
 
-A matrix is (m, n): it takes n samples to m samples at the positions ``(i + 0.5) · n / m - 0.5``. The cubic matrix is
-the interpolating B-spline with the borders of ``scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)``, of
-which scikit-image's ``resize`` is made.
+A matrix is (m, n): it takes n samples to m samples. Splines are the interpolating B-splines of SciPy, with the borders
+of its ``zoom(mode="nearest")`` and ``map_coordinates(mode="nearest")``. scikit-image's ``resize`` is made of them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from math import comb, factorial
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 #: Number of voxels by which SciPy repeats the border before it solves for the coefficients.
 _BORDER = 12
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Positions of m new samples along an axis of n samples.
+
+    Without `step` both begin and end at the same edges: new sample i lies at ``(i + 0.5) · n / m - 0.5``. Else the
+    first ones have one centre, and new sample i lies at ``i · step``; if `turned`, the last ones have.
+
+    Examples
+    --------
+    >>> Sampling(4, 2).positions().tolist()
+    [0.5, 2.5]
+    >>> Sampling(4, 2, step=2.0).positions().tolist()
+    [0.0, 2.0]
+    >>> Sampling(4, 2, step=2.0, turned=True).positions().tolist()
+    [1.0, 3.0]
+    """
+
+    n: int
+    m: int
+    step: float | None = None
+    turned: bool = False
+
+    def positions(self) -> NDArray[np.float64]:
+        """Position of each new sample, in samples."""
+        if self.step is None:
+            return np.asarray((self.n / self.m) * (np.arange(self.m) + 0.5) - 0.5)
+        at = np.arange(self.m) * self.step
+        return np.asarray(self.n - 1 - at[::-1] if self.turned else at)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """True if the new samples are the samples."""
+        return self.n == self.m and self.step in (None, 1.0)
+
+    @property
+    def back(self) -> Sampling:
+        """The samples, as new samples of what are now the new ones."""
+        return Sampling(self.m, self.n, None if self.step is None else 1 / self.step, self.turned)
+
+
 @lru_cache(maxsize=32)
-def cubic_matrix(n: int, m: int) -> Matrix:
-    """Matrix (m, n) of the cubic B-spline."""
-    size = n + 2 * _BORDER
-    repeat = np.zeros((size, n))
-    repeat[np.arange(size), np.clip(np.arange(size) - _BORDER, 0, n - 1)] = 1
-    system = (
-        np.diag(np.full(size, 4 / 6)) + np.diag(np.full(size - 1, 1 / 6), 1) + np.diag(np.full(size - 1, 1 / 6), -1)
-    )
-    system[0, 1] = system[-1, -2] = 2 / 6  # mirrored at the ends
+def spline_matrix(axis: Sampling, order: int) -> Matrix:
+    """Matrix (m, n) of the B-spline of an order from 2 to 5."""
+    size = axis.n + 2 * _BORDER
+    repeat = np.zeros((size, axis.n))
+    repeat[np.arange(size), np.clip(np.arange(size) - _BORDER, 0, axis.n - 1)] = 1
+    system = np.zeros((size, size))
+    rows = np.arange(size)
+    for offset in range(-(order // 2), order // 2 + 1):
+        columns = np.abs(rows + offset)  # mirrored at the ends
+        columns = np.where(columns >= size, 2 * (size - 1) - columns, columns)
+        np.add.at(system, (rows, columns), _spline(np.array(float(offset)), order))
     coefficients = np.linalg.solve(system, repeat)
-    at = _positions(n, m) + _BORDER
-    first = np.floor(at).astype(int)
-    t = at - first
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
-    taken = np.stack([coefficients[first + offset] for offset in (-1, 0, 1, 2)], axis=1)
-    return np.asarray(np.einsum("mk,mkn->mn", weights, taken), dtype=np.float32)
+    at = axis.positions() + _BORDER
+    first = np.floor(at if order % 2 else at + 0.5).astype(int) - order // 2
+    taps = np.clip(first[:, None] + np.arange(order + 1), 0, size - 1)
+    weights = _spline(at[:, None] - (first[:, None] + np.arange(order + 1)), order)
+    return np.asarray(np.einsum("mk,mkn->mn", weights, coefficients[taps]), dtype=np.float32)
 
 
 @lru_cache(maxsize=32)
-def linear_matrix(n: int, m: int) -> Matrix:
+def linear_matrix(axis: Sampling) -> Matrix:
     """Matrix (m, n) of linear interpolation. Beyond the outer centres the border value holds."""
-    at = np.clip(_positions(n, m), 0, n - 1)
+    n, m = axis.n, axis.m
+    at = np.clip(axis.positions(), 0, n - 1)
     first = np.minimum(np.floor(at).astype(int), max(0, n - 2))
     matrix = np.zeros((m, n))
     rows = np.arange(m)
@@ -48,18 +92,85 @@ def linear_matrix(n: int, m: int) -> Matrix:
     return matrix.astype(np.float32)
 
 
-def nearest_indices(n: int, m: int) -> NDArray[np.intp]:
-    """Index of the nearest of n samples for each of m positions; of two that are equally near, the upper one.
+@lru_cache(maxsize=32)
+def area_matrix(axis: Sampling) -> Matrix:
+    """Matrix (m, n) of the means over each new sample's part of the axis, rounded outward to whole samples."""
+    i = np.arange(axis.m)
+    start, stop = i * axis.n // axis.m, -(-(i + 1) * axis.n // axis.m)
+    k = np.arange(axis.n)
+    inside = (k >= start[:, None]) & (k < stop[:, None])
+    return np.asarray(inside / (stop - start)[:, None], dtype=np.float32)
+
+
+def nearest_indices(axis: Sampling) -> NDArray[np.intp]:
+    """Index of the nearest sample of each new one.
+
+    Of two that are equally near it is the upper one, as torch's ``nearest-exact`` has it. With a step it is the one
+    that the rounding of torch's ``grid_sample`` chooses.
 
     Examples
     --------
-    >>> nearest_indices(4, 2).tolist()
+    >>> nearest_indices(Sampling(4, 2)).tolist()
     [1, 3]
     """
-    return np.clip(np.floor(_positions(n, m) + 0.5).astype(np.intp), 0, n - 1)
+    if axis.step is None:
+        at = np.floor(axis.positions() + 0.5)
+    else:
+        at = np.rint(_grid_sample_positions(axis.n, axis.m, axis.step))
+        at = axis.n - 1 - at[::-1] if axis.turned else at
+    return np.clip(at.astype(np.intp), 0, axis.n - 1)
 
 
-def along_axis(x: NDArray[np.float32], matrix: Matrix, axis: int) -> NDArray[np.float32]:
+def _grid_sample_positions(n: int, m: int, step: float) -> NDArray[np.float64]:
+    """Positions ``i · step`` as MONAI's transform and torch's ``grid_sample`` compute them in float64.
+
+    They go through coordinates from -1 to 1. The rounding on this way decides between two samples that are equally
+    near.
+    """
+    into, out_of = (np.array([[2 / size, 1 / size - 1], [0, 1]]) for size in (n, m))
+    (scale, shift), _ = into @ np.diag([step, 1.0]) @ np.linalg.inv(out_of)
+    i, width = np.arange(m), np.longdouble(2 / max(1, m - 1))  # torch adds and multiplies without rounding between
+    evenly = np.where(i < m // 2, width * i - 1, 1 - width * (m - 1 - i)).astype(np.float64)
+    at = (evenly * (m - 1) / m) * scale + shift
+    return np.asarray(((at + 1) * n - 1) / 2)
+
+
+def floor_indices(axis: Sampling) -> NDArray[np.intp]:
+    """Index floor(i · n / m) of each new sample, as torch's ``nearest`` has it."""
+    # torch computes the ratio, and its product, in float32.
+    ratio = np.float32(axis.n) / np.float32(axis.m)
+    at = np.floor(np.arange(axis.m, dtype=np.float32) * ratio)
+    return np.asarray(np.minimum(at, axis.n - 1), dtype=np.intp)
+
+
+def linear(x: Array, positions: NDArray[np.float64], at: int, *, zero_beyond: bool) -> Array:
+    """Linear interpolation along one of the axes 1, 2 and 3 of x (C, I, J, K).
+
+    Parameters
+    ----------
+    x : (C, I, J, K) ndarray
+    positions : (m,) ndarray
+        In samples of the axis.
+    at : int
+        Which axis it is.
+    zero_beyond : bool
+        Whether what lies beyond the outer centres is zero, or else the border value.
+    """
+    n = x.shape[at]
+    position = positions if zero_beyond else np.clip(positions, 0, n - 1)
+    low = np.floor(position).astype(np.intp)
+    shape = [-1 if place == at else 1 for place in range(4)]
+    result: Array | None = None
+    for index, weight in ((low, 1 - (position - low)), (low + 1, position - low)):
+        inside = np.where((index >= 0) & (index < n), weight, 0).astype(np.float32).reshape(shape)
+        part = np.take(x, np.clip(index, 0, n - 1), axis=at)
+        part *= inside
+        result = part if result is None else np.add(result, part, out=result)
+    assert result is not None  # noqa: S101 - there are two neighbours
+    return result
+
+
+def along_axis(x: Array, matrix: Matrix, axis: int) -> Array:
     """Multiply one of the axes 1, 2 and 3 of x (C, I, J, K) by a matrix."""
     if axis == 3:
         return np.asarray(x @ matrix.T)
@@ -69,5 +180,9 @@ def along_axis(x: NDArray[np.float32], matrix: Matrix, axis: int) -> NDArray[np.
     return np.asarray(matrix @ x.reshape(c, i, j * k)).reshape(c, len(matrix), j, k)
 
 
-def _positions(n: int, m: int) -> NDArray[np.float64]:
-    return np.asarray((n / m) * (np.arange(m) + 0.5) - 0.5)
+def _spline(t: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """Centred B-spline of an order at `t`."""
+    total = np.zeros_like(t)
+    for j in range(order + 2):
+        total += (-1) ** j * comb(order + 1, j) * np.maximum(t + (order + 1) / 2 - j, 0) ** order
+    return np.asarray(total / factorial(order))

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
-from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, Noise, PercentileScale, ZScore
+from lowres_seg.bundle.rules import (
+    Affine,
+    Clip,
+    IntensityRule,
+    Noise,
+    PercentileClip,
+    PercentileScale,
+    Threshold,
+    ZScore,
+)
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.cleanup import fill_cavities
 
@@ -43,38 +52,75 @@ def normalise(
     body = None
     if any(isinstance(rule, ZScore) and rule.voxels == "inside" for rule in rules):
         body = fill_cavities((x != 0).any(axis=0))
-    for index, name in enumerate(channels):
-        channel = x[index]
-        empty = channel == 0 if any(isinstance(rule, Noise) for rule in rules) else None
-        for rule in rules:
-            if rule.channels and name not in rule.channels:
-                continue
+    empty = [channel == 0 for channel in x] if any(isinstance(rule, Noise) for rule in rules) else []
+    for rule in rules:
+        named = [index for index, name in enumerate(channels) if not rule.channels or name in rule.channels]
+        together = not isinstance(rule, Noise | Affine | Clip | Threshold) and rule.together
+        for group in [named] if together else [[index] for index in named]:
+            targets = [x[index] for index in group]
             match rule:
                 case PercentileScale():
-                    _percentile_scale(channel, rule, _source(rule, channel, others, index))
+                    _percentile_scale(targets, rule, _sources(rule, targets, others, group))
+                case PercentileClip():
+                    _percentile_clip(targets, rule)
                 case ZScore():
-                    _z_score(channel, rule, body, _source(rule, channel, others, index))
+                    _z_score(targets, rule, body, _sources(rule, targets, others, group))
                 case Affine():
-                    np.multiply(channel, np.float32(rule.scale), out=channel)
-                    np.add(channel, np.float32(rule.shift), out=channel)
+                    _affine(targets[0], rule)
                 case Clip():
-                    np.clip(channel, np.float32(rule.lower), np.float32(rule.upper), out=channel)
+                    np.clip(targets[0], np.float32(rule.lower), np.float32(rule.upper), out=targets[0])
+                case Threshold():
+                    _threshold(targets[0], rule)
                 case Noise():
-                    assert empty is not None  # noqa: S101 - it was made because there is such a rule
-                    noise = np.random.default_rng((rule.seed, index))
-                    channel[empty] = noise.standard_normal(np.count_nonzero(empty), dtype=np.float32)
+                    noise = np.random.default_rng((rule.seed, group[0]))
+                    where = empty[group[0]]
+                    targets[0][where] = noise.standard_normal(np.count_nonzero(where), dtype=np.float32)
                 case _:
                     assert_never(rule)
 
 
-def _source(
-    rule: PercentileScale | ZScore, channel: Channel, others: Mapping[str, NDArray[np.float32]], index: int
-) -> Channel:
-    """Channel that a rule takes statistics of."""
-    return channel if rule.statistics_of is None else others[rule.statistics_of][index]
+def _sources(
+    rule: PercentileScale | ZScore,
+    targets: list[Channel],
+    others: Mapping[str, NDArray[np.float32]],
+    group: Sequence[int],
+) -> list[Channel]:
+    """Channels that a rule takes statistics of."""
+    return targets if rule.statistics_of is None else [others[rule.statistics_of][index] for index in group]
 
 
-def _percentile_scale(x: Channel, rule: PercentileScale, source: Channel) -> None:
+def _joined(voxels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return voxels[0] if len(voxels) == 1 else np.concatenate([part.ravel() for part in voxels])
+
+
+def _affine(x: Channel, rule: Affine) -> None:
+    if rule.voxels == "all":
+        np.multiply(x, np.float32(rule.scale), out=x)
+        np.add(x, np.float32(rule.shift), out=x)
+        return
+    where = x != 0
+    x[where] = x[where] * np.float32(rule.scale) + np.float32(rule.shift)
+
+
+def _threshold(x: Channel, rule: Threshold) -> None:
+    lost = np.zeros(x.shape, bool)
+    if rule.above is not None:
+        lost |= ~(x > rule.above)
+    if rule.below is not None:
+        lost |= ~(x < rule.below)
+    x[lost] = rule.becomes
+
+
+def _percentile_clip(targets: Sequence[Channel], rule: PercentileClip) -> None:
+    joined = _joined(targets)
+    low = None if rule.lower is None else np.float32(np.percentile(joined, rule.lower))
+    high = None if rule.upper is None else np.float32(np.percentile(joined, rule.upper))
+    for x in targets:
+        np.clip(x, low, high, out=x)
+
+
+def _percentile_scale(targets: Sequence[Channel], rule: PercentileScale, sources: Sequence[Channel]) -> None:
+    source = _joined(sources)
     if rule.voxels == "nonzero":
         source = source[source != 0]
     elif rule.voxels == "above-mean":
@@ -88,27 +134,32 @@ def _percentile_scale(x: Channel, rule: PercentileScale, source: Channel) -> Non
             f"percentiles {rule.lower:g} and {rule.upper:g} of the intensities are {low:g} and {high:g}: "
             "the scan has no contrast there"
         )
-    if rule.clip == "both":
-        np.clip(x, low, high, out=x)
-    elif rule.clip == "upper":
-        np.minimum(x, high, out=x)
-    x -= low
-    x /= divisor
+    for x in targets:
+        if rule.clip == "both":
+            np.clip(x, low, high, out=x)
+        elif rule.clip == "upper":
+            np.minimum(x, high, out=x)
+        np.subtract(x, low, out=x)
+        np.divide(x, divisor, out=x)
 
 
-def _z_score(x: Channel, rule: ZScore, body: NDArray[np.bool_] | None, source: Channel) -> None:
-    where = None if rule.voxels == "all" else x != 0 if rule.voxels == "nonzero" else body
-    voxels = x if where is None else x[where]
-    if source is x:
-        mean, std = _mean_and_deviation(voxels, rule.ddof)
+def _z_score(
+    targets: Sequence[Channel], rule: ZScore, body: NDArray[np.bool_] | None, sources: Sequence[Channel]
+) -> None:
+    places = [None if rule.voxels == "all" else x != 0 if rule.voxels == "nonzero" else body for x in targets]
+    voxels = [x if where is None else x[where] for x, where in zip(targets, places, strict=True)]
+    if sources is targets:
+        statistics = _joined(voxels)
     else:
-        mean, std = _mean_and_deviation(source if rule.voxels == "all" else source[source != 0], rule.ddof)
+        statistics = _joined([source if rule.voxels == "all" else source[source != 0] for source in sources])
+    mean, std = _mean_and_deviation(statistics, rule.ddof)
     if std == 0:
         raise InputError("intensities do not vary, so they cannot be scaled to unit variance; is the scan empty?")
-    voxels -= mean
-    voxels /= std
-    if where is not None:
-        x[where] = voxels
+    for x, where, values in zip(targets, places, voxels, strict=True):
+        np.subtract(values, mean, out=values)
+        np.divide(values, std, out=values)
+        if where is not None:
+            x[where] = values
 
 
 def _mean_and_deviation(voxels: NDArray[np.float32], ddof: int) -> tuple[np.float32, np.float32]:

@@ -6,7 +6,7 @@ grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -67,7 +67,19 @@ class Placement:
         oriented = orient(stage, grid)
         result = oriented.result
         box = Box.whole(result.shape) if box is None else box
-        return cls(stage, oriented, box, Fit.of(box.shape, result.spacing_mm, stage.conform, stage.shape))
+        return cls(
+            stage, oriented, box, Fit.of(box.shape, result.spacing_mm, stage.conform, stage.shape, oriented.stored)
+        )
+
+    def cropped(self, kept: Box) -> Placement:
+        """Keep a box of the resampled region."""
+        return replace(self, fit=self.fit.cropped(kept, self.stage.conform, self.stage.shape))
+
+    @property
+    def conformed_voxel_mm3(self) -> float:
+        """Volume of a voxel of the conformed grid."""
+        steps = [axis.n / axis.m if axis.step is None else axis.step for axis in self.fit.axes]
+        return prod(steps) * self.oriented.result.voxel_ml * 1000
 
     @property
     def scores_stay_whole(self) -> bool:
@@ -114,6 +126,8 @@ class Placement:
         given = 4 * channels * prod(fit.region)
         if fit.region != fit.conformed:  # resampled, padded or cropped: then there are two arrays for a while
             given += 4 * channels * prod(fit.conformed)
+        if any(axis.step is not None for axis in fit.axes):  # two neighbours of each voxel, axis after axis
+            given += 4 * channels * max(prod(fit.region), prod(fit.resampled))
         seen = 4 * (channels + len(self.stage.mask_channels)) * prod(fit.conformed)
         # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
         planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]

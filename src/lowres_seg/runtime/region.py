@@ -8,25 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bundle.stage import BoxOf, NonZero
+from lowres_seg.bundle.stage import Above, BoxOf, NonZero
 from lowres_seg.runtime.cleanup import keep_largest
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.volumes.grid import Box, three
 
 
-def box_of_nonzero(channels: Sequence[NDArray[np.float32]], rule: NonZero) -> Box:
-    """Box around the voxels that are nonzero in any channel; the whole scan if there are none.
+def box_of_values(channels: Sequence[NDArray[np.float32]], rule: NonZero | Above) -> Box:
+    """Box around the voxels that are nonzero, or above a value, in any channel; the whole scan if there are none.
 
     Parameters
     ----------
     channels : sequence of (I, J, K) ndarray
-    rule : NonZero
-        Margin.
+    rule : NonZero or Above
+        Value and margin.
     """
+    chosen = channels if isinstance(rule, NonZero) else [channel > rule.above for channel in channels]
     start, stop = [], []
     for axis, n in enumerate(channels[0].shape):
         others = tuple(other for other in range(3) if other != axis)
-        used = np.flatnonzero(np.logical_or.reduce([channel.any(axis=others) for channel in channels]))
+        used = np.flatnonzero(np.logical_or.reduce([channel.any(axis=others) for channel in chosen]))
         low, high = (int(used[0]), int(used[-1]) + 1) if used.size else (0, n)
         start.append(max(0, low - rule.margin_voxels))
         stop.append(min(n, high + rule.margin_voxels))

@@ -107,7 +107,8 @@ class Segmenter:
         path : path of the bundle, or Bundle
             An opened bundle is not checked once more, but the files that are compiled are.
         threads : int, optional
-            Threads to compute with; by default as many as this process may use.
+            Threads to compute with; by default as many as the bundle recommends, and at most as many as this process
+            may use.
         lean : bool
             Compile each network when its turn comes and drop it after. This has the smallest peak of memory, and takes
             no longer for a single scan.
@@ -128,7 +129,8 @@ class Segmenter:
             raise InputError(f"threads: found {threads}, expected at least 1")
         bundle = path if isinstance(path, Bundle) else Bundle.open(path)
         manifest, files = bundle.manifest, bundle.network_files()
-        count = host.inspect().threads if threads is None else threads
+        available = host.inspect().threads
+        count = min(manifest.threads or available, available) if threads is None else threads
         bound = None
         if max_ram_bytes is not None:
             heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
@@ -194,6 +196,7 @@ class Segmenter:
         if not labels.any() and self.pipeline.labels:
             doubts.append("the result is empty")
         volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
+        doubts += _implausible(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(
             volume, self.pipeline.label_names, loading | state.timings_s, tuple(dict.fromkeys(doubts)), numbers
@@ -288,6 +291,18 @@ class Segmenter:
                 )
             volumes.append(volume)
         return volumes
+
+
+def _implausible(pipeline: Pipeline, labels: Volume) -> list[str]:
+    """Doubts about the volumes of labels."""
+    counts = np.bincount(labels.data.ravel(), minlength=256)
+    doubts = []
+    for label in pipeline.labels:
+        if label.volume_ml is not None:
+            found, (low, high) = float(counts[label.value]) * labels.grid.voxel_ml, label.volume_ml
+            if not low <= found <= high:
+                doubts.append(f"{label.name} has {found:.4g} ml, expected {low:g} to {high:g} ml")
+    return doubts
 
 
 def _check_intensities(volume: Volume) -> None:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from lowres_seg.bundle.pipeline import statistics_sources
-from lowres_seg.bundle.stage import BoxOf, Classes, NonZero, Stage, WholeVolume
+from lowres_seg.bundle.stage import Above, BoxOf, Classes, NonZero, Stage, WholeVolume
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.cleanup import clean
-from lowres_seg.runtime.conform import Fit
+from lowres_seg.runtime.conform import Fit, box_to_keep
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.placement import Placement, orient
-from lowres_seg.runtime.region import box_around, box_of_nonzero
+from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box, Grid
 from lowres_seg.volumes.volume import Volume
@@ -114,7 +114,7 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
         nothing = np.zeros(scan.grid.shape, np.uint8) if base is None else base
         return StageResult(None, None, None if stage.restore.quantity == "nothing" else nothing)
     try:
-        x = _prepared(placement, scan, threads)
+        placement, x = _prepared(placement, scan, threads)
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
@@ -123,7 +123,7 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
     del x
     labels = _labels(placement, slabs, scan.timings_s, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
-        labels = clean(labels, stage.cleanup)
+        labels = clean(labels, stage.cleanup, scan.grid.voxel_ml * 1000)
         if stage.restore.quantity == "nothing":
             return StageResult(placement, labels, None)
         on_scan = np.zeros(scan.grid.shape, np.uint8) if base is None else base.copy()
@@ -155,7 +155,12 @@ def place(stage: Stage, scan: ScanState) -> Placement | None:
         case WholeVolume():
             box = Box.whole(oriented.result.shape)
         case NonZero():
-            box = oriented.apply_box(box_of_nonzero([volume.data for volume in scan.volumes], stage.region))
+            box = oriented.apply_box(box_of_values([volume.data for volume in scan.volumes], stage.region))
+        case Above(channels=named):
+            volumes = [
+                v.data for v, name in zip(scan.volumes, scan.channels, strict=True) if name in (named or scan.channels)
+            ]
+            box = oriented.apply_box(box_of_values(volumes, stage.region))
         case BoxOf():
             other = scan.results[stage.region.stage]
             if other.placement is None or other.labels is None:
@@ -169,32 +174,43 @@ def place(stage: Stage, scan: ScanState) -> Placement | None:
     return Placement.of(stage, scan.grid, box)
 
 
-def _prepared(placement: Placement, scan: ScanState, threads: int) -> Array:
-    """Input of the networks, (C, *conformed)."""
+def _prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Placement, Array]:
+    """Input of the networks, (C, *conformed), and the placement with the crop that was found in it."""
     stage, fit, oriented, box = placement.stage, placement.fit, placement.oriented, placement.box
-    early = stage.normalise.when == "before-conform"
-    rules, pad = stage.normalise.rules, stage.conform.pad
+    rules, conform = stage.normalise, stage.conform
     others = {name: x for name, x in scan.inputs.items() if x is not None}
     # Each step drops the array of the step before: these arrays make up the peak of memory.
     with timed(scan.timings_s, f"{stage.name}.conform"):
         x = np.stack([oriented.apply(v.data)[box.slices] for v in scan.volumes], dtype=np.float32)
-        if early:
-            normalise(x, rules, others, scan.channels)
-        x = fit.resample(x, stage.conform.interpolation, threads=threads)
-        if pad == "minimum":
+        normalise(x, rules.at("before-conform"), others, scan.channels)
+        x = fit.resample(x, conform.interpolation, border=conform.border, threads=threads)
+        if conform.pad == "minimum":
             x = fit.place(x, None)
     with timed(scan.timings_s, f"{stage.name}.normalise"):
         if stage.name in scan.inputs:
             scan.inputs[stage.name] = x.copy()
-        if not early:
-            normalise(x, rules, others, scan.channels)
-        if pad != "minimum":
-            x = fit.place(x, 0.0)
-            if pad == "noise":
-                x = _in_noise(x, fit)
+        normalise(x, rules.at("after-conform"), others, scan.channels)
+        if conform.crop is not None:
+            placement = placement.cropped(box_to_keep(x, conform.crop, tuple(scan.channels)))
+            fit = placement.fit
+            x = fit.cut(x)
+            normalise(x, rules.at("after-crop"), others, scan.channels)
+        match conform.pad:
+            case "minimum":
+                pass
+            case "zero" | "noise":
+                x = fit.place(x, 0.0)
+            case "value":
+                x = fit.place(x, conform.pad_value)
+            case "edge" | "reflect" | "wrap":
+                x = fit.place(x, conform.pad)
+            case _:
+                assert_never(conform.pad)
+        if conform.pad == "noise":
+            x = _in_noise(x, fit)
         for mask in stage.mask_channels:
             x = np.concatenate([x, _mask(scan.results[mask.stage], mask.labels, placement, threads)])
-    return x
+    return placement, x
 
 
 def _in_noise(x: Array, fit: Fit) -> Array:
@@ -211,7 +227,7 @@ def _mask(result: StageResult, labels: Sequence[int], placement: Placement, thre
     there = placement.oriented.apply(result.on_scan)[placement.box.slices]
     mask = np.isin(there, labels) if labels else there != 0
     fit = placement.fit
-    return fit.place(fit.resample(mask[None].astype(np.float32), "nearest", threads=threads), 0.0)
+    return fit.place(fit.cut(fit.resample(mask[None].astype(np.float32), "nearest", threads=threads)), 0.0)
 
 
 def _slabs(
@@ -303,13 +319,23 @@ def _labels(
                 labels[slab] = vote([labels_of(select(member, stage.decode), stage.decode) for member in members])
             else:
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
+    if stage.cleanup_before_restore:
+        with timed(timings_s, f"{stage.name}.cleanup"):
+            labels = clean(labels, stage.cleanup_before_restore, placement.conformed_voxel_mm3)
     if stage.restore.quantity == "nothing":
         return labels
     with timed(timings_s, f"{stage.name}.restore"):
         if fit.same:
             return np.ascontiguousarray(labels[fit.inner])
-        parts = fit.restored(labels[None].astype(np.float32), stage.restore.interpolation, threads=threads)
-        return np.concatenate([part[0] for _, part in parts]).astype(np.uint8)
+        parts = _restored(placement, labels[None].astype(np.float32), threads)
+        rounding = np.floor if stage.restore.rounding == "down" else np.rint
+        return np.concatenate([rounding(part[0]) for _, part in parts]).astype(np.uint8)
+
+
+def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[slice, Array]]:
+    """Resample (C, *conformed) to the region in slabs, as the stage says."""
+    restore, border = placement.stage.restore, placement.stage.conform.border
+    return placement.fit.restored(y, restore.interpolation, outside=restore.outside, border=border, threads=threads)
 
 
 def _labels_of_restored(
@@ -331,7 +357,7 @@ def _labels_of_restored(
             whole[:, slab] = part
     assert whole is not None  # noqa: S101 - there is at least one slab
     labels = np.empty(fit.region, np.uint8)
-    restored = fit.restored(whole, stage.restore.interpolation, threads=threads)
+    restored = _restored(placement, whole, threads)
     while True:
         with timed(timings_s, restore):
             piece = next(restored, None)

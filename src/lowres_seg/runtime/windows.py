@@ -20,15 +20,16 @@ Shape = tuple[int, int, int]
 _NNUNET_PEAK = 10.0
 
 
-def starts(size: int, roi: int, windows: Windows) -> list[int]:
-    """First voxel of each window along one axis of `size` voxels, where a window has `roi` voxels, at most `size`."""
+def starts(size: int, axis: int, windows: Windows) -> list[int]:
+    """First voxel of each window along an axis of `size` voxels, at least as many as a window has."""
+    roi, overlap = windows.roi_size[axis], windows.overlaps[axis]
     if windows.convention == "monai":
-        step = roi if roi == size else max(1, int(roi * (1 - windows.overlap)))
+        step = roi if roi == size else max(1, int(roi * (1 - overlap)))
         count = 1 + next(i for i in range(size) if i * step + roi >= size)
         return [min(i * step, size - roi) for i in range(count)]
     if roi == 1:
         return list(range(size))  # nnU-Net's slices do not overlap
-    count = math.ceil((size - roi) / (roi * (1 - windows.overlap))) + 1
+    count = math.ceil((size - roi) / (roi * (1 - overlap))) + 1
     return [round((size - roi) / (count - 1) * i) for i in range(count)] if count > 1 else [0]
 
 
@@ -36,7 +37,7 @@ def weights(windows: Windows) -> Array:
     """Weight of each voxel of a window, as (D, H, W); all are positive."""
     if windows.weights == "constant":
         return np.ones(windows.roi_size, np.float32)
-    along = [_gaussian(n, windows) for n in windows.roi_size]
+    along = [_gaussian(n, scale, windows) for n, scale in zip(windows.roi_size, windows.sigma_scales, strict=True)]
     product = along[0][:, None, None] * along[1][:, None] * along[2]
     if windows.convention == "monai":
         return np.asarray(np.maximum(product, max(product.min(), 1e-3)), dtype=np.float32)
@@ -46,8 +47,8 @@ def weights(windows: Windows) -> Array:
     return np.asarray(product)
 
 
-def _gaussian(n: int, windows: Windows) -> NDArray[np.float64]:
-    sigma = windows.sigma_scale * n
+def _gaussian(n: int, scale: float, windows: Windows) -> NDArray[np.float64]:
+    sigma = scale * n
     if windows.convention == "monai":
         return np.asarray(np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / sigma) ** 2))
     far = np.abs(np.arange(n) - n // 2)
@@ -127,6 +128,6 @@ def rows(shape: Shape, windows: Windows) -> Iterator[tuple[list[Shape], int]]:
     stop : int
         First plane that later windows reach.
     """
-    i, j, k = (starts(n, roi, windows) for n, roi in zip(shape, windows.roi_size, strict=True))
+    i, j, k = (starts(n, axis, windows) for axis, n in enumerate(shape))
     for place, plane in enumerate(i):
         yield [(plane, b, c) for b in j for c in k], i[place + 1] if place + 1 < len(i) else shape[0]

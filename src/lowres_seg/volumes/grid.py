@@ -138,6 +138,18 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class StoredAxes:
+    """For each axis of an orientation: which axis of the file it is, and whether it runs against it."""
+
+    axes: tuple[int, int, int]
+    turned: tuple[bool, bool, bool]
+
+
+#: The axes of a file as they are stored.
+AS_STORED = StoredAxes((0, 1, 2), (False, False, False))
+
+
+@dataclass(frozen=True)
 class Reorientation:
     """A permutation and flips of array axes that give a grid another orientation. Nothing is resampled.
 
@@ -176,6 +188,14 @@ class Reorientation:
         shape = np.empty(3, dtype=int)
         shape[forward[:, 0].astype(int)] = self.grid.shape
         return Grid(three(shape.tolist()), affine)
+
+    @property
+    def stored(self) -> StoredAxes:
+        """How the axes of the second grid lie in the first."""
+        forward = self._forward()
+        to = forward[:, 0].astype(int).tolist()
+        axes = three(to.index(axis) for axis in range(3))
+        return StoredAxes(axes, three(bool(forward[axis, 1] < 0) for axis in axes))
 
     def apply(self, data: NDArray[Any]) -> NDArray[Any]:
         """Reorient an (I, J, K) array of the first grid. The result is a view."""

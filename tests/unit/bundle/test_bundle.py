@@ -41,8 +41,8 @@ def test_a_link_out_of_the_bundle_is_refused(tiny: Path, tmp_path: Path) -> None
 
 def test_a_newer_schema_is_named(tiny: Path) -> None:
     path = tiny / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 3}))
-    with pytest.raises(ManifestError, match="schema version 3, this lowres-seg reads 1 to 2; install a newer"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 4}))
+    with pytest.raises(ManifestError, match="schema version 4, this lowres-seg reads 1 to 3; install a newer"):
         Bundle.open(tiny)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lowres_seg import Manifest, ManifestError
 from lowres_seg.bundle.manifest import json_schema
-from lowres_seg.bundle.stage import ORIENTATIONS
+from lowres_seg.volumes.orientations import ORIENTATIONS
 
 Content = Callable[..., dict[str, Any]]
 
@@ -20,7 +20,7 @@ def stage(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_reads_what_it_writes(content: Content) -> None:
-    manifest = Manifest.model_validate(content())
+    manifest = Manifest.model_validate(content(schema_version=2))
     assert Manifest.parse(manifest.to_json(), where="m") == manifest
 
 
@@ -42,9 +42,13 @@ def test_there_are_48_orientations() -> None:
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
-    "newer": (lambda c: {"schema_version": 3}, "schema version 3.*install a newer"),
+    "newer": (lambda c: {"schema_version": 4}, "schema version 4.*install a newer"),
     "older": (lambda c: {"schema_version": 0}, "schema version 0.*export the bundle again"),
-    "unknown field": (lambda c: {"surprise": 1}, "surprise"),
+    "unknown field": (lambda c: {"surprise": 1}, "surprise: this lowres-seg knows no such key"),
+    "unknown field of a stage": (
+        lambda c: {"stages": [stage(c, surprise=1)]},
+        "stages.0.surprise: this lowres-seg knows no such key",
+    ),
     "no channel": (lambda c: {"channels": []}, "channels"),
     "code as a name": (lambda c: {"name": "__import__('os')"}, "name"),
     "no such network": (lambda c: {"stages": [stage(c, networks=["other"])]}, "names network other"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lowres_seg import Manifest, ManifestError
-from lowres_seg.bundle.stage import Conform, Stage
+from lowres_seg.bundle.grids import Conform
+from lowres_seg.bundle.stage import Stage
 
 Content = Callable[..., dict[str, Any]]
 NOTHING = {"what": "nothing"}
@@ -25,7 +26,7 @@ def conform(**changes: Any) -> dict[str, Any]:
 
 #: Changes to the one stage of a valid manifest, or to its second, and what the one line must say.
 ONE: dict[str, tuple[dict[str, Any], str]] = {
-    "windows and shape": ({"windows": WINDOWS}, "stage only: expected a shape to conform to, or windows, and not both"),
+    "windows and shape": ({"windows": WINDOWS}, "stages.0 needs schema version 3, found 2"),
     "neither": ({"conform": {}}, "expected a shape to conform to, or windows"),
     "view of another network": ({"views": {"other": "axial"}}, "has a view for network other, which it does not run"),
     "no such view": ({"views": {"net": "oblique"}}, "views.net"),
@@ -64,6 +65,26 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "axes with letters": ({"conform": conform(axes=[2, 1, 0])}, "axes reorder a stored array"),
     "no order of axes": ({"conform": conform(orientation="stored", axes=[0, 1, 1])}, r"\[0, 1, 1\] is no order"),
+    "MONAI's grid by area": ({"conform": conform(convention="monai", interpolation="area")}, "area is of the convention"),
+    "stored spacing between edges": ({"conform": conform(spacing_axes="stored")}, "are of the convention monai"),
+    "crop without spacing": ({"conform": conform(crop={}, pad="zero")}, "a crop needs spacing_mm"),
+    "rule after no crop": (
+        {"normalise": {"rules": [{"rule": "affine", "when": "after-crop"}]}},
+        "has a rule after the crop, and no crop",
+    ),
+    "rules out of order": (
+        {"normalise": {"rules": [{"rule": "affine"}, {"rule": "affine", "when": "before-conform"}]}},
+        "a rule applies before the conform",
+    ),
+    "rounded scores": ({"restore": {"what": "scores", "rounding": "nearest"}}, "rounding is for labels"),
+    "clean-up of restored scores": (
+        {"cleanup_before_restore": [{"rule": "largest-component"}]},
+        "labels are cleaned up before they are restored, and scores are restored",
+    ),
+    "holes of slices along edges": (
+        {"cleanup": [{"rule": "fill-holes", "slices_along": 0, "connectivity": 26}]},
+        "expected 6 for holes within slices",
+    ),
     "no spacing": ({"conform": conform(spacing_mm=[1, 0, 1])}, "spacing_mm"),
     "no anisotropy": ({"conform": conform(separate_above=0.5)}, "separate_above"),
     "full overlap": ({"windows": {**WINDOWS, "overlap": 1}, "conform": {}}, "overlap"),

@@ -36,7 +36,7 @@ def test_connectivity_decides_whether_corners_touch(connectivity: int, voxels: i
 
 def test_nothing_stays_nothing() -> None:
     nothing = np.zeros((4, 4, 4), np.uint8)
-    assert not clean(nothing, [LargestComponent(), FillHoles()]).any()
+    assert not clean(nothing, [LargestComponent(), FillHoles()], 1.0).any()
 
 
 def test_a_cavity_is_filled_in_3d() -> None:
@@ -61,7 +61,7 @@ def test_another_label_in_a_hole_is_kept() -> None:
 
 def test_the_given_array_is_not_changed() -> None:
     labels = shell()
-    clean(labels, [FillHoles(), LargestComponent()])
+    clean(labels, [FillHoles(), LargestComponent()], 1.0)
     assert (labels == shell()).all()
 
 
@@ -80,7 +80,7 @@ def of_counts(**voxels: int) -> np.ndarray:
 def test_a_small_label_becomes_another(limit: int) -> None:
     rule = SmallLabel(label=4, fewer_than=limit, becomes=1)
     for count, expected in ((limit - 1, (limit - 1 + 50, 0)), (limit, (50, limit))):
-        found = clean(of_counts(label4=count, label1=50, label2=7), [rule])
+        found = clean(of_counts(label4=count, label1=50, label2=7), [rule], 1.0)
         assert (np.count_nonzero(found == 1), np.count_nonzero(found == 4)) == expected
         assert np.count_nonzero(found == 2) == 7
 
@@ -93,7 +93,7 @@ def test_a_small_label_beside_a_large_one(enhancing: int, necrotic: int, suppres
     """A decision tree: enhancing tumor of at most 129.5 voxels beside necrosis of more than 16954."""
     rule = SmallLabel(label=4, fewer_than=129.5, becomes=1, beside=1, beside_more_than=16954)
     labels = of_counts(label4=enhancing, label1=necrotic)
-    found = clean(labels, [rule])
+    found = clean(labels, [rule], 1.0)
     assert np.count_nonzero(found == 4) == (0 if suppressed else enhancing)
     assert np.count_nonzero(found) == enhancing + necrotic
     assert np.count_nonzero(labels == 4) == enhancing  # what was given stays
@@ -110,15 +110,15 @@ def test_small_components_change_each_by_itself(becomes: int) -> None:
     rule = SmallComponents(label=4, fewer_than=201, becomes=becomes)
     expected = labels.copy()
     expected[18:20, 0:5, 0:5] = becomes
-    assert np.array_equal(clean(labels, [rule]), expected)
+    assert np.array_equal(clean(labels, [rule], 1.0), expected)
     expected[10:15, 10:15, 10:18][labels[10:15, 10:15, 10:18] == 4] = becomes
     expected[15, 15, 18] = becomes
-    assert np.array_equal(clean(labels, [rule.model_copy(update={"connectivity": 6})]), expected)
+    assert np.array_equal(clean(labels, [rule.model_copy(update={"connectivity": 6})], 1.0), expected)
 
 
 def test_no_component_is_none_too_small() -> None:
     labels = of_counts(label1=30)
-    assert np.array_equal(clean(labels, [SmallComponents(label=4, fewer_than=9)]), labels)
+    assert np.array_equal(clean(labels, [SmallComponents(label=4, fewer_than=9)], 1.0), labels)
 
 
 def test_clean_up_is_a_stages_own(content: Content) -> None:
@@ -131,3 +131,35 @@ def test_clean_up_is_a_stages_own(content: Content) -> None:
     few = FakeEngine(where(None, (slice(0, 1), slice(0, 2), slice(0, 3))))
     found = predict(manifest, {"only": [few]}, noise((6, 6, 6))).labels.data
     assert np.array_equal(np.unique(found, return_counts=True), [[0, 1], [210, 6]])
+
+
+def test_a_bound_in_mm3_counts_by_the_volume_of_a_voxel() -> None:
+    labels = of_components(3, 4)
+    rule = SmallComponents(label=1, fewer_than=7, unit="mm3")
+    assert np.array_equal(clean(labels, [rule], 2.0), of_components(0, 4))
+    assert not clean(labels, [rule], 1.0).any()
+    assert np.array_equal(clean(labels, [rule], 2.5), labels)
+
+
+def of_components(*sizes: int) -> np.ndarray:
+    """A line of label 1 for each size."""
+    labels = np.zeros((9, 3 * len(sizes), 3), np.uint8)
+    for place, size in enumerate(sizes):
+        labels[:size, 3 * place, 1] = 1
+    return labels
+
+
+def test_the_largest_of_each_label_and_of_labels_together() -> None:
+    labels = np.zeros((12, 5, 5), np.uint8)
+    labels[0:4, 0, 0], labels[6:8, 0, 0] = 1, 1
+    labels[4:6, 0, 0], labels[0:3, 3, 3] = 2, 2
+    each = clean(labels, [LargestComponent(each=True)], 1.0)
+    assert [(each[:, 0, 0] == value).sum() for value in (1, 2)] == [4, 0]
+    assert (each[:, 3, 3] == 2).sum() == 3
+    together = clean(labels, [LargestComponent()], 1.0)
+    assert [(together[:, 0, 0] == value).sum() for value in (1, 2)] == [6, 2]
+    assert not together[:, 3, 3].any()
+    only_two = clean(labels, [LargestComponent(labels=(2,))], 1.0)
+    assert np.array_equal(only_two == 1, labels == 1)
+    assert (only_two == 2).sum() == 3
+    assert np.array_equal(clean(labels, [LargestComponent(labels=(1,), count=2)], 1.0), labels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowres_seg import InputError
-from lowres_seg.bundle.stage import Conform
+from lowres_seg.bundle.grids import Conform
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.openvino_engine import resize
 
@@ -65,7 +65,7 @@ def back_again(f: Fit, y: np.ndarray, interpolation: str) -> np.ndarray:
 
 
 def test_a_shape_alone_stretches() -> None:
-    assert fit((10, 20, 30), (1, 1, 1), shape=[16, 16, 16]) == Fit((10, 20, 30), (16, 16, 16), (16, 16, 16))
+    assert fit((10, 20, 30), (1, 1, 1), shape=[16, 16, 16]) == Fit.between((10, 20, 30), (16, 16, 16), (16, 16, 16))
 
 
 def test_a_spacing_keeps_the_extent_and_then_pads_or_crops() -> None:
@@ -75,7 +75,7 @@ def test_a_spacing_keeps_the_extent_and_then_pads_or_crops() -> None:
 
 
 def test_padding_is_centred_with_the_minimum_and_undone() -> None:
-    f = Fit((4, 6, 5), (4, 6, 5), (8, 4, 5))
+    f = Fit.between((4, 6, 5), (4, 6, 5), (8, 4, 5))
     x = np.random.default_rng(0).uniform(5, 9, (1, 4, 6, 5)).astype(np.float32)
     y = there(f, x, "linear")
     assert np.array_equal(y[:, 2:6], x[:, :, 1:5])
@@ -89,7 +89,7 @@ def test_padding_is_centred_with_the_minimum_and_undone() -> None:
 @pytest.mark.parametrize(("n", "m", "first"), [(4, 7, 1), (7, 4, -2), (5, 8, 1), (8, 5, -2)])
 def test_an_odd_voxel_of_padding_goes_to_the_end_and_of_cropping_to_the_start(n: int, m: int, first: int) -> None:
     x = np.arange(1, n + 1, dtype=np.float32).reshape(1, n, 1, 1)
-    y = there(Fit((n, 1, 1), (n, 1, 1), (m, 1, 1)), x, "nearest").ravel()
+    y = there(Fit.between((n, 1, 1), (n, 1, 1), (m, 1, 1)), x, "nearest").ravel()
     expected = [x.ravel()[i - first] if 0 <= i - first < n else 1.0 for i in range(m)]
     assert y.tolist() == expected
 
@@ -98,7 +98,7 @@ def test_an_odd_voxel_of_padding_goes_to_the_end_and_of_cropping_to_the_start(n:
 def test_there_and_back_is_no_shift(interpolation: str) -> None:
     """A ramp survives the way to a finer grid and back: half a voxel of shift would show."""
     x = np.arange(20, dtype=np.float32)[None, :, None, None] * np.ones((1, 20, 12, 9), np.float32)
-    f = Fit((20, 12, 9), (40, 24, 18), (40, 24, 18))
+    f = Fit.between((20, 12, 9), (40, 24, 18), (40, 24, 18))
     back = back_again(f, there(f, x, interpolation), interpolation)
     assert np.allclose(back[:, 1:-1], x[:, 1:-1], atol=1e-4)
 

@@ -20,7 +20,7 @@ def whole(shape: tuple[int, int, int]) -> Box:
 
 
 def test_on_the_scans_own_grid_with_a_margin_of_voxels() -> None:
-    fit = Fit((20, 20, 20), (16, 16, 16), (16, 16, 16))
+    fit = Fit.between((20, 20, 20), (16, 16, 16), (16, 16, 16))
     found = box_around(
         labels((20, 20, 20), (5, 8), (0, 3), (10, 20)), fit, whole((20, 20, 20)), BoxOf(stage="a", margin_voxels=2)
     )
@@ -28,19 +28,19 @@ def test_on_the_scans_own_grid_with_a_margin_of_voxels() -> None:
 
 
 def test_on_a_coarser_grid_it_is_scaled() -> None:
-    fit = Fit((40, 20, 10), (10, 10, 10), (10, 10, 10))
+    fit = Fit.between((40, 20, 10), (10, 10, 10), (10, 10, 10))
     found = box_around(labels((10, 10, 10), (2, 4), (2, 4), (2, 4)), fit, whole((40, 20, 10)), BoxOf(stage="a"))
     assert found == Box((8, 4, 2), (16, 8, 4))
 
 
 def test_padding_is_taken_off() -> None:
-    fit = Fit((10, 10, 10), (10, 10, 10), (16, 10, 10))
+    fit = Fit.between((10, 10, 10), (10, 10, 10), (16, 10, 10))
     found = box_around(labels((16, 10, 10), (5, 7), (0, 10), (0, 10)), fit, whole((10, 10, 10)), BoxOf(stage="a"))
     assert found == Box((2, 0, 0), (4, 10, 10))
 
 
 def test_a_region_keeps_its_place_in_the_scan() -> None:
-    fit = Fit((10, 10, 10), (10, 10, 10), (10, 10, 10))
+    fit = Fit.between((10, 10, 10), (10, 10, 10), (10, 10, 10))
     region = Box((30, 40, 50), (40, 50, 60))
     found = box_around(labels((10, 10, 10), (2, 4), (0, 10), (9, 10)), fit, region, BoxOf(stage="a", margin_voxels=3))
     assert found == Box((30, 40, 56), (37, 50, 60))
@@ -49,13 +49,13 @@ def test_a_region_keeps_its_place_in_the_scan() -> None:
 def test_thin_slices_do_not_count() -> None:
     found = labels((10, 10, 10), (2, 8), (2, 8), (2, 8))
     found[9, 5, 5] = 1
-    fit = Fit((10, 10, 10), (10, 10, 10), (10, 10, 10))
+    fit = Fit.between((10, 10, 10), (10, 10, 10), (10, 10, 10))
     box = box_around(found, fit, whole((10, 10, 10)), BoxOf(stage="a", min_occupancy=0.02))
     assert box == Box((2, 2, 2), (8, 8, 8))
 
 
 def test_no_foreground_no_box() -> None:
-    fit = Fit((10, 10, 10), (10, 10, 10), (10, 10, 10))
+    fit = Fit.between((10, 10, 10), (10, 10, 10), (10, 10, 10))
     assert box_around(np.zeros((10, 10, 10), np.uint8), fit, whole((10, 10, 10)), BoxOf(stage="a")) is None
 
 
@@ -65,7 +65,7 @@ def test_centre_rounding_is_deepbets(shape: tuple[int, int, int], ends: tuple[in
     """deepbet rounds centre and size of the scaled box, each to even, and cuts what is left of a half."""
     found = box_around(
         labels((128, 128, 128), ends, ends, ends),
-        Fit(shape, (128, 128, 128), (128, 128, 128)),
+        Fit.between(shape, (128, 128, 128), (128, 128, 128)),
         whole(shape),
         BoxOf(stage="a", margin_fraction=0.1, min_occupancy=0.0, rounding="centre"),
     )

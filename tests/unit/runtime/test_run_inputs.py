@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakeEngine
 from lowres_seg.bundle.stage import NonZero
-from lowres_seg.runtime.region import box_of_nonzero
+from lowres_seg.runtime.region import box_of_values
 from lowres_seg.volumes.grid import Box
 from stages import Content, always, bright, build, noise, predict, stage
 
@@ -195,8 +195,8 @@ def test_the_nonzero_region_is_the_box_around_every_channel(content: Content) ->
 def test_the_nonzero_box_has_a_margin_within_the_scan() -> None:
     x = np.zeros((8, 8, 8), np.float32)
     x[1:3, 4, 6:8] = 1
-    assert box_of_nonzero([x], NonZero(margin_voxels=2)) == Box((0, 2, 4), (5, 7, 8))
-    assert box_of_nonzero([np.zeros((8, 8, 8), np.float32)], NonZero()) == Box((0, 0, 0), (8, 8, 8))
+    assert box_of_values([x], NonZero(margin_voxels=2)) == Box((0, 2, 4), (5, 7, 8))
+    assert box_of_values([np.zeros((8, 8, 8), np.float32)], NonZero()) == Box((0, 0, 0), (8, 8, 8))
 
 
 @pytest.mark.parametrize(("largest", "box"), [(False, slice(1, 9)), (True, slice(1, 5))])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fakes import FakeEngine
-from lowres_seg.runtime.interpolation import cubic_matrix, linear_matrix
+from lowres_seg.runtime.interpolation import Sampling, linear_matrix, spline_matrix
 from stages import Content, bright, build, predict, stage
 
 
@@ -21,12 +21,16 @@ def test_scores_return_before_or_after_they_are_activated(content: Content) -> N
     decode = {"kind": "regions", "activation": "sigmoid", "regions": [{"channel": 0, "threshold": 0.8, "label": 1}]}
     low = data.astype(np.float64)
     for axis in range(3):
-        low = np.moveaxis(np.tensordot(cubic_matrix(data.shape[axis], data.shape[axis] // 2), low, (1, axis)), 0, axis)
+        low = np.moveaxis(
+            np.tensordot(spline_matrix(Sampling(data.shape[axis], data.shape[axis] // 2), 3), low, (1, axis)), 0, axis
+        )
     low = low.clip(data.min(), data.max())
 
     def returned(x: np.ndarray) -> np.ndarray:
         for axis in range(3):
-            x = np.moveaxis(np.tensordot(linear_matrix(x.shape[axis], data.shape[axis]), x, (1, axis)), 0, axis)
+            x = np.moveaxis(
+                np.tensordot(linear_matrix(Sampling(x.shape[axis], data.shape[axis])), x, (1, axis)), 0, axis
+            )
         return x
 
     def sigmoid(x: np.ndarray) -> np.ndarray:

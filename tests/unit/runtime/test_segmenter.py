@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from fakes import fixed
-from lowres_seg import EngineError, InputError, IntegrityError, Manifest, Segmenter, Volume
+from lowres_seg import EngineError, InputError, IntegrityError, Manifest, Segmenter, Volume, host
 from lowres_seg.volumes.grid import Reorientation
 
 Make = Callable[..., Any]
@@ -43,6 +44,31 @@ def test_every_orientation_gives_the_same_mask_in_space(tiny: Path, lopsided: Ma
     assert found.grid == scan.grid
     assert found.data.any()
     assert np.array_equal(found.data, right_of(scan))
+
+
+def test_a_volume_beyond_the_limits_of_its_label_is_a_doubt(content: Make, lopsided: Make) -> None:
+    def doubts(low: float, high: float) -> tuple[str, ...]:
+        manifest = Manifest.model_validate(
+            content(labels=[{"value": 1, "name": "brain", "volume_ml": [low, high]}], schema_version=3)
+        )
+        return Segmenter(manifest, {"only": [fixed(np.ones((2, 16, 16, 16)))]}, threads=1).predict(scan).doubts
+
+    scan = lopsided((16, 16, 16), np.diag([10.0, 10, 10, 1]))
+    assert doubts(4095.9, 4096.1) == ()
+    assert doubts(4097, 5000) == ("brain has 4096 ml, expected 4097 to 5000 ml",)
+    assert doubts(0, 4095) == ("brain has 4096 ml, expected 0 to 4095 ml",)
+
+
+def test_the_bundle_recommends_threads_and_the_caller_decides(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 3, "threads": 3}))
+    available = host.inspect()
+    for count, expected in ((8, 3), (2, 2)):
+        monkeypatch.setattr(
+            host, "inspect", lambda count=count: replace(available, affinity=count, quota=None, physical_cores=8)
+        )
+        assert Segmenter.load(tiny).threads == expected
+    assert Segmenter.load(tiny, threads=1).threads == 1
 
 
 def test_an_oblique_anisotropic_scan_keeps_its_grid(tiny: Path, lopsided: Make) -> None:

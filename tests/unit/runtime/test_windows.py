@@ -31,7 +31,7 @@ def windows(roi: tuple[int, int, int] = (4, 4, 4), **changes: Any) -> Windows:
     ],
 )
 def test_nnunets_windows_are_spread_evenly(size: int, roi: int, overlap: float, expected: list[int]) -> None:
-    assert starts(size, roi, windows(overlap=overlap, rules="nnunet")) == expected
+    assert starts(size, 0, windows((roi, 1, 1), overlap=overlap, rules="nnunet")) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_nnunets_windows_are_spread_evenly(size: int, roi: int, overlap: float, 
     ],
 )
 def test_monais_windows_keep_their_step_but_the_last(size: int, roi: int, overlap: float, expected: list[int]) -> None:
-    assert starts(size, roi, windows(overlap=overlap, rules="monai")) == expected
+    assert starts(size, 0, windows((roi, 1, 1), overlap=overlap, rules="monai")) == expected
 
 
 @pytest.mark.parametrize("rules", ["nnunet", "monai"])

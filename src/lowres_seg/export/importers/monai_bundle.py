@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lowres_seg.bundle.grids import Conform
 from lowres_seg.bundle.part import first_problem
 from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
-from lowres_seg.bundle.stage import Argmax, Conform, Normalise, PaintedRegion, Regions, Stage, Windows
+from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, Stage, Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lowres_seg.bundle.grids import Restore
 from lowres_seg.bundle.part import first_problem
-from lowres_seg.bundle.stage import Argmax, NonZero, Normalise, Restore, Stage, Windows
+from lowres_seg.bundle.stage import Argmax, NonZero, Normalise, Stage, Windows
 from lowres_seg.errors import ExportError, one_line
 from lowres_seg.export.importers import nnunet_folder, nnunet_labels
 from lowres_seg.export.importers.nnunet_plans import Plan, conform, intensities

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lowres_seg.bundle.grids import Conform
 from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, PercentileScale, ZScore
-from lowres_seg.bundle.stage import Conform
 from lowres_seg.errors import ExportError
 from lowres_seg.volumes.orientations import STORED
 
