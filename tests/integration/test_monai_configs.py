@@ -408,6 +408,7 @@ def test_code_of_a_bundle_runs_if_it_is_trusted(trusted: Path, tmp_path: Path) -
     assert report["importer"]["options"]["trust_code"] is True
     assert "code of the bundle built" in report["importer"]["notes"][0]
     assert bundle.manifest.networks["net"].output_shape == (1, 3, 32, 32, 32)
+    assert bundle.manifest.lineage.trusted_code == found.trusted_code
 
 
 def test_trusted_code_that_fails_says_so(trusted: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_expressions
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import (
     DEEPEST,
     META,
@@ -23,7 +22,16 @@ from lowres_seg.export.importers.monai_files import (
     whereabouts,
 )
 from lowres_seg.export.importers.monai_resolution import NOTHING, REFERENCE, Resolution
-from lowres_seg.export.importers.monai_values import first_refused, is_disabled, leaves, natives, plain, short
+from lowres_seg.export.importers.monai_values import (
+    Refused,
+    UnreadableError,
+    first_refused,
+    is_disabled,
+    leaves,
+    natives,
+    plain,
+    short,
+)
 
 #: Keys of a component that are no arguments.
 _ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_", "_mode_"})

@@ -11,10 +11,11 @@ import operator
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from lowres_seg.export.importers.monai_values import Device, Refused, Tensor, UnreadableError
 
 ALLOWED = (
     "references, indices, arithmetic, comparisons, conditions, lists, len, os.path.join, torch.device, dtypes, "
@@ -59,48 +60,6 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[type, ...]]] = {
 _OF_SEVERAL = frozenset({"min", "max", "os.path.join"})
 #: Methods of a network that move it, or switch to inference, which is done anyway.
 _MOVES = frozenset({"to", "cpu", "cuda", "eval", "float"})
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The place of a value that could not be read. Whoever needs the value says `message`.
-
-    Attributes
-    ----------
-    message : str
-        One line: file, key, what was found, what is expected.
-    """
-
-    message: str
-
-
-class UnreadableError(Exception):
-    """Reason why an expression has no value here, as the end of a sentence about it.
-
-    Attributes
-    ----------
-    refused : Refused or None
-        The value that it needs and that could not be read.
-    of_a_file : bool
-        True if a file is the reason, and not how the expression is written.
-    """
-
-    def __init__(self, reason: str, refused: Refused | None = None, *, of_a_file: bool = False) -> None:
-        super().__init__(reason)
-        self.refused = refused
-        self.of_a_file = of_a_file
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device of torch. Networks are exported on the CPU, whatever it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """A tensor of torch, as an array."""
-
-    array: Any
 
 
 class World(Protocol):

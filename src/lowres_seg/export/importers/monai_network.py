@@ -10,9 +10,8 @@ from typing import Any
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_classes
 from lowres_seg.export.importers.monai_config import Config, Role
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import whereabouts
-from lowres_seg.export.importers.monai_values import is_disabled, leaves, short
+from lowres_seg.export.importers.monai_values import Refused, UnreadableError, is_disabled, leaves, short
 from lowres_seg.export.recipe import NetworkSource
 
 #: Keys under which MONAI saves the network's state. Without one of them, or with both, the state that fits is found.

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lowres_seg.export.importers import monai_expressions
-from lowres_seg.export.importers.monai_expressions import Device, Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import DEEPEST, MOST_VALUES
-from lowres_seg.export.importers.monai_values import is_disabled, short
+from lowres_seg.export.importers.monai_values import Device, Refused, UnreadableError, is_disabled, short
 
 #: A text that is a reference as a whole.
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
