@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 
-from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.bundle.bundle import Bundle, file_sha256
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, importers
 from lowres_seg.export.importers import monai_bundle, monai_classes, monai_files, monai_names, monai_network
 from lowres_seg.export.importers.monai_config import Config
 
-from .conftest import beside
+from .conftest import beside, run
 
 pytest.importorskip("monai")
 bundles = beside("monai_bundles")
@@ -403,7 +403,10 @@ def test_code_of_a_bundle_runs_if_it_is_trusted(trusted: Path, tmp_path: Path) -
     }
     assert "code of the bundle built scripts.net.Mine" in found.notes[0]
     assert file_sha256(trusted / "models" / "model.pt") in found.notes[0]
-    bundle = export(trusted, tmp_path / "out", options={"trust_code": True})
+    done = run("export", trusted, "-o", tmp_path / "out", "--trust-code", "--config-file", "inference.json")
+    assert done.returncode == 0, done.stderr
+    assert "code of the bundle built scripts.net.Mine" in " ".join(done.stdout.split())
+    bundle = Bundle.open(tmp_path / "out")
     report = json.loads(bundle.file("reports/export.json").read_text())
     assert report["importer"]["options"]["trust_code"] is True
     assert "code of the bundle built" in report["importer"]["notes"][0]

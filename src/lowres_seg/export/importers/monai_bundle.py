@@ -158,7 +158,7 @@ def recipe(path: Path, options: Options) -> Imported:
                     cleanup=tuple(effects.cleanup),
                 ),
             ),
-            notes=(*metadata.notes, *config.notes),
+            notes=tuple(dict.fromkeys((*metadata.notes, *config.notes))),
             trusted_code=code,
         )
     except ValidationError as error:

@@ -81,6 +81,10 @@ class World(Protocol):
         """Value of a constant of monai.utils; None if there is no such constant."""
         ...
 
+    def spend(self, amount: int) -> None:
+        """Count the values that were looked at. Raises UnreadableError if they are too many."""
+        ...
+
 
 def is_lambda(text: str) -> bool:
     """Tell whether an expression is a function, which other modules read."""
@@ -160,7 +164,8 @@ class _Evaluation:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UnreadableError(f"cannot be computed ({type(error).__name__}: {str(error)[:80]})") from error
         self.depth -= 1
-        return bounded(found)
+        self.world.spend(1 + _size(found) // 16)
+        return found
 
     def _constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, (bool, int, float, str)):
@@ -332,8 +337,8 @@ class _Evaluation:
         return holder
 
 
-def bounded(value: Any) -> Any:
-    """The value itself. Raises UnreadableError if it is a number or a collection that is too large."""
+def _size(value: Any) -> int:
+    """Number of values within a value. Raises UnreadableError if it is too large."""
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise UnreadableError("makes a number that is too large")
     stack, count = [value], 0
@@ -344,7 +349,7 @@ def bounded(value: Any) -> Any:
             raise UnreadableError(f"makes more than {_MOST_VALUES} values")
         if isinstance(one, (list, tuple, dict)):
             stack += one.values() if isinstance(one, dict) else one
-    return value
+    return count
 
 
 def _plain(value: Any, what: str) -> Any:

@@ -118,3 +118,8 @@ class _World:
         from lowres_seg.export.importers import monai_classes
 
         return monai_classes.constant(name)
+
+    def spend(self, amount: int) -> None:
+        self.resolution.left -= amount
+        if self.resolution.left < 0:
+            raise UnreadableError("takes too long to compute")
