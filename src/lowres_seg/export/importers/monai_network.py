@@ -71,9 +71,7 @@ def definition(config: Config) -> Definition:
     role = config.role("network")
     if role is None:
         return Definition(Role("network_def", None))
-    entry = role.entry
-    while isinstance(entry, dict) and entry.get("_target_") in _WRAPPERS and "module" in entry:
-        entry = entry["module"]
+    entry = _unwrapped(role.entry)
     if isinstance(entry, Refused):
         return Definition(Role(role.key, entry))
     # The network is often ``$@network_def.to(@device)``; its own key says more.
@@ -155,7 +153,7 @@ def weights(config: Config, network: Definition) -> tuple[Path, Sequence[str]]:
                 f"{where}: {error}; put the file into models, and name it relative to the bundle"
             ) from error
         own = (
-            [str(name) for name, one in objects.items() if one == network.role.entry]
+            [str(name) for name, one in objects.items() if _unwrapped(one) == network.role.entry]
             if isinstance(objects, dict)
             else []
         )
@@ -178,6 +176,13 @@ def is_own(folder: Path, target: str) -> bool:
     """Tell whether a target such as ``scripts.networks.Mine`` names code of the bundle."""
     first = target.lstrip(".").partition(".")[0]
     return bool(first) and ((folder / first).is_dir() or (folder / f"{first}.py").is_file()) and "." in target
+
+
+def _unwrapped(entry: Any) -> Any:
+    """The network within wrappers of several processes."""
+    while isinstance(entry, dict) and entry.get("_target_") in _WRAPPERS and "module" in entry:
+        entry = entry["module"]
+    return entry
 
 
 def _loaders(config: Config) -> list[str]:
