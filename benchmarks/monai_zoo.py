@@ -31,9 +31,7 @@ from lowres_seg import Segmenter
 from lowres_seg.export import export
 
 warnings.simplefilter("ignore")
-REALDATA = Path(
-    os.environ.get("LOWRES_SEG_REALDATA", Path(__file__).resolve().parents[2] / "shared" / "realdata")
-)
+REALDATA = Path(os.environ.get("LOWRES_SEG_REALDATA", Path(__file__).resolve().parents[2] / "shared" / "realdata"))
 HEAD = REALDATA / "heads" / "TCGA-FG-6692_t1.nii.gz"
 TUMOR = REALDATA / "tumor" / "BraTS-GLI-00001-000"
 CONTRASTS = ("t1c", "t1n", "t2w", "t2f")
@@ -129,15 +127,17 @@ def build(folder: Path, config: Any) -> None:
     """Write seeded weights of the network, and the result of an architecture search where it needs one."""
     if "arch_ckpt_path" in config:
         search(folder / "models" / Path(str(config["arch_ckpt_path"]).rpartition("/")[2].strip("'")).name, config)
-        config["arch_ckpt"] = str(config["arch_ckpt"]).replace("'cuda'", "'cpu'").replace(
-            "torch.load(", "torch.load(weights_only=False, f="
+        config["arch_ckpt"] = (
+            str(config["arch_ckpt"])
+            .replace("'cuda'", "'cpu'")
+            .replace("torch.load(", "torch.load(weights_only=False, f=")
         )
         config["dints_space"]["device"] = "$torch.device('cpu')"
     torch.manual_seed(0)
     network = config.get_parsed_content("network_def", instantiate=True)
     with torch.no_grad():
         for module in network.modules():  # an untrained network decides nothing: make its scores differ more
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, torch.nn.BatchNorm3d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
@@ -170,7 +170,9 @@ def scans(config: Any, folder: Path, middle_mm: float | None) -> list[Path]:
         if middle_mm is not None:
             spacing = image.header.get_zooms()[:3]
             sizes = [min(n, round(middle_mm / mm)) for n, mm in zip(image.shape, spacing, strict=True)]
-            image = image.slicer[tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape, sizes, strict=True))]
+            image = image.slicer[
+                tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape, sizes, strict=True))
+            ]
         nib.save(image, folder / source.name)
         written.append(folder / source.name)
     return written

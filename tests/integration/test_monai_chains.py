@@ -263,9 +263,7 @@ def test_several_image_keys_become_channels(image: Path, tmp_path: Path) -> None
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_a_stage_cannot_say_is_refused_by_name(
-    before: Chain, after: Chain, message: str, tmp_path: Path
-) -> None:
+def test_what_a_stage_cannot_say_is_refused_by_name(before: Chain, after: Chain, message: str, tmp_path: Path) -> None:
     def change(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
         inference["preprocessing"]["transforms"] = [{"keys": "image", **one} for one in before]
         inference["postprocessing"]["transforms"] = [{"keys": "pred", **one} for one in after]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,13 @@ import pytest
 import torch
 import yaml
 
-from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.bundle.bundle import Bundle, file_sha256
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, importers
 from lowres_seg.export.importers import monai_bundle, monai_classes, monai_files, monai_names, monai_network
 from lowres_seg.export.importers.monai_config import Config
 
-from .conftest import beside
+from .conftest import beside, run
 
 pytest.importorskip("monai")
 bundles = beside("monai_bundles")
@@ -217,7 +218,8 @@ def test_networks_of_every_kind(tmp_path: Path, case: str) -> None:
     assert all(expected in note for expected, note in zip(notes, found.notes, strict=True))
     network = monai_bundle.network((source.factory or "").partition(":")[2], source.arguments).eval()
     with torch.no_grad():
-        assert network(torch.zeros(1, 4, 64, 64, 64)).shape == (1, 3, 64, 64, 64)
+        size = 64 if source.factory == "monai:SwinUNETR" else 32
+        assert network(torch.zeros(1, 4, size, size, size)).shape == (1, 3, size, size, size)
 
 
 def test_dints_of_a_search(tmp_path: Path) -> None:
@@ -393,20 +395,18 @@ def test_code_of_a_bundle_runs_if_it_is_trusted(trusted: Path, tmp_path: Path) -
     ):
         _read(trusted)
     assert not (tmp_path / "ran").exists()
-    import sys
-
-    found = _read(trusted, trust_code=True)
+    done = run("export", trusted, "-o", tmp_path / "out", "--trust-code", "--config-file", "inference.json")
+    assert done.returncode == 0, done.stderr
+    assert "code of the bundle built scripts.net.Mine" in " ".join(done.stdout.split())
     assert (tmp_path / "ran").exists()
-    assert "scripts" not in sys.modules
-    assert found.trusted_code == {
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.manifest.lineage.trusted_code == {
         f"scripts/{name}.py": file_sha256(trusted / "scripts" / f"{name}.py") for name in ("__init__", "net")
     }
-    assert "code of the bundle built scripts.net.Mine" in found.notes[0]
-    assert file_sha256(trusted / "models" / "model.pt") in found.notes[0]
-    bundle = export(trusted, tmp_path / "out", options={"trust_code": True})
-    report = json.loads(bundle.file("reports/export.json").read_text())
-    assert report["importer"]["options"]["trust_code"] is True
-    assert "code of the bundle built" in report["importer"]["notes"][0]
+    report = json.loads(bundle.file("reports/export.json").read_text())["importer"]
+    assert report["options"]["trust_code"] is True
+    assert "code of the bundle built scripts.net.Mine" in report["notes"][0]
+    assert file_sha256(trusted / "models" / "model.pt") in report["notes"][0]
     assert bundle.manifest.networks["net"].output_shape == (1, 3, 32, 32, 32)
 
 
@@ -422,12 +422,44 @@ def test_a_target_relative_to_the_bundle(trusted: Path) -> None:
     (trusted / "net_def.py").write_text(NET)
     path = trusted / "configs" / "inference.json"
     path.write_text(path.read_text().replace("scripts.net.Mine", ".net_def.Mine"))
-    assert "net_def.py" in _read(trusted, trust_code=True).trusted_code
+    found = _read(trusted, trust_code=True)
+    assert set(found.trusted_code) == {"net_def.py", "scripts/__init__.py", "scripts/net.py"}
+    assert not {"scripts", "net_def"} & set(sys.modules)  # the code ran elsewhere
+    # What comes back is the network of those weights.
+    state = torch.load(trusted / "models" / "model.pt", weights_only=True)["model"]
+    script = torch.jit.load(found.recipe.networks["net"].torchscript)
+    assert {name: value.shape for name, value in script.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    assert all(torch.equal(value, state[name]) for name, value in script.state_dict().items())
 
 
 def test_torchscript_is_taken_where_the_code_is_not_trusted(trusted: Path) -> None:
     (trusted / "models" / "model.ts").touch()
     assert _read(trusted).recipe.networks["net"].torchscript == "models/model.ts"
+
+
+def test_a_network_within_a_wrapper_of_processes(tmp_path: Path) -> None:
+    wrapper = {
+        "_target_": "torch.nn.parallel.DistributedDataParallel", "module": "$@network_def.to(@device)",
+        "device_ids": ["@device"],
+    }  # fmt: skip
+    folder = _bundle(
+        tmp_path, lambda m, i: i.update(network=wrapper, device="$torch.device(f'cuda:{dist.get_rank()}')")
+    )
+    state = torch.load(folder / "models" / "model.pt", weights_only=True)
+    torch.save({"model": state, "state_dict": state}, folder / "models" / "model.pt")
+    source = _read(folder).recipe.networks["net"]
+    assert (source.factory, source.checkpoint_key) == ("monai:SegResNet", "model")
+
+
+def test_torchscript_that_an_expression_loads(tmp_path: Path) -> None:
+    load = "$torch.jit.load(@bundle_root + '/models/trt.ts', map_location=@device)"
+    folder = _bundle(tmp_path, lambda m, i: i.update(network_def=load, network="$@network_def.to(@device).eval()"))
+    with pytest.raises(ExportError, match=r"network_def: loads \./models/trt\.ts, which is missing"):
+        _read(folder)
+    (folder / "models" / "trt.ts").touch()
+    assert _read(folder).recipe.networks["net"].torchscript == "models/trt.ts"
 
 
 def test_channels_vouch_for_a_transform_that_joins(tmp_path: Path) -> None:
@@ -437,10 +469,10 @@ def test_channels_vouch_for_a_transform_that_joins(tmp_path: Path) -> None:
     folder = _bundle(tmp_path, edit)
     with pytest.raises(ExportError, match=r"scripts\.join\.Join is code of the bundle.*--channels KEY,KEY"):
         _read(folder)
-    found = _read(folder, channels=["a", "b", "c", "d"])
+    found = _read(folder, channels=["A", "b", "c", "d"])
     assert found.recipe.channels == ("a", "b", "c", "d")
-    assert found.options["channels"] == ["a", "b", "c", "d"]
-    assert "scripts.join.Join was left out: --channels says that it only joins a, b, c, d" in found.notes[0]
+    assert found.options["channels"] == ["A", "b", "c", "d"]
+    assert "scripts.join.Join was left out: --channels says that it only joins A, b, c, d" in found.notes[0]
 
 
 #: Bundles of the zoo: class of the network, names of some classes, windows, and what makes their networks small.

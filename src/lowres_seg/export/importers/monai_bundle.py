@@ -115,7 +115,8 @@ def recipe(path: Path, options: Options) -> Imported:
     metadata = Config([metadata_file], folder, {})
     config = Config(monai_files.chosen(folder, options.config_files), folder, monai_files.read(metadata_file))
     definition = monai_network.definition(config)
-    channels = tuple(options.channels) or monai_names.names(metadata, "inputs", IMAGE, definition.channels("inputs"))
+    joined = tuple(named(key) or "image" for key in options.channels)
+    channels = joined or monai_names.names(metadata, "inputs", IMAGE, definition.channels("inputs"))
     scores = monai_names.names(metadata, "outputs", PRED, definition.channels("outputs"))
     role = config.role("preprocessing")
     if role is None:
@@ -125,11 +126,6 @@ def recipe(path: Path, options: Options) -> Imported:
     decode, labels, regions = _decoded(result, scores, f"{config.path}: postprocessing")
     windows = _windows(config, metadata, scan)
     shape = windows.roi_size if windows is not None else scan.conform["shape"]
-    if definition.is_flat and 1 not in (shape or ()):
-        raise ExportError(
-            f"{config.where(definition.role.key)}: the network takes slices, and windows are {shape}; expected one "
-            "slice in a window"
-        )
     code: dict[str, str] = {}
     if options.trust_code and monai_network.is_own(folder, definition.target):
         from lowres_seg.export.importers import monai_trusted
@@ -137,6 +133,11 @@ def recipe(path: Path, options: Options) -> Imported:
         source, code = monai_trusted.traced(config, definition, (1, len(channels), *(shape or ())))
     else:
         source = monai_network.source(config, definition)
+    if definition.is_flat and 1 not in (shape or ()):
+        raise ExportError(
+            f"{config.where(definition.role.key)}: the network takes slices, and windows are {shape}; expected one "
+            "slice in a window"
+        )
     version = monai_names.text(metadata, "version") or "unknown"
     title = monai_names.text(metadata, "name") or folder.resolve().name
     told = {key: monai_names.text(metadata, key) for key in _TOLD}
@@ -168,7 +169,7 @@ def recipe(path: Path, options: Options) -> Imported:
                     cleanup=tuple(result.after),
                 ),
             ),
-            notes=(*metadata.notes, *config.notes, *result.notes),
+            notes=tuple(dict.fromkeys((*metadata.notes, *config.notes, *result.notes))),
             trusted_code=code,
         )
     except ValidationError as error:

@@ -17,6 +17,7 @@ import torch
 
 from lowres_seg.errors import ExportError, one_line
 from lowres_seg.export.frameworks.slices import takes_slices
+from lowres_seg.export.importers.monai_values import is_disabled
 from lowres_seg.extras import require
 
 NETS = "monai.networks.nets"
@@ -97,6 +98,13 @@ def arguments_taken(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, 
     return given, notes
 
 
+def is_flat(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Tell whether a network takes slices, by its arguments or as its class is by default."""
+    taken = inspect.signature(_network_class(name)).parameters
+    usual = taken["spatial_dims"].default if "spatial_dims" in taken else 3
+    return bool(arguments.get("spatial_dims", arguments.get("dimensions", usual)) == 2)
+
+
 def network(name: str, arguments: Mapping[str, Any]) -> Any:
     """Build a network of MONAI.
 
@@ -124,7 +132,7 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:
     kind = _network_class(name)
     parts = {key: built(value, key) for key, value in given.items()}
     built_network = _constructed(kind, parts, f"network_def: {name}")
-    return takes_slices(built_network) if given.get("spatial_dims") == 2 else built_network
+    return takes_slices(built_network) if is_flat(name, given) else built_network
 
 
 def built(value: Any, where: str, find: Finder | None = None) -> Any:
@@ -136,7 +144,7 @@ def built(value: Any, where: str, find: Finder | None = None) -> Any:
         If a target is no layer of MONAI or torch, and no array.
     """
     if isinstance(value, list):
-        return [built(one, where, find) for one in value]
+        return [built(one, where, find) for one in value if not (isinstance(one, dict) and is_disabled(one))]
     if not isinstance(value, dict):
         return value
     target = value.get("_target_")
@@ -152,6 +160,8 @@ def built(value: Any, where: str, find: Finder | None = None) -> Any:
 
 def _check_layers(value: Any, where: str) -> None:
     """Check that every target in arguments is a layer or an array, before anything is built."""
+    if isinstance(value, dict) and value.get("_mode_", "default") not in ("default", "debug"):
+        raise ExportError(f"network_def#{where}: _mode_ is {str(value['_mode_'])[:40]}, expected default")
     if isinstance(value, dict) and value.get("_target_", "numpy.array") not in _ARRAYS:
         layer_class(str(value["_target_"]), where)
     for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():

@@ -11,7 +11,6 @@ from typing import Any
 
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_expressions
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import (
     DEEPEST,
     META,
@@ -23,7 +22,16 @@ from lowres_seg.export.importers.monai_files import (
     whereabouts,
 )
 from lowres_seg.export.importers.monai_resolution import NOTHING, REFERENCE, Resolution
-from lowres_seg.export.importers.monai_values import first_refused, is_disabled, leaves, natives, plain, short
+from lowres_seg.export.importers.monai_values import (
+    Refused,
+    UnreadableError,
+    first_refused,
+    is_disabled,
+    leaves,
+    natives,
+    plain,
+    short,
+)
 
 #: Keys of a component that are no arguments.
 _ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_", "_mode_"})
@@ -167,12 +175,12 @@ class Config:
         return key.replace("::", "#")
 
     def components(self, last: str) -> Iterator[str]:
-        """Keys of components whose target ends with `last`, but for those that are switched off."""
+        """Keys of components whose target ends with `last`, but for those that say that they are switched off."""
         stack = [(str(key), value) for key, value in reversed(self.content.items()) if key != META]
         while stack:
             key, value = stack.pop()
             if isinstance(value, dict):
-                if str(value.get("_target_")).endswith(last) and not self._is_disabled(value, key):
+                if str(value.get("_target_")).endswith(last) and not is_disabled(value):
                     yield key
                 stack += [(f"{key}#{part}", one) for part, one in reversed(value.items())]
             elif isinstance(value, list):
@@ -211,8 +219,8 @@ class Config:
         ----------
         key : str
         joined : sequence of str, optional
-            Keys of images that transforms of the bundle's own only join, as the user vouches; such transforms are left
-            out. Without it they are given as others are.
+            Keys of images that transforms of the bundle's own only join, as the user vouches. Such a transform is given
+            as a ConcatItemsd. Without it they are given as others are.
 
         Raises
         ------
@@ -249,6 +257,7 @@ class Config:
                         "one, name their keys in its order: --channels KEY,KEY"
                     )
                 self.notes.append(f"{here} was left out: --channels says that it only joins {', '.join(joined)}")
+                yield here, "ConcatItemsd", {"keys": list(joined), "name": "image"}
                 continue
             yield here, re.sub("(D|Dict)$", "d", name), given
 
@@ -281,9 +290,6 @@ class Config:
         except LookupError:
             return NOTHING
         return found
-
-    def _is_disabled(self, entry: dict[str, Any], key: str) -> bool:
-        return is_disabled({"_disabled_": self._plain(entry.get("_disabled_"), f"{key}#_disabled_")})
 
     def _plain(self, raw: Any, key: str) -> Any:
         try:

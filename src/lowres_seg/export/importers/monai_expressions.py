@@ -11,10 +11,11 @@ import operator
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from lowres_seg.export.importers.monai_values import Device, Refused, Tensor, UnreadableError
 
 ALLOWED = (
     "references, indices, arithmetic, comparisons, conditions, lists, len, os.path.join, torch.device, dtypes, "
@@ -61,48 +62,6 @@ _OF_SEVERAL = frozenset({"min", "max", "os.path.join"})
 _MOVES = frozenset({"to", "cpu", "cuda", "eval", "float"})
 
 
-@dataclass(frozen=True)
-class Refused:
-    """The place of a value that could not be read. Whoever needs the value says `message`.
-
-    Attributes
-    ----------
-    message : str
-        One line: file, key, what was found, what is expected.
-    """
-
-    message: str
-
-
-class UnreadableError(Exception):
-    """Reason why an expression has no value here, as the end of a sentence about it.
-
-    Attributes
-    ----------
-    refused : Refused or None
-        The value that it needs and that could not be read.
-    of_a_file : bool
-        True if a file is the reason, and not how the expression is written.
-    """
-
-    def __init__(self, reason: str, refused: Refused | None = None, *, of_a_file: bool = False) -> None:
-        super().__init__(reason)
-        self.refused = refused
-        self.of_a_file = of_a_file
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device of torch. Networks are exported on the CPU, whatever it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """A tensor of torch, as an array."""
-
-    array: Any
-
-
 class World(Protocol):
     """What an expression may ask for."""
 
@@ -120,6 +79,10 @@ class World(Protocol):
 
     def constant(self, name: str) -> str | None:
         """Value of a constant of monai.utils; None if there is no such constant."""
+        ...
+
+    def spend(self, amount: int) -> None:
+        """Count the values that were looked at. Raises UnreadableError if they are too many."""
         ...
 
 
@@ -201,7 +164,8 @@ class _Evaluation:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UnreadableError(f"cannot be computed ({type(error).__name__}: {str(error)[:80]})") from error
         self.depth -= 1
-        return bounded(found)
+        self.world.spend(1 + _size(found) // 16)
+        return found
 
     def _constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, (bool, int, float, str)):
@@ -339,6 +303,8 @@ class _Evaluation:
         first = self.value(node.args[0]) if node.args and not isinstance(node.args[0], ast.Starred) else None
         if name == "torch.load" and isinstance(first, str):  # always on the CPU, as weights only
             return self.world.load(first)
+        if name == "torch.jit.load" and isinstance(first, str):
+            return {"_target_": name, "f": first}
         if name in ("os.path.exists", "os.path.isfile") and isinstance(first, str):
             return self.world.exists(first)
         if name == "torch.from_numpy" and isinstance(first, np.ndarray):
@@ -355,23 +321,24 @@ class _Evaluation:
         return compute(_plain(first, name), *others)
 
     def _moved(self, node: ast.Call) -> Any:
-        """Value of ``network.to(device)``: the network itself."""
+        """Value of ``network.to(device)``: the network itself. The device is not asked for."""
         if not isinstance(node.func, ast.Attribute):
             raise UnreadableError("calls what an expression gives")
         name = node.func.attr
         if name not in _MOVES:
             raise UnreadableError(f"calls the method {name[:40]}")
         holder = self.value(node.func.value)
-        given = [self.value(one) for one in (*node.args, *(word.value for word in node.keywords))]
-        of_devices = all(isinstance(one, (Device, bool)) or one in ("cpu", "cuda", "cuda:0") for one in given)
-        is_network = isinstance(holder, dict) and "_target_" in holder
-        if not of_devices or not (is_network or isinstance(holder, Tensor)):
+        if isinstance(holder, Tensor):
+            of_devices = name in ("to", "cpu", "cuda") and all(isinstance(self.value(one), Device) for one in node.args)
+            if not of_devices or node.keywords:
+                raise UnreadableError(f"calls the method {name} of a tensor with other than a device")
+        elif not (isinstance(holder, dict) and "_target_" in holder):
             raise UnreadableError(f"calls the method {name} of {type(holder).__name__}")
         return holder
 
 
-def bounded(value: Any) -> Any:
-    """The value itself. Raises UnreadableError if it is a number or a collection that is too large."""
+def _size(value: Any) -> int:
+    """Number of values within a value. Raises UnreadableError if it is too large."""
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise UnreadableError("makes a number that is too large")
     stack, count = [value], 0
@@ -382,7 +349,7 @@ def bounded(value: Any) -> Any:
             raise UnreadableError(f"makes more than {_MOST_VALUES} values")
         if isinstance(one, (list, tuple, dict)):
             stack += one.values() if isinstance(one, dict) else one
-    return value
+    return count
 
 
 def _plain(value: Any, what: str) -> Any:

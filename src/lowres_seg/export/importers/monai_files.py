@@ -23,6 +23,8 @@ META = "_meta_"
 #: Bounds on a configuration. Files that are small can name far more through aliases and macros.
 DEEPEST, MOST_VALUES = 50, 100_000
 _MOST_BYTES = 4_000_000
+#: Bound on the length of a key and its reference, macro or expression together.
+_LONGEST = 10_000
 _RELATIVE = re.compile("[@%](?:::)+")
 _OF_A_FILE = re.compile(r"(.*\.(?:json|ya?ml))(?:::(.+))?", re.IGNORECASE)
 
@@ -135,6 +137,7 @@ def resolve_macros(content: dict[str, Any], folder: Path, path: Path) -> None:
         If a macro leads nowhere or out of the bundle, or the result is too large.
     """
     pasted = 0
+    files: dict[Path, dict[str, Any]] = {}
 
     def resolved(value: Any, key: str) -> Any:
         nonlocal pasted
@@ -144,10 +147,12 @@ def resolve_macros(content: dict[str, Any], folder: Path, path: Path) -> None:
                 value[name] = resolved(one, f"{key}::{name}" if key else str(name))
         if not (isinstance(value, str) and value.startswith(("@", "%", "$"))):
             return value
+        if len(key) + len(value) > _LONGEST:
+            return value  # no reference or expression is that long, and neither can be resolved
         value = _absolute(value, key, path)
         if not value.startswith("%"):
             return value
-        found = copy.deepcopy(_named_by(value, content, folder, f"{path}: {key.replace('::', '#')}"))
+        found = copy.deepcopy(_named_by(value, content, folder, files, f"{path}: {key.replace('::', '#')}"))
         pasted += check_size(found, f"{path}: {value}")
         if pasted > MOST_VALUES:
             raise ExportError(f"{path}: its macros name more than {MOST_VALUES} values; write a smaller configuration")
@@ -254,7 +259,7 @@ def _absolute(value: str, key: str, path: Path) -> str:
     return _RELATIVE.sub(above, value.replace("#", "::"))
 
 
-def _named_by(macro: str, content: dict[str, Any], folder: Path, where: str) -> Any:
+def _named_by(macro: str, content: dict[str, Any], folder: Path, files: dict[Path, dict[str, Any]], where: str) -> Any:
     """What a macro such as ``%network_def`` or ``%train.json::network_def`` names."""
     match = _OF_A_FILE.fullmatch(macro[1:])
     found: Any = content
@@ -263,7 +268,9 @@ def _named_by(macro: str, content: dict[str, Any], folder: Path, where: str) -> 
         file = next((place / match[1] for place in (folder, folder / "configs") if (place / match[1]).is_file()), None)
         if file is None or not inside(folder, file):
             raise ExportError(f"{where}: the macro {macro[:80]} names no file of the bundle")
-        found = read(file)
+        if file not in files:
+            files[file] = read(file)
+        found = files[file]
     try:
         for part in parts(key) if key else ():
             found = step(found, part)

@@ -10,9 +10,8 @@ from typing import Any
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_classes
 from lowres_seg.export.importers.monai_config import Config, Role
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import whereabouts
-from lowres_seg.export.importers.monai_values import is_disabled, leaves, short
+from lowres_seg.export.importers.monai_values import Refused, UnreadableError, is_disabled, leaves, short
 from lowres_seg.export.recipe import NetworkSource
 
 #: Keys under which MONAI saves the network's state. Without one of them, or with both, the state that fits is found.
@@ -50,6 +49,8 @@ class Definition:
     @property
     def is_flat(self) -> bool:
         """True if the network takes slices."""
+        if self.is_monais:
+            return monai_classes.is_flat(self.target.rpartition(".")[2], self.arguments)
         return 2 in (self.arguments.get("spatial_dims"), self.arguments.get("dimensions"))
 
     def channels(self, side: str) -> int | None:
@@ -70,9 +71,7 @@ def definition(config: Config) -> Definition:
     role = config.role("network")
     if role is None:
         return Definition(Role("network_def", None))
-    entry = role.entry
-    while isinstance(entry, dict) and entry.get("_target_") in _WRAPPERS and "module" in entry:
-        entry = entry["module"]
+    entry = _unwrapped(role.entry)
     if isinstance(entry, Refused):
         return Definition(Role(role.key, entry))
     # The network is often ``$@network_def.to(@device)``; its own key says more.
@@ -96,6 +95,8 @@ def source(config: Config, network: Definition) -> NetworkSource:
     from lowres_seg.export.frameworks import checkpoints
 
     folder, script = config.folder, config.folder / "models" / "model.ts"
+    if network.target == "torch.jit.load":
+        return NetworkSource(torchscript=_below(folder, _script(config, network)))
     checkpoint, keys = weights(config, network)
     where = config.where(network.role.key)
     if checkpoint.is_file() and checkpoints.kind_of(checkpoint) == "torchscript":
@@ -152,7 +153,7 @@ def weights(config: Config, network: Definition) -> tuple[Path, Sequence[str]]:
                 f"{where}: {error}; put the file into models, and name it relative to the bundle"
             ) from error
         own = (
-            [str(name) for name, one in objects.items() if one == network.role.entry]
+            [str(name) for name, one in objects.items() if _unwrapped(one) == network.role.entry]
             if isinstance(objects, dict)
             else []
         )
@@ -177,11 +178,30 @@ def is_own(folder: Path, target: str) -> bool:
     return bool(first) and ((folder / first).is_dir() or (folder / f"{first}.py").is_file()) and "." in target
 
 
+def _unwrapped(entry: Any) -> Any:
+    """The network within wrappers of several processes."""
+    while isinstance(entry, dict) and entry.get("_target_") in _WRAPPERS and "module" in entry:
+        entry = entry["module"]
+    return entry
+
+
 def _loaders(config: Config) -> list[str]:
     """Keys of the loaders of checkpoints: those of the evaluator, then others but those of training."""
     found = list(config.components("CheckpointLoader"))
     first = [key for key in found if key.startswith(("handlers#", "evaluator#", "validate#", "val_handlers#"))]
     return [*first, *(key for key in found if key not in first and not key.startswith("train"))]
+
+
+def _script(config: Config, network: Definition) -> Path:
+    """File of a network that is loaded as TorchScript."""
+    where, path = config.where(network.role.key), str(config.used(network.arguments.get("f")))
+    try:
+        file = config.file(path)
+    except UnreadableError as error:
+        raise ExportError(f"{where}: {error}") from error
+    if not file.is_file():
+        raise ExportError(f"{where}: loads {path}, which is missing{whereabouts(config.folder, file)}")
+    return file
 
 
 def _below(folder: Path, file: Path) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lowres_seg.export.importers import monai_expressions
-from lowres_seg.export.importers.monai_expressions import Refused, UnreadableError
 from lowres_seg.export.importers.monai_files import DEEPEST, MOST_VALUES
-from lowres_seg.export.importers.monai_values import is_disabled, short
+from lowres_seg.export.importers.monai_values import Device, Refused, UnreadableError, is_disabled, short
 
 #: A text that is a reference as a whole.
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
@@ -65,6 +64,8 @@ class Resolution:
             return {name: one for name, one in found.items() if not (isinstance(one, dict) and is_disabled(one))}
         if not isinstance(raw, str):
             return raw
+        if key.rpartition("#")[2] == "device":  # whatever it is, networks are exported on the CPU
+            return Device()
         if raw.startswith("$"):
             return self._expression(raw, key, within)
         match = REFERENCE.fullmatch(raw)
@@ -117,3 +118,8 @@ class _World:
         from lowres_seg.export.importers import monai_classes
 
         return monai_classes.constant(name)
+
+    def spend(self, amount: int) -> None:
+        self.resolution.left -= amount
+        if self.resolution.left < 0:
+            raise UnreadableError("takes too long to compute")

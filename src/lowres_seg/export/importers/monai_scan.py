@@ -257,10 +257,13 @@ def starting(channels: Sequence[str], chain: Iterable[tuple[str, dict[str, Any]]
         If there are as many items as the network does not take channels.
     """
     parts: tuple[str, ...] = (IMAGE,)
+    loaded: set[str] = set()
     for name, given in chain:
-        if name == "ConcatItemsd" and given.get("name") == IMAGE:
-            keys = given.get("keys")
-            parts = tuple(keys) if isinstance(keys, list) else (str(keys),)
+        keys = given.get("keys")
+        named_keys = [str(key) for key in keys] if isinstance(keys, list) else [str(keys)]
+        if name == "ConcatItemsd" and given.get("name") == IMAGE and loaded.issuperset(named_keys):
+            parts = tuple(named_keys)
+        loaded.update(named_keys)
     if parts == (IMAGE,):
         return Scan(channels, {IMAGE: tuple(channels)})
     if len(parts) != len(channels):

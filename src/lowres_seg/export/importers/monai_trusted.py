@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,8 +73,14 @@ def traced(config: Config, network: Definition, shape: Sequence[int]) -> tuple[N
         }),
         encoding="utf-8",
     )  # fmt: skip
+    paths = [str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     child = subprocess.run(  # noqa: S603 - this interpreter; the user trusts what it runs
-        [sys.executable, "-m", __name__, str(request)], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-m", __name__, str(request)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if child.returncode != 0 or not script.is_file():
         said = [line.strip() for line in child.stderr.splitlines() if line.strip()]

@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lowres_seg.export.importers.monai_expressions import Device, Refused, Tensor
-
 _MOST_OF_AN_ARRAY = 100_000
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The place of a value that could not be read. Whoever needs the value says `message`.
+
+    Attributes
+    ----------
+    message : str
+        One line: file, key, what was found, what is expected.
+    """
+
+    message: str
+
+
+class UnreadableError(Exception):
+    """Reason why an expression has no value here, as the end of a sentence about it.
+
+    Attributes
+    ----------
+    refused : Refused or None
+        The value that it needs and that could not be read.
+    of_a_file : bool
+        True if a file is the reason, and not how the expression is written.
+    """
+
+    def __init__(self, reason: str, refused: Refused | None = None, *, of_a_file: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+        self.of_a_file = of_a_file
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of torch. Networks are exported on the CPU, whatever it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of torch, as an array."""
+
+    array: Any
 
 
 def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -33,11 +74,11 @@ def short(value: Any) -> str:
 
 
 def is_disabled(entry: Mapping[str, Any]) -> bool:
-    """Tell whether a component is switched off."""
+    """Tell whether a component is switched off, as far as its value can be read."""
     given = entry.get("_disabled_", False)
-    if isinstance(given, Refused):
-        return False
-    return given.strip().lower() == "true" if isinstance(given, str) else bool(given)
+    if isinstance(given, str):
+        return given.strip().lower() == "true"
+    return bool(given) and not isinstance(given, Refused)
 
 
 def plain(value: Any, where: str) -> Any:
