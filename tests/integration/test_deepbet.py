@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,31 @@ def _lia(path: Path, target: Path) -> None:
     sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LIA"), str(target))
 
 
+def predicted(demo: Demo, scan: Path, folder: Path) -> Path:
+    """Path of the mask of a scan."""
+    target = folder / f"{scan.name.partition('.')[0]}_mask.nii.gz"
+    done = run("predict", demo.fp32, scan, "-o", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="session")
+def as_stored(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Function that gives the mask of a head as it is stored; it is made once."""
+    folder = tmp_path_factory.mktemp("as-stored")
+    return cache(lambda scan: predicted(demo, scan, folder))
+
+
 @pytest.mark.parametrize("copy", ["flipped", "rotated", "lia"])
 @pytest.mark.parametrize("head", ["template", "TCGA-FG-6692_t1"])
 def test_copies_in_other_orientations_give_the_same_mask(
-    request: pytest.FixtureRequest, demo: Demo, assets: Assets, tmp_path: Path, head: str, copy: str
+    request: pytest.FixtureRequest,
+    demo: Demo,
+    assets: Assets,
+    as_stored: Callable[[Path], Path],
+    tmp_path: Path,
+    head: str,
+    copy: str,
 ) -> None:
     path = assets.head if head == "template" else request.getfixturevalue("realdata") / "heads" / f"{head}.nii.gz"
     image = nib.load(path)
@@ -139,15 +161,12 @@ def test_copies_in_other_orientations_give_the_same_mask(
         assert "".join(nib.aff2axcodes(nib.load(other).affine)) == "LIA"
     else:
         (_flipped if copy == "flipped" else _rotated)(image).to_filename(other)
-    for name, scan in (("a", path), ("b", other)):
-        done = run("predict", demo.fp32, scan, "-o", tmp_path / f"{name}.nii.gz")
-        assert done.returncode == 0, done.stderr
-    masks = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}.nii.gz")) for name in ("a", "b")]
+    found = predicted(demo, other, tmp_path)
+    masks = [nib.as_closest_canonical(nib.load(mask)) for mask in (as_stored(path), found)]
     assert np.allclose(masks[0].affine, masks[1].affine, atol=1e-3)
     assert dice(*(np.asanyarray(mask.dataobj) > 0 for mask in masks)) >= 0.999
-    stored = nib.load(tmp_path / "b.nii.gz")
-    assert stored.shape == nib.load(other).shape
-    assert np.array_equal(stored.affine, nib.load(other).affine)
+    assert nib.load(found).shape == nib.load(other).shape
+    assert np.array_equal(nib.load(found).affine, nib.load(other).affine)
 
 
 def test_simpleitk_sees_mask_and_scan_in_one_place(demo: Demo, assets: Assets) -> None:
