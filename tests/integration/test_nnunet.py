@@ -31,7 +31,7 @@ from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
-from .conftest import beside, run
+from .conftest import Command, beside
 
 pytest.importorskip("nnunetv2")
 folders = beside("nnunet_folders")
@@ -861,11 +861,11 @@ def test_a_checkpoint_with_a_recipe_is_the_recipes(folder: Path, tmp_path: Path)
         export(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "out", recipe=tmp_path / "recipe.toml")
 
 
-def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path) -> None:
-    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
+def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path, command: Command) -> None:
+    done = command("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
     assert done.returncode == 1
     assert "checkpoint_latest.pth: does not exist; to take what is there, say --checkpoint final" in done.stderr
-    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
+    done = command("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
     assert done.returncode == 2
     assert "expected final or best or latest" in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()
