@@ -4,9 +4,9 @@
 
 ZOO holds folders with the published ``configs``. Weights are not needed: each network is built from its own
 configuration, with seeded weights. Both sides read the same real scan, and their label maps are compared on the scan's
-own grid. Where voxels differ, those are counted whose two best scores differ by less than 1e-3 of the range of MONAI's
-scores on the scan's grid. A scan for a network that takes very many windows is cut to its middle; the table says so.
-`--shrink N` divides the width of networks whose configuration names one.
+own grid. Where voxels differ, those are counted whose two best scores (or whose score and its threshold) differ by less
+than 1e-3 of the range of MONAI's scores on the scan's grid. A scan for a network that takes very many windows is cut to
+its middle; the table says so. `--shrink N` divides the width of networks whose configuration names one.
 
 Needs lowres-seg[all,oracle] and real scans (LOWRES_SEG_REALDATA, or ../shared/realdata beside the checkout).
 """
@@ -87,8 +87,11 @@ def row(published: Path, work: Path, shrink: int, threads: int) -> str:
     lowest = f"{min(dice.values()):.6f} ({len(dice)})" if dice else "no label"
     left = "none"
     if not equal.all():
-        best = np.sort(scores, axis=0)
-        close = (best[-1] - (best[-2] if len(best) > 1 else 0.5)) < MARGIN * np.ptp(scores)
+        if any("threshold" in one for one in config["postprocessing"]["transforms"]):
+            apart = np.abs(scores - 0.5).min(axis=0)
+        else:
+            apart = np.diff(np.sort(scores, axis=0)[-2:], axis=0)[0]
+        close = apart < MARGIN * np.ptp(scores)
         left = f"{np.count_nonzero(~equal & close)} of {np.count_nonzero(~equal)}"
     shape = "×".join(map(str, expected.shape))
     middle = MIDDLE_MM.get(published.name)

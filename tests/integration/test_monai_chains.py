@@ -141,7 +141,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data[6:50, 9:60, 3:25] = gaussian_filter(random.random((44, 51, 22)), 2) * 900 - 380
     turn = np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.1), 0], [0, 0, 1]])
     affine = np.eye(4)
-    affine[:3, :3] = turn @ np.array([[0, -1.3, 0], [-1.2, 0, 0], [0, 0, 2.4]])
+    affine[:3, :3] = turn @ np.array([[0, -1.31, 0], [-1.17, 0, 0], [0, 0, 2.37]])
     path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.clip(data, 0, None).round(), affine), path)
     return path
@@ -204,9 +204,12 @@ def same_chains(case: str) -> dict[str, Any]:
 
 def test_values_that_are_saved_as_whole_numbers_are_cut_off(image: Path, tmp_path: Path) -> None:
     def save(m: dict[str, Any], i: dict[str, Any]) -> None:
-        i["postprocessing"]["transforms"].append({"_target_": "SaveImaged", "keys": "pred", "output_dtype": "uint8"})
+        i["postprocessing"]["transforms"].append(
+            {"_target_": "SaveImaged", "keys": "pred", "output_dtype": "$np.uint8"}
+        )
 
-    folder = written(tmp_path / "b", "label values interpolated", [image], save)
+    case = "label values interpolated"
+    folder = written(tmp_path / "b", case, [image], save)
     found, recipe = predicted(folder, [image])
     expected = bundles.predict(folder, [image])[0]
     assert np.mean(found == np.floor(expected + 1e-4)) >= 0.9999

@@ -108,6 +108,12 @@ class Conform(Part):
             raise ValueError(msg)
         return self
 
+    @property
+    def crops(self) -> bool:
+        """True if the resampled region may be cropped before the last intensity rules."""
+        centred = self.convention == "monai" and self.shape is not None and self.pad != "minimum"
+        return self.crop is not None or self.at_most is not None or centred
+
     @model_validator(mode="after")
     def _grid_fits_the_convention(self) -> Conform:
         if self.convention == "monai" and self.interpolation in ("cubic", "floor", "area"):
@@ -122,7 +128,8 @@ class Conform(Part):
         if self.shape is not None and (self.at_most, self.at_least, self.multiple_of) != (None, None, None):
             msg = "at_most, at_least and multiple_of are for grids without a shape"
             raise ValueError(msg)
-        if self.crop is not None and (self.spacing_mm is None or self.pad == "minimum"):
+        cut = self.crop is not None or self.at_most is not None
+        if cut and (self.spacing_mm is None or self.pad == "minimum"):
             msg = "a crop needs spacing_mm (null for an axis that keeps its own), and another pad than minimum"
             raise ValueError(msg)
         return self

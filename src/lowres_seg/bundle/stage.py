@@ -241,7 +241,7 @@ class Stage(Part):
         if self.cleanup_before_restore and self.restore.quantity != "labels":
             msg = f"{where}: labels are cleaned up before they are restored, and {self.restore.quantity} are restored"
             raise ValueError(msg)
-        if self.conform.crop is None and self.normalise.at("after-crop"):
+        if not self.conform.crops and self.normalise.at("after-crop"):
             msg = f"{where}: has a rule after the crop, and no crop"
             raise ValueError(msg)
         strange = [name for name in self.views if name not in self.networks]

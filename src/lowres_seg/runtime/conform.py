@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lowres_seg.bundle.grids import Conform, Crop, Interpolation
 from lowres_seg.errors import InputError
-from lowres_seg.runtime.interpolation import Sampling
-from lowres_seg.runtime.resampling import Axes, Border, planes_of, resample
-from lowres_seg.runtime.spacing import resampled_axes
+from lowres_seg.runtime.interpolation import Axes, Sampling, between
+from lowres_seg.runtime.resampling import Border, nearest, planes_of, resample
+from lowres_seg.runtime.spacing import resampled_grid
 from lowres_seg.volumes.grid import AS_STORED, Box, StoredAxes, three
 
 Array = NDArray[np.float32]
@@ -35,6 +35,8 @@ class Fit:
     ----------
     axes : tuple of 3 Sampling
         From the region, in voxels of the scan, to the resampled region.
+    axes_back : tuple of 3 Sampling
+        From the resampled region to the region.
     conformed : tuple of 3 int
         Shape of the conformed grid: the resampled region, cut to the crop, then padded or cropped about its centre.
     crop : Box or None
@@ -46,6 +48,7 @@ class Fit:
     """
 
     axes: Axes
+    axes_back: Axes
     conformed: Shape
     shifts: Shape
     crop: Box | None = None
@@ -55,8 +58,8 @@ class Fit:
     @classmethod
     def between(cls, region: Shape, resampled: Shape, conformed: Shape) -> Fit:
         """Stretch a region to a shape, and pad or crop it about its centre to another."""
-        axes = three(Sampling(n, m) for n, m in zip(region, resampled, strict=True))
-        return cls(axes, conformed, three((m - n) // 2 for n, m in zip(resampled, conformed, strict=True)))
+        there, back = _stretched(region, resampled)
+        return cls(there, back, conformed, three((m - n) // 2 for n, m in zip(resampled, conformed, strict=True)))
 
     @classmethod
     def of(
@@ -88,22 +91,26 @@ class Fit:
             have if want is None else want
             for have, want in zip(spacing_mm, conform.spacing_mm or (None,) * 3, strict=True)
         )
-        axes = _axes(region, affine, wanted, conform, stored)
-        resampled = three(axis.m for axis in axes)
+        there, back = _axes(region, affine, wanted, conform, stored)
+        resampled = three(axis.m for axis in there)
         if np.prod(resampled, dtype=object) > MAX_VOXELS:
             raise InputError(
                 f"the scan would be resampled to {resampled} voxels, more than {MAX_VOXELS}; check its spacing"
             )
-        conformed, shifts = _placed(resampled, conform, at_least)
         above = conform.separate_above
-        forward = None if above is None else _coarse_axis(spacing_mm, wanted, above)
-        back = None if above is None else _coarse_axis(wanted, spacing_mm, above)
-        return cls(axes, conformed, shifts, separate=forward, separate_back=back)
+        separate = None if above is None else _coarse_axis(spacing_mm, wanted, above)
+        separate_back = None if above is None else _coarse_axis(wanted, spacing_mm, above)
+        whole = cls(there, back, resampled, (0, 0, 0), separate=separate, separate_back=separate_back)
+        return whole.cropped(Box.whole(resampled), conform, at_least)
 
     def cropped(self, box: Box, conform: Conform, at_least: Shape) -> Fit:
-        """Keep a box of the resampled region; it may reach beyond it."""
+        """Keep a box of the resampled region, which may reach beyond it, and its centre if `conform` says so."""
+        most = (conform.shape if conform.convention == "monai" else None) or conform.at_most
+        if most is not None:
+            box = _centre(box, most)
         conformed, shifts = _placed(box.shape, conform, at_least)
-        return replace(self, conformed=conformed, shifts=shifts, crop=box)
+        kept = None if box == Box.whole(self.resampled) else box
+        return replace(self, conformed=conformed, shifts=shifts, crop=kept)
 
     @property
     def region(self) -> Shape:
@@ -206,14 +213,17 @@ class Fit:
             if any(before or after for before, after in edges):
                 y = np.pad(y, [(0, 0), *edges], mode="edge" if outside == "edge" and y.size else "constant")
         planes = max(1, SLAB_BYTES // (4 * len(y) * self.region[1] * self.region[2]))
-        first, second, third = (axis.back for axis in self.axes)
+        axes = self.axes_back
+        stepwise = any(axis.step is not None for axis in axes)
         for start in range(0, self.region[0], planes):
             slab = slice(start, min(self.region[0], start + planes))
-            part = planes_of(y, first, slab, interpolation, border, separate=self.separate_back == 0)
-            kept = Sampling(part.shape[1], part.shape[1])
-            axes = (kept, second, third)
-            back = None if self.separate_back == 0 else self.separate_back
-            yield slab, resample(part, axes, interpolation, separate=back, border=border, threads=threads)
+            if stepwise and interpolation == "nearest":
+                yield slab, nearest(y, axes, slab, border)
+                continue
+            part = planes_of(y, axes[0], slab, interpolation, border, separate=self.separate_back == 0)
+            inner = (Sampling(part.shape[1], part.shape[1]), axes[1], axes[2])
+            separate = None if self.separate_back == 0 else self.separate_back
+            yield slab, resample(part, inner, interpolation, separate=separate, border=border, threads=threads)
 
 
 def box_to_keep(x: Array, crop: Crop, channels: tuple[str, ...]) -> Box:
@@ -243,41 +253,53 @@ def box_to_keep(x: Array, crop: Crop, channels: tuple[str, ...]) -> Box:
     return Box(three(start), three(stop))
 
 
-def _axes(region: Shape, affine: Affine, wanted: Spacing, conform: Conform, stored: StoredAxes) -> Axes:
-    """Sampling of each axis, from the region to the resampled region."""
+def _stretched(region: Shape, resampled: Shape) -> tuple[Axes, Axes]:
+    """Sampling of each axis between the same edges, there and back."""
+    pairs = list(zip(region, resampled, strict=True))
+    return three(Sampling(n, m) for n, m in pairs), three(Sampling(m, n) for n, m in pairs)
+
+
+def _axes(region: Shape, affine: Affine, wanted: Spacing, conform: Conform, stored: StoredAxes) -> tuple[Axes, Axes]:
+    """Sampling of each axis, from the region to the resampled region and back."""
     if conform.spacing_mm is None:
-        return three(Sampling(n, m) for n, m in zip(region, conform.shape or region, strict=True))
+        return _stretched(region, conform.shape or region)
     if conform.convention == "edges":
         spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        return three(
-            Sampling(n, max(1, round(have / want * n))) for n, have, want in zip(region, spacing, wanted, strict=True)
-        )
+        ratios = zip(region, spacing, wanted, strict=True)
+        return _stretched(region, three(max(1, round(have / want * n)) for n, have, want in ratios))
     if conform.spacing_axes == "orientation":
-        return resampled_axes(affine, region, conform.spacing_mm)
+        shape, there, back = resampled_grid(affine, region, conform.spacing_mm)
+        return between(there, region, shape), between(back, shape, region)
     # The grid is that of the file's own axes.
-    there = np.eye(4)
-    for axis, (place, turned) in enumerate(zip(stored.axes, stored.turned, strict=True)):
-        there[:3, place] = -affine[:3, axis] if turned else affine[:3, axis]
-    shape = three(region[stored.axes.index(place)] for place in range(3))
-    own = resampled_axes(there, shape, conform.spacing_mm)
-    return three(
-        own[place].turned if turned else own[place] for place, turned in zip(stored.axes, stored.turned, strict=True)
+    into = stored.matrix(region)
+    own = three(region[stored.axes.index(place)] for place in range(3))
+    shape, there, back = resampled_grid(affine @ np.linalg.inv(into), own, conform.spacing_mm)
+    new = three(shape[place] for place in stored.axes)
+    out_of = stored.matrix(new)
+    return (
+        between(np.linalg.inv(into) @ there @ out_of, region, new),
+        between(np.linalg.inv(out_of) @ back @ into, new, region),
     )
+
+
+def _centre(box: Box, most: Shape) -> Box:
+    """The middle of a box, as MONAI rounds it."""
+    start, stop = [], []
+    for a, b, m in zip(box.start, box.stop, most, strict=True):
+        n = b - a
+        first = a + (n // 2 - m // 2 if m < n else 0)
+        start.append(first)
+        stop.append(first + min(n, m))
+    return Box(three(start), three(stop))
 
 
 def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shape]:
     """Shape of the conformed grid, and the first voxel of the kept part in it."""
     shape = conform.shape
     if shape is None:
-        most = three(min(pair) for pair in zip(kept, conform.at_most or kept, strict=True))
-        least, multiple = conform.at_least or most, conform.multiple_of or (1, 1, 1)
-        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(most, least, multiple, strict=True))
-    shifts = []
-    for n, m in zip(kept, shape, strict=True):
-        if m < n and conform.convention == "monai":
-            shifts.append(m // 2 - n // 2)
-        else:
-            shifts.append(0 if m >= n and conform.pad_side == "end" else (m - n) // 2)
+        least, multiple = conform.at_least or kept, conform.multiple_of or (1, 1, 1)
+        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(kept, least, multiple, strict=True))
+    shifts = [0 if m >= n and conform.pad_side == "end" else (m - n) // 2 for n, m in zip(kept, shape, strict=True)]
     # Windows are padded on both sides, whatever the padding before.
     conformed = three(max(pair) for pair in zip(shape, at_least, strict=True))
     more = [(m - n) // 2 for n, m in zip(shape, conformed, strict=True)]

@@ -6,6 +6,7 @@ of its ``zoom(mode="nearest")`` and ``map_coordinates(mode="nearest")``. scikit-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, factorial
@@ -13,10 +14,16 @@ from math import comb, factorial
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.volumes.grid import three
+
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 #: Number of voxels by which SciPy repeats the border before it solves for the coefficients.
 _BORDER = 12
+#: How far from halfway, in samples, a lean can decide which of two samples is nearer.
+_HALFWAY = 1e-4
+#: A lean by less, for each step, is lost in the rounding of float64.
+_LEANS = 1e-14
 
 
 @dataclass(frozen=True)
@@ -24,14 +31,13 @@ class Sampling:
     """Positions of m new samples along an axis of n samples.
 
     Without `step` both begin and end at the same edges: new sample i lies at ``(i + 0.5) · n / m - 0.5``. Else new
-    sample i lies at ``i · step + first``.
+    sample i lies at ``i · step + first``. `lean` is how far the position moves for each step along the three new axes,
+    its own left out: what rounding of an oblique affine leaves, far less than a voxel.
 
     Examples
     --------
     >>> Sampling(4, 2).positions().tolist()
     [0.5, 2.5]
-    >>> Sampling(4, 2, step=2.0).positions().tolist()
-    [0.0, 2.0]
     >>> Sampling(4, 2, step=2.0, first=1.0).positions().tolist()
     [1.0, 3.0]
     """
@@ -40,6 +46,7 @@ class Sampling:
     m: int
     step: float | None = None
     first: float = 0.0
+    lean: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def positions(self) -> NDArray[np.float64]:
         """Position of each new sample, in samples."""
@@ -52,18 +59,18 @@ class Sampling:
         """True if the new samples are the samples."""
         return self.n == self.m and self.step in (None, 1.0) and self.first == 0
 
-    @property
-    def back(self) -> Sampling:
-        """The samples, as new samples of what are now the new ones."""
-        if self.step is None:
-            return Sampling(self.m, self.n)
-        return Sampling(self.m, self.n, 1 / self.step, -self.first / self.step)
 
-    @property
-    def turned(self) -> Sampling:
-        """The same samples, with both axes running the other way."""
-        step = 1.0 if self.step is None else self.step
-        return Sampling(self.n, self.m, step, (self.n - 1) - (self.m - 1) * step - self.first)
+Axes = tuple[Sampling, Sampling, Sampling]
+
+
+def between(matrix: NDArray[np.float64], shape: Sequence[int], new_shape: Sequence[int]) -> Axes:
+    """Sampling of three axes by a (4, 4) matrix from new indices to indices, nearly diagonal."""
+    off = matrix[:3, :3] - np.diag(np.diag(matrix[:3, :3]))
+    made = [
+        Sampling(int(n), int(m), float(matrix[axis, axis]), float(matrix[axis, 3]), three(off[axis].tolist()))
+        for axis, (n, m) in enumerate(zip(shape, new_shape, strict=True))
+    ]
+    return made[0], made[1], made[2]
 
 
 @lru_cache(maxsize=32)
@@ -127,17 +134,26 @@ def nearest_indices(axis: Sampling) -> NDArray[np.intp]:
     return np.clip(at.astype(np.intp), 0, axis.n - 1)
 
 
+def halfway(axis: Sampling) -> NDArray[np.intp]:
+    """New samples that lie halfway between two others, but for their lean."""
+    if axis.step is None or max(map(abs, axis.lean)) < _LEANS:
+        return np.empty(0, np.intp)
+    apart = np.abs(axis.positions() % 1 - 0.5)
+    return np.flatnonzero(apart < _HALFWAY)
+
+
 def _grid_sample_positions(n: int, m: int, step: float, first: float) -> NDArray[np.float64]:
     """Positions ``i · step + first`` as MONAI's transform and torch's ``grid_sample`` compute them in float64.
 
     They go through coordinates from -1 to 1. The rounding on this way decides between two samples that are equally
     near.
     """
-    into, out_of = (np.array([[2 / size, 1 / size - 1], [0, 1]]) for size in (n, m))
-    (scale, shift), _ = into @ np.array([[step, first], [0, 1]]) @ np.linalg.inv(out_of)
+    (wide, shift), _ = np.linalg.inv(np.array([[2 / m, 1 / m - 1], [0, 1]]))
+    per_voxel = 2 / n * step
+    scale, offset = per_voxel * wide, per_voxel * shift + (2 / n * first + (1 / n - 1))
     i, width = np.arange(m), np.longdouble(2 / max(1, m - 1))  # torch adds and multiplies without rounding between
     evenly = np.where(i < m // 2, width * i - 1, 1 - width * (m - 1 - i)).astype(np.float64)
-    at = (evenly * (m - 1) / m) * scale + shift
+    at = (evenly * (m - 1) / m) * scale + offset
     return np.asarray(((at + 1) * n - 1) / 2)
 
 

@@ -11,10 +11,12 @@ from typing_extensions import assert_never
 
 from lowres_seg.bundle.grids import Interpolation
 from lowres_seg.runtime.interpolation import (
+    Axes,
     Sampling,
     along_axis,
     area_matrix,
     floor_indices,
+    halfway,
     linear,
     linear_matrix,
     nearest_indices,
@@ -24,7 +26,6 @@ from lowres_seg.runtime.openvino_engine import resize
 from lowres_seg.volumes.grid import three
 
 Array = NDArray[np.float32]
-Axes = tuple[Sampling, Sampling, Sampling]
 Border = Literal["edge", "zero"]
 
 
@@ -55,6 +56,8 @@ def resample(
         return np.ascontiguousarray(x, dtype=np.float32)
     if interpolation in ("nearest", "linear", "cubic") and all(axis.step is None for axis in axes):
         return _between_edges(x, three(axis.m for axis in axes), interpolation, separate, threads)
+    if interpolation == "nearest":
+        return nearest(x, axes, slice(0, axes[0].m), border)
     for place, axis in enumerate(axes):
         if not axis.changes_nothing:
             x = along(x, axis, place + 1, "nearest" if place == separate else interpolation, border)
@@ -65,12 +68,7 @@ def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, borde
     """Resample one of the axes 1, 2 and 3 of x (C, I, J, K)."""
     match interpolation:
         case "nearest":
-            taken = np.take(x, nearest_indices(axis), axis=at)
-            if border == "zero":
-                position = np.rint(axis.positions())
-                inside = (position >= 0) & (position < axis.n)
-                taken = taken * inside.astype(np.float32).reshape([-1 if place == at else 1 for place in range(4)])
-            return np.asarray(taken)
+            return np.take(x, nearest_indices(axis), axis=at)
         case "floor":
             return np.take(x, floor_indices(axis), axis=at)
         case "linear":
@@ -83,6 +81,34 @@ def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, borde
             return along_axis(np.ascontiguousarray(x), spline_matrix(axis, int(interpolation[-1])), at)
         case _:
             assert_never(interpolation)
+
+
+def nearest(x: Array, axes: Axes, planes: slice, border: Border) -> Array:
+    """The nearest samples of (C, I, J, K), for some of the new planes.
+
+    Where a new sample lies halfway between two others, the lean of the axes decides, as in three dimensions.
+    """
+    indices = [nearest_indices(axis) for axis in axes]
+    indices[0] = indices[0][planes]
+    result = np.asarray(x[:, indices[0][:, None, None], indices[1][:, None], indices[2]], dtype=np.float32)
+    starts = (planes.start, 0, 0)
+    for place, axis in enumerate(axes):
+        first, second = (other for other in range(3) if other != place)
+        rows, columns = (np.arange(len(indices[other])) + starts[other] for other in (first, second))
+        lean = axis.lean[first] * rows[:, None] + axis.lean[second] * columns
+        for new in halfway(axis) - starts[place]:
+            if 0 <= new < len(indices[place]):
+                position = axis.positions()[new + starts[place]] + lean
+                plane = {place: np.clip(np.rint(position), 0, axis.n - 1).astype(np.intp)}
+                plane |= {first: indices[first][:, None], second: indices[second]}
+                here = tuple(new if other == place else slice(None) for other in range(3))
+                result[(slice(None), *here)] = x[:, plane[0], plane[1], plane[2]]
+    if border == "zero":
+        for place, axis in enumerate(axes):
+            position = np.rint(axis.positions())[starts[place] :][: result.shape[1 + place]]
+            inside = (position >= 0) & (position < axis.n)
+            result *= inside.astype(np.float32).reshape([-1 if at == place + 1 else 1 for at in range(4)])
+    return result
 
 
 def planes_of(

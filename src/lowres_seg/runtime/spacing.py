@@ -13,7 +13,6 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.runtime.interpolation import Sampling
 from lowres_seg.volumes.grid import three
 
 #: MONAI keeps a spacing that differs from the wanted one by less, in mm.
@@ -22,10 +21,12 @@ SAME_SPACING_MM = 1e-3
 _LOWEST = 1e-8
 
 
-def resampled_axes(
+def resampled_grid(
     affine: NDArray[np.float64], shape: tuple[int, int, int], wanted_mm: Sequence[float | None]
-) -> tuple[Sampling, Sampling, Sampling]:
-    """Sampling of each axis of a grid at another spacing.
+) -> tuple[tuple[int, int, int], NDArray[np.float64], NDArray[np.float64]]:
+    """Shape of a grid at another spacing, and the (4, 4) matrices from its indices to those of the first grid and back.
+
+    Each is solved from affines, as MONAI does it: its rounding decides where a voxel lies halfway between two others.
 
     Parameters
     ----------
@@ -45,22 +46,20 @@ def resampled_axes(
     )
     out = _with_spacing(affine, wanted)
     corners = np.array([[*corner, 1.0] for corner in product(*((0.0, n - 1.0) for n in shape))]).T
-    there = (np.linalg.solve(out, affine) @ corners)[:3]
-    new_shape = np.round(np.ptp(there, axis=1) + 1).astype(int)
+    placed = (np.linalg.solve(out, affine) @ corners)[:3]
+    new_shape = np.round(np.ptp(placed, axis=1) + 1).astype(int)
     for corner in range(corners.shape[1]):
-        if np.all(np.abs((there - there[:, corner : corner + 1]).min(axis=1)) <= _LOWEST):
+        if np.all(np.abs((placed - placed[:, corner : corner + 1]).min(axis=1)) <= _LOWEST):
             out[:3, 3] = (affine @ corners)[:3, corner]
             break
     else:
         middle, new_middle = np.array(shape) / 2, new_shape / 2
         out[:3, 3] = affine[:3, :3] @ middle + affine[:3, 3] - out[:3, :3] @ new_middle
-    back = np.linalg.solve(affine, out)
-    if np.array_equal(new_shape, shape) and np.allclose(back, np.eye(4), atol=SAME_SPACING_MM):
-        return three(Sampling(n, n, 1.0) for n in shape)
-    return three(
-        Sampling(n, int(m), float(back[axis, axis]), float(back[axis, 3]))
-        for axis, (n, m) in enumerate(zip(shape, new_shape, strict=True))
-    )
+    there = np.linalg.solve(affine, out)
+    back = np.linalg.solve(_product(affine, there), affine)
+    if np.array_equal(new_shape, shape) and np.allclose(there, np.eye(4), atol=SAME_SPACING_MM):
+        there = back = np.eye(4)
+    return three(new_shape.tolist()), np.asarray(there, np.float64), np.asarray(back, np.float64)
 
 
 def _with_spacing(affine: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,3 +69,11 @@ def _with_spacing(affine: NDArray[np.float64], spacing: NDArray[np.float64]) -> 
     result = np.eye(4)
     result[:3, :3] = (matrix @ np.linalg.inv(zooms)) @ np.diag(np.sign(np.diag(zooms)) * spacing)
     return result
+
+
+def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix product, each sum rounded in torch's order. Those of numpy's libraries may be fused."""
+    total = a[:, :1] * b[:1]
+    for k in range(1, len(b)):
+        total = total + a[:, k : k + 1] * b[k : k + 1]
+    return np.asarray(total)

@@ -193,8 +193,8 @@ def _prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Plac
         if conform.crop is not None:
             placement = placement.cropped(box_to_keep(x, conform.crop, tuple(scan.channels)))
             fit = placement.fit
-            x = fit.cut(x)
-            normalise(x, rules.at("after-crop"), others, scan.channels)
+        x = fit.cut(x)
+        normalise(x, rules.at("after-crop"), others, scan.channels)
         match conform.pad:
             case "minimum":
                 pass

@@ -144,6 +144,15 @@ class StoredAxes:
     axes: tuple[int, int, int]
     turned: tuple[bool, bool, bool]
 
+    def matrix(self, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+        """Matrix (4, 4) from indices of a grid of `shape` in the orientation to those of the file's axes."""
+        result = np.zeros((4, 4))
+        result[3, 3] = 1
+        for axis, (place, turned) in enumerate(zip(self.axes, self.turned, strict=True)):
+            result[place, axis] = -1 if turned else 1
+            result[place, 3] = shape[axis] - 1 if turned else 0
+        return result
+
 
 #: The axes of a file as they are stored.
 AS_STORED = StoredAxes((0, 1, 2), (False, False, False))

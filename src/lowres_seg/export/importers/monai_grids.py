@@ -229,6 +229,7 @@ class CenterSpatialCropd(Transform):
             raise ValueError(f"crops to {size} a scan that was padded or resized before; expected it before them")
         scan.needs_a_grid()
         scan.conform["at_most"] = size
+        scan.phase = "after-crop"
 
 
 class ResizeWithPadOrCropd(_Padding):
@@ -242,6 +243,7 @@ class ResizeWithPadOrCropd(_Padding):
         if min(size) < 1 or "at_most" in scan.conform:
             raise ValueError(f"spatial_size is {size}: expected three sizes, and no crop before")
         self.pad(scan, {"shape": size})
+        scan.phase = "after-crop"
 
 
 def _three(value: int | list[int], what: str) -> list[int]:

@@ -52,7 +52,9 @@ class SlidingWindowInferer(Arguments):
     def _pad(self, scan: Scan, roi: list[int]) -> None:
         """Pad the scan to one window, unless it is as large already."""
         padding = padding_by(self.padding_mode, self.cval)
-        least = scan.conform.get("at_least") or scan.conform.get("shape") or [0] * 3
+        least = next(
+            (scan.conform[key] for key in ("shape", "at_least", "multiple_of") if key in scan.conform), [0] * 3
+        )
         if all(n >= m for n, m in zip(least, roi, strict=True)):
             scan.conform.setdefault("pad", "zero")
         elif not scan.is_padded:
