@@ -113,6 +113,8 @@ def configuration(folder: Path, shrink: int) -> Any:
             value = network[key]
             network[key] = [max(4, n // shrink) for n in value] if isinstance(value, list) else value // shrink
     network.pop("img_size", None)  # MONAI 1.6 dropped it
+    for transform in content["preprocessing"]["transforms"]:
+        transform.pop("reader", None)  # ITK is not needed for NIfTI
     file.unlink()
     (folder / "configs" / "inference.json").write_text(json.dumps(content))
     parser = ConfigParser()

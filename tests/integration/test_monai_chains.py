@@ -213,7 +213,7 @@ def test_values_that_are_saved_as_whole_numbers_are_cut_off(image: Path, tmp_pat
     found, recipe = predicted(folder, [image])
     expected = bundles.predict(folder, [image])[0]
     assert np.mean(found == np.floor(expected + 1e-4)) >= 0.9999
-    assert any("cuts them to the lower label" in note for note in recipe.notes)
+    assert any("cuts them off to the lower label" in note for note in recipe.notes)
 
 
 def test_several_image_keys_become_channels(image: Path, tmp_path: Path) -> None:

