@@ -19,6 +19,7 @@ from lowres_seg.bundle.rules import (
     SmallComponents,
     SmallLabel,
     TakesStatistics,
+    ZScore,
 )
 from lowres_seg.bundle.stage import Above, Argmax, BoxOf, Classes, Regions, Stage
 from lowres_seg.bundle.versions import Since
@@ -134,8 +135,7 @@ class Pipeline(Part):
             if not plain and located.restore.quantity == "nothing":
                 msg = f"{where} takes the box of stage {located.name}, whose grid is MONAI's; restore its labels"
                 raise ValueError(msg)
-        on_scan = [mask.stage for mask in stage.mask_channels] + ([] if stage.onto is None else [stage.onto])
-        for other in on_scan:
+        for other in _needed_on_scan(stage):
             if earlier[other].restore.quantity == "nothing":
                 msg = f"{where} needs labels of stage {other}, which does not restore its result to the scan's grid"
                 raise ValueError(msg)
@@ -211,8 +211,14 @@ def _named_channels(stage: Stage) -> list[str]:
 def _needed_stages(stage: Stage) -> list[str]:
     """Stages that a stage refers to."""
     region = [stage.region.stage] if isinstance(stage.region, BoxOf) else []
+    return statistics_sources(stage) + region + _needed_on_scan(stage)
+
+
+def _needed_on_scan(stage: Stage) -> list[str]:
+    """Stages whose labels a stage needs on the scan's own grid."""
     onto = [] if stage.onto is None else [stage.onto]
-    return statistics_sources(stage) + region + [mask.stage for mask in stage.mask_channels] + onto
+    inside = [rule.inside_also for rule in stage.normalise.rules if isinstance(rule, ZScore)]
+    return [mask.stage for mask in stage.mask_channels] + onto + [name for name in inside if name is not None]
 
 
 def _written_labels(stage: Stage) -> set[int]:

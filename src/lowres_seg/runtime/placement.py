@@ -129,6 +129,8 @@ class Placement:
         if any(axis.step is not None for axis in fit.axes):  # two neighbours of each voxel, axis after axis
             given += 4 * channels * max(prod(fit.region), prod(fit.resampled))
         seen = 4 * (channels + len(self.stage.mask_channels)) * prod(fit.conformed)
+        if any(mask.interpolation != "nearest" for mask in self.stage.mask_channels):  # scores of labels, and the best
+            given += seen + 20 * prod(fit.resampled)
         # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
         planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]
         if self.stage.windows is None:
