@@ -55,6 +55,19 @@ def export(
     plans_network: Annotated[
         bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
     ] = False,
+    previous: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of a cascade's previous stage.", show_default="beside it"),
+    ] = None,
+    previous_folds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Folds of the previous stage.", show_default="as --folds")
+    ] = None,
+    postprocessing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="nnU-Net's postprocessing.pkl or .json; or none.", show_default="of the same folds"
+        ),
+    ] = None,
     reestimate_norm: Annotated[
         Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
     ] = None,
@@ -79,6 +92,9 @@ def export(
         "mirror": None if mirror else False,
         "orientation": orientation,
         "plans_network": plans_network or None,
+        "previous": previous and str(previous),
+        "previous_folds": previous_folds.split(",") if previous_folds else None,
+        "postprocessing": postprocessing,
     }
     with steps(quiet=quiet) as notify:
         bundle = run(
@@ -110,6 +126,8 @@ def export(
                 f"{row['flipped']} of {row['voxels']}",
             )
         out.print(table)
+        for note in report["notes"]:
+            out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"

@@ -356,6 +356,7 @@ def _report(
             for one in exported
         },
         "importer": {"name": read.importer, "options": read.options},
+        "notes": list(read.recipe.notes),
         "tolerance": read.recipe.parity.model_dump(),
         "parity": [{**asdict(report), "label_agreement": report.label_agreement} for report in parity],
         "seconds": round(seconds, 2),

@@ -94,12 +94,15 @@ class Recipe(Pipeline):
         How far the converted networks may be from their sources.
     multiple_of
         The sides of a network's input must be multiples of it.
+    notes
+        What the report of the export tells of the source.
     """
 
     bundle: About
     networks: dict[Name, NetworkSource] = Field(min_length=1)
     parity: Parity = Parity()
     multiple_of: int = Field(default=32, ge=1, description="The sides of a network's input must be multiples of it")
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _networks_fit(self) -> Recipe:

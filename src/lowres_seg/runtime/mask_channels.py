@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.bundle.stage import MaskOf
 from lowres_seg.runtime.conform import Fit
-from lowres_seg.runtime.interpolation import nearest_indices
+from lowres_seg.runtime.interpolation import Sampling, nearest_indices
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.runtime.resampling import along, is_clipped
 
@@ -62,29 +63,75 @@ def _shown(labels: NDArray[np.uint8] | NDArray[np.int16], mask: MaskOf) -> Array
 def _resampled(labels: NDArray[np.int16], fit: Fit, mask: MaskOf) -> NDArray[np.int16]:
     """Resample a label map (I, J, K) to the grid of a stage: each voxel gets the label of the highest score."""
     axes = [(at, axis) for at, axis in enumerate(fit.axes) if at != fit.separate and not axis.changes_nothing]
-    nearest = labels
-    for at, axis in axes:
-        nearest = np.take(nearest, nearest_indices(axis), axis=at)
+    if axes:
+        labels = _of_highest_score(labels, axes, mask)
+    return labels if fit.separate is None else _nearest(labels, [(fit.separate, fit.axes[fit.separate])])
+
+
+def _of_highest_score(
+    labels: NDArray[np.int16], axes: Sequence[tuple[int, Sampling]], mask: MaskOf
+) -> NDArray[np.int16]:
+    nearest = _nearest(labels, axes)
     found = np.zeros(nearest.shape, np.int16)
     best = np.full(nearest.shape, -np.inf, np.float32)
-    of_nearest = np.zeros(nearest.shape, np.float32)
-    for value in np.unique(labels) if axes else []:
+    second, of_nearest = best.copy(), best.copy()
+    values = np.unique(labels)
+    for value in values:
         score = (labels == value)[None].astype(np.float32)
         for at, axis in axes:
             score = along(score, axis, at + 1, mask.interpolation)
         score = np.clip(score, 0, 1)[0] if is_clipped(mask.interpolation) else score[0]
         if mask.ties == "lowest":
             score = (1000 * score).astype(np.float16).astype(np.float32)
-        else:
-            np.copyto(of_nearest, score, where=nearest == value)
+        np.copyto(of_nearest, score, where=nearest == value)
         # Values ascend, so that the lowest label keeps what a later one has no more of.
-        better = score > best + (0 if mask.ties == "lowest" else _TIE)
-        found[better] = value
+        np.maximum(second, np.minimum(score, best), out=second)
+        found[score > best] = value
         np.maximum(best, score, out=best)
-    if not axes:
-        found = labels
-    elif mask.ties == "nearest":
-        np.copyto(found, nearest, where=of_nearest >= best - _TIE)
-    if fit.separate is not None:
-        found = np.take(found, nearest_indices(fit.axes[fit.separate]), axis=fit.separate)
+    if mask.ties == "nearest":
+        if mask.interpolation == "linear":
+            close = np.nonzero(best - second < _TIE)
+            scores = _exact_scores(labels, values, axes, close)
+            tied = scores == scores.max(axis=0)
+            own = tied & (values[:, None] == nearest[close])
+            found[close] = np.where(own.any(axis=0), nearest[close], values[tied.argmax(axis=0)])
+        else:
+            np.copyto(found, nearest, where=best - of_nearest < _TIE)
     return found
+
+
+def _nearest(labels: NDArray[np.int16], axes: Sequence[tuple[int, Sampling]]) -> NDArray[np.int16]:
+    for at, axis in axes:
+        labels = np.take(labels, nearest_indices(axis), axis=at)
+    return labels
+
+
+def _exact_scores(
+    labels: NDArray[np.int16],
+    values: NDArray[np.int16],
+    axes: Sequence[tuple[int, Sampling]],
+    places: tuple[NDArray[np.intp], ...],
+) -> NDArray[np.float64]:
+    """Score of each value (V, N) at some of the new voxels, as SciPy sums it: in float64, corner after corner.
+
+    Rounding decides between labels of equal scores.
+    """
+    along_axes = dict(axes)
+    corners: list[list[tuple[NDArray[np.intp], NDArray[np.float64] | None]]] = []
+    for at, place in enumerate(places):
+        axis = along_axes.get(at)
+        if axis is None:
+            corners.append([(place, None)])
+            continue
+        position = np.clip(axis.positions(), 0, axis.n - 1)[place]
+        low = np.floor(position)
+        index = low.astype(np.intp)
+        corners.append([(index, 1 - (position - low)), (np.minimum(index + 1, axis.n - 1), position - low)])
+    total = np.zeros((len(values), len(places[0])))
+    for corner in product(*corners):
+        score = (labels[tuple(index for index, _ in corner)] == values[:, None]).astype(np.float64)
+        for _, weight in corner:
+            if weight is not None:
+                score *= weight
+        total += score
+    return total
