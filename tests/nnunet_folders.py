@@ -129,6 +129,22 @@ def _preprocessed(trainer: Any, files: Sequence[Path], previous: Path | None) ->
     return np.ascontiguousarray(scan, np.float32)
 
 
+def preprocessed(folder: Path, configuration: str, files: Sequence[Path], previous: Path | None) -> np.ndarray:
+    """What nnU-Net gives the network of a folder: channels, and the previous stage's labels one by one."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    with _quiet():
+        manager = PlansManager(plans)
+        trainer = types.SimpleNamespace(
+            plans_manager=manager,
+            configuration_manager=manager.get_configuration(configuration),
+            label_manager=manager.get_label_manager(dataset),
+            dataset_json=dataset,
+        )
+        return _preprocessed(trainer, files, previous)
+
+
 def _tiles(data: Any, patch: Sequence[int]) -> Iterator[Any]:
     """Yield at most a dozen tiles that do not overlap much, as the network takes them."""
     from acvl_utils.cropping_and_padding.padding import pad_nd_image
