@@ -1,4 +1,4 @@
-"""nnU-Net's cascades: two folders in one bundle, against nnU-Net's own predictor and preprocessing."""
+"""nnU-Net's cascades and ensembles: several folders in one bundle, against nnU-Net's own predictor."""
 
 from __future__ import annotations
 
@@ -262,3 +262,91 @@ def preprocessed_case(
         (home / name / "fold_0").mkdir()
         torch.save(known, home / name / "fold_0" / "checkpoint_final.pth")
     return home / AFTER, image, labels
+
+
+# -- ensembles ---------------------------------------------------------------------------------------------------------
+
+ENSEMBLES: dict[str, dict[str, Any]] = {
+    "plain": {"channels": ("T1", "T2"), "labels": PLAIN},
+    "regions": {"channels": ("T1", "T2"), "labels": REGIONS, "regions_class_order": (1, 2, 3)},
+}
+
+
+@pytest.fixture(scope="module")
+def ensemble(scan: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a data set with two trained configurations and a third without a checkpoint."""
+    done: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in done:
+            home = tmp_path_factory.mktemp("ensemble") / "Dataset999_Seeded"
+            common = {**ENSEMBLES[name], "features": (4, 8, 16), "example": scan}
+            for configuration, patch, spacing, seed in (
+                ("2d", (32, 32), (5, 6), 1),
+                ("3d_fullres", (16, 24, 24), (5, 6, 5), 2),
+            ):
+                folders.make_folder(
+                    home / f"nnUNetTrainer__nnUNetPlans__{configuration}", configuration=configuration,
+                    patch_size=patch, spacing=spacing, seed=seed, **common,
+                )  # fmt: skip
+            done[name] = home
+        return done[name]
+
+    return make
+
+
+@pytest.mark.parametrize("case", ENSEMBLES)
+def test_configurations_are_averaged_as_nnunet_averages_them(
+    ensemble: Callable[[str], Path], scan: list[Path], tmp_path: Path, case: str
+) -> None:
+    from nnunetv2.ensembling.ensemble import average_probabilities
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    home, files, single = ensemble(case), [], []
+    for configuration in ("2d", "3d_fullres"):
+        files.append(tmp_path / f"{configuration}.npz")
+        folder = home / f"nnUNetTrainer__nnUNetPlans__{configuration}"
+        single.append(folders.predict_with_nnunet(folder, scan, probabilities=files[-1]))
+    dataset = json.loads((home / "nnUNetTrainer__nnUNetPlans__2d" / "dataset.json").read_text())
+    manager = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
+    expected = manager.convert_probabilities_to_segmentation(average_probabilities([str(f) for f in files])).T
+    bundle = export(home, tmp_path / "out", options=Options(configurations=("2d", "3d_fullres"), mirror=False))
+    manifest = bundle.manifest
+    assert [(stage.name, stage.mean_with) for stage in manifest.stages] == [("2d", ()), ("3d_fullres", ("2d",))]
+    found = Segmenter.load(bundle.path).predict(dict(zip(manifest.channels, scan, strict=True))).labels.data
+    assert np.unique(expected, return_counts=True)[1].min() > 100
+    assert (found == expected).mean() >= 0.9999
+    assert all((found == one).mean() < 0.99 for one in single), "it is neither of the two alone"
+    again = importers.read_again(home, list(manifest.networks))
+    assert [stage.networks for stage in again.recipe.stages] == [stage.networks for stage in manifest.stages]
+    assert importers.digest(home) == manifest.lineage.recipe
+
+
+def test_the_configurations_named_must_be_there(ensemble: Callable[[str], Path]) -> None:
+    home = ensemble("plain")
+    with pytest.raises(ExportError, match="holds 2 trained configurations; name one of them: .*--configurations"):
+        importers.read(home, {})
+    for names in (["2d", "3d_lowres"], ["2d", "2d"]):
+        with pytest.raises(ExportError, match=f"--configurations names {names[1]}, expected different names"):
+            importers.read(home, {"configurations": names})
+    one = importers.read(home, {"configurations": ["2d"]}).recipe
+    assert [stage.name for stage in one.stages] == ["segment"]
+    assert one.stages == importers.read(home / "nnUNetTrainer__nnUNetPlans__2d", {}).recipe.stages
+    with pytest.raises(ExportError, match="--configurations names 2d, .* there are none"):
+        importers.read(home / "nnUNetTrainer__nnUNetPlans__2d", {"configurations": ["2d", "3d_fullres"]})
+
+
+def test_the_postprocessing_of_an_ensemble_is_taken(ensemble: Callable[[str], Path]) -> None:
+    home = ensemble("plain")
+    trained = "nnUNetTrainer__nnUNetPlans__3d_fullres___nnUNetTrainer__nnUNetPlans__2d"
+    found = home / "ensembles" / f"ensemble___{trained}___0"
+    found.mkdir(parents=True)
+    told = {
+        "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+        "postprocessing_kwargs": [{"labels_or_regions": [1, 2, 3]}],
+    }
+    (found / "postprocessing.json").write_text(json.dumps(told))
+    recipe = importers.read(home, {"configurations": ["2d", "3d_fullres"]}).recipe
+    assert [len(stage.cleanup) for stage in recipe.stages] == [0, 1]
+    assert importers.read(home / "nnUNetTrainer__nnUNetPlans__2d", {}).recipe.stages[0].cleanup == ()
+    shutil.rmtree(home / "ensembles")

@@ -226,6 +226,9 @@ class Stage(Part):
         Results of earlier stages, as further channels behind those of the scan.
     cleanup_before_restore
         Clean-up of labels on the conformed grid, before they are restored.
+    mean_with
+        Earlier stages of the same region and decoding. Their restored scores are activated and averaged with those of
+        this stage, and the mean is decoded, as nnU-Net's ensembles of configurations are.
     onto
         An earlier stage. The labels of this stage are written over its result.
     inference_precision
@@ -246,6 +249,7 @@ class Stage(Part):
     restore: Restore = Restore()
     cleanup: tuple[CleanupRule, ...] = ()
     cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Since(3)] = ()
+    mean_with: Annotated[tuple[Name, ...], Since(3)] = ()
     onto: Name | None = None
     inference_precision: Literal["f32", "bf16"] = "f32"
 

@@ -55,6 +55,10 @@ def export(
     plans_network: Annotated[
         bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
     ] = False,
+    configurations: Annotated[
+        str | None,
+        typer.Option(metavar="2d,3d_fullres", help="Configurations of an nnU-Net data set, as one ensemble."),
+    ] = None,
     previous: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of a cascade's previous stage.", show_default="beside it"),
@@ -95,6 +99,7 @@ def export(
         "previous": previous and str(previous),
         "previous_folds": previous_folds.split(",") if previous_folds else None,
         "postprocessing": postprocessing,
+        "configurations": configurations.split(",") if configurations else None,
     }
     with steps(quiet=quiet) as notify:
         bundle = run(

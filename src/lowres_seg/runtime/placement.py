@@ -84,7 +84,7 @@ class Placement:
     @property
     def scores_stay_whole(self) -> bool:
         """True if scores are kept on the whole conformed grid, because they are resampled before they are decoded."""
-        return self.stage.restore.quantity == "scores" and not self.fit.same
+        return self.stage.restore.quantity == "scores" and (not self.fit.same or bool(self.stage.mean_with))
 
     def sums(self, *, in_turn: bool) -> ScoreSums:
         """Arrays in which the scores of windows are summed, or collected if there are no windows.

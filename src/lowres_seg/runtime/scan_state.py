@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bundle.pipeline import statistics_sources
+from lowres_seg.bundle.pipeline import averaged_stages, statistics_sources
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
@@ -57,6 +57,9 @@ class ScanState:
         Results of the stages that have run.
     inputs : dict of str to (C, ...) ndarray or None
         Conformed input of each stage that another stage takes statistics of; None until that stage has run.
+    scores : dict of str to list of (I, J, K) ndarray, or None
+        Activated scores, channel by channel on the region in the scan's storage order, of each stage that a later one
+        averages with its own; None until that stage has run.
     timings_s : dict of str to float
         Seconds of each step.
     """
@@ -65,13 +68,15 @@ class ScanState:
     channels: Sequence[str]
     results: dict[str, StageResult] = field(default_factory=dict)
     inputs: dict[str, Array | None] = field(default_factory=dict)
+    scores: dict[str, list[Array] | None] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def before(cls, stages: Sequence[Stage], volumes: Sequence[Volume], channels: Sequence[str]) -> ScanState:
         """State of a scan before the first of its stages."""
         wanted = [name for stage in stages for name in statistics_sources(stage)]
-        return cls(volumes, channels, inputs=dict.fromkeys(wanted))
+        averaged = averaged_stages(stages)
+        return cls(volumes, channels, inputs=dict.fromkeys(wanted), scores=dict.fromkeys(averaged))
 
     @property
     def grid(self) -> Grid:

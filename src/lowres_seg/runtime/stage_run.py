@@ -57,7 +57,7 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
         return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s))
     slabs = _slabs(placement, engines, x, scan.timings_s)
     del x
-    labels = _labels(placement, slabs, scan.timings_s, threads)
+    labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
         labels = clean(labels, stage.cleanup, scan.grid.voxel_ml * 1000)
         if stage.restore.quantity == "nothing":
@@ -177,13 +177,11 @@ def _classes(
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 
 
-def _labels(
-    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
-) -> Labels:
+def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], scan: ScanState, threads: int) -> Labels:
     """Labels on the region, or on the conformed grid for a stage that restores nothing."""
-    if placement.scores_stay_whole:
-        return _labels_of_restored(placement, slabs, timings_s, threads)
-    stage, fit = placement.stage, placement.fit
+    stage, fit, timings_s = placement.stage, placement.fit, scan.timings_s
+    if placement.scores_stay_whole or stage.name in scan.scores:
+        return _labels_of_restored(placement, slabs, scan, threads)
     labels = np.empty(fit.conformed, np.uint8)
     for slab, members in slabs:
         with timed(timings_s, f"{stage.name}.decode"):
@@ -218,10 +216,13 @@ def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[sl
 
 
 def _labels_of_restored(
-    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
+    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], scan: ScanState, threads: int
 ) -> Labels:
     """Labels on the region, from scores that are resampled to it first."""
-    stage, fit = placement.stage, placement.fit
+    stage, fit, timings_s = placement.stage, placement.fit, scan.timings_s
+    kept_for_later = stage.name in scan.scores
+    others = [_turned(placement, scan.scores[name]) for name in stage.mean_with]
+    activated: Array | None = None
     decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
     late = stage.restore.activated == "after"
     whole: Array | None = None
@@ -242,7 +243,23 @@ def _labels_of_restored(
         with timed(timings_s, restore):
             piece = next(restored, None)
         if piece is None:
-            return labels
+            break
         with timed(timings_s, decode):
             slab, part = piece[0], piece[1].astype(kept, copy=False)
-            labels[slab] = labels_of(select(part, stage.decode) if late else part, stage.decode)
+            if kept_for_later or others:
+                sure = select(part, stage.decode, probabilities=True)
+            if kept_for_later:
+                activated = np.empty((len(sure), *fit.region), np.float32) if activated is None else activated
+                activated[:, slab] = sure
+            if others:
+                part = mean([*(np.stack([channel[slab] for channel in one]) for one in others), sure])
+            labels[slab] = labels_of(select(part, stage.decode) if late and not others else part, stage.decode)
+    if activated is not None:
+        scan.scores[stage.name] = [placement.oriented.undo(channel) for channel in activated]
+    return labels
+
+
+def _turned(placement: Placement, scores: list[Array] | None) -> list[Array]:
+    """Scores of another stage in the orientation of this one, channel by channel."""
+    assert scores is not None  # noqa: S101 - the pipeline was checked, and that stage has run
+    return [placement.oriented.apply(channel) for channel in scores]

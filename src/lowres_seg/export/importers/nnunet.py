@@ -25,6 +25,9 @@ from lowres_seg.volumes.orientations import ORIENTATIONS
 #: Kinds of checkpoints for each value of the option, the preferred one first.
 _KINDS = {"": ("final", "best"), "any": nnunet_folder.KINDS} | {kind: (kind,) for kind in nnunet_folder.KINDS}
 
+#: Between the configuration of an ensemble and the rest of the name of its network.
+_OF = "."
+
 TITLE = "a results folder of nnU-Net v2 (plans.json, dataset.json, fold_0)"
 
 
@@ -54,6 +57,8 @@ class Options:
     postprocessing : str or None
         A postprocessing.pkl or .json, or ``none``. Without it the file of the cross-validation of the same folds is
         taken, if the folder has one.
+    configurations : sequence of str
+        Configurations of the folder of a data set, whose probabilities are averaged on the scan's grid.
     """
 
     folds: Sequence[str] = ()
@@ -64,6 +69,7 @@ class Options:
     previous: str | None = None
     previous_folds: Sequence[str] = ()
     postprocessing: str | None = None
+    configurations: Sequence[str] = ()
 
 
 def matches(path: Path) -> bool:
@@ -72,14 +78,14 @@ def matches(path: Path) -> bool:
 
 
 def home(path: Path) -> Path:
-    """The results folder that `path` means. Raises ExportError if there is none, or several."""
-    return nnunet_folder.find(path).folder
+    """The results folder that `path` means, or a folder with several. Raises ExportError if there is none."""
+    return path if len(nnunet_folder.several(path)) > 1 else nnunet_folder.find(path).folder
 
 
 def files(path: Path) -> list[Path]:
     """Files that say what a recipe says."""
-    folder = home(path)
-    return [folder / "plans.json", folder / "dataset.json"]
+    folders = nnunet_folder.several(path) or [home(path)]
+    return [folder / name for folder in folders for name in ("plans.json", "dataset.json")]
 
 
 def options_again(networks: Sequence[str]) -> Options:
@@ -89,6 +95,16 @@ def options_again(networks: Sequence[str]) -> Options:
         start, _, fold = name.rpartition(NETWORK)
         folds.setdefault(start, []).append(fold)
     last = list(folds)[-1]
+    if _OF in last:
+        members = {start.partition(_OF)[0]: own for start, own in folds.items() if start.endswith(_OF)}
+        before = [fold for start, own in folds.items() if not start.endswith(_OF) for fold in own]
+        return Options(
+            folds=next(iter(members.values())),
+            previous_folds=before,
+            configurations=list(members),
+            checkpoint="any",
+            plans_network=True,
+        )
     before = [fold for start, own in folds.items() if start != last for fold in own]
     return Options(folds=folds[last], previous_folds=before, checkpoint="any", plans_network=True)
 
@@ -116,23 +132,39 @@ def recipe(path: Path, options: Options) -> Recipe:
     """
     if options.orientation is not None and options.orientation not in ORIENTATIONS:
         raise ExportError(f"orientation: {options.orientation!r} is none; expected three letters such as RAS or LPS")
-    folder, folds, kinds = _chosen(path, options)
+    folders, folds, kinds = _chosen(path, options)
     wanted = Wanted(folds, kinds, options.plans_network)
     previous = None if options.previous is None else Path(options.previous)
-    trained = Trained.read(folder, wanted, previous, options.previous_folds)
-    cleanup, notes = _cleanup(trained, options)
-    how = Treatment(options.mirror, options.orientation)
+    members = [Trained.read(folder, wanted, previous, options.previous_folds) for folder in folders]
+    for other in members[1:]:
+        members[0].check_alike(other)
+    cleanup, notes = _cleanup(members, options)
+    how = Treatment(options.mirror, options.orientation, averaged=len(members) > 1)
     stages: list[Stage] = []
     networks: dict[str, NetworkSource] = {}
-    before = None
-    for one in _line(trained):
-        alone = trained.previous is None
-        name = "segment" if alone else _short(one.plan.name)
-        prefix = "" if alone else f"{name}-"
-        stages.append(stage(one, name, prefix, before, how, cleanup if one is trained else ()))
-        networks |= sources(one, prefix, folder)
-        before = name
-    return _recipe(trained, stages, networks, notes)
+    ends: list[str] = []
+    for member in members:
+        before = None
+        for one in _line(member):
+            name, prefix = _names(one, member, alone=len(members) == 1)
+            rules = cleanup if one is members[-1] else ()
+            averaged = tuple(ends) if one is members[-1] else ()
+            stages.append(
+                stage(one, name, prefix, before, how).model_copy(update={"cleanup": rules, "mean_with": averaged})
+            )
+            networks |= sources(one, prefix, home(path))
+            before = name
+        ends.append(stages[-1].name)
+    return _recipe(members[0], stages, networks, notes)
+
+
+def _names(one: Trained, member: Trained, *, alone: bool) -> tuple[str, str]:
+    """Name of the stage of a configuration that is a member, or that a member refines; and prefix of its networks."""
+    short = nnunet_labels.name_of(one.plan.name.removeprefix("3d_").removeprefix("cascade_"))
+    if alone:  # lowres of 3d_lowres, and fullres of 3d_cascade_fullres
+        return ("segment", "") if member.previous is None else (short, f"{short}-")
+    whole = nnunet_labels.name_of(member.plan.name)
+    return (whole, f"{whole}{_OF}") if one is member else (f"{whole}-{short}", f"{whole}{_OF}{short}-")
 
 
 def _line(trained: Trained) -> list[Trained]:
@@ -140,31 +172,29 @@ def _line(trained: Trained) -> list[Trained]:
     return [*(_line(trained.previous) if trained.previous is not None else ()), trained]
 
 
-def _short(configuration: str) -> str:
-    """Name of a stage of a cascade: lowres of 3d_lowres, and fullres of 3d_cascade_fullres."""
-    return nnunet_labels.name_of(configuration.removeprefix("3d_").removeprefix("cascade_"))
-
-
-def _cleanup(trained: Trained, options: Options) -> tuple[tuple[LargestComponent, ...], tuple[str, ...]]:
+def _cleanup(members: Sequence[Trained], options: Options) -> tuple[tuple[LargestComponent, ...], tuple[str, ...]]:
     """Clean-up rules of the file of postprocessing, and what to tell of it."""
     given = options.postprocessing
     if given == nnunet_postprocessing.NONE:
         return (), ()
-    file = nnunet_postprocessing.find(trained.folder, list(trained.checkpoints)) if given is None else Path(given)
+    folders, folds = [one.folder for one in members], list(members[0].checkpoints)
+    file = nnunet_postprocessing.find(folders, folds) if given is None else Path(given)
     if file is None:
         return (), ()
     rules = nnunet_postprocessing.read(file)
     kept = "; ".join(f"the largest component of labels {', '.join(map(str, rule.labels))}" for rule in rules)
-    found = file if given is not None else file.relative_to(trained.folder)
+    found = file if given is not None else f"{file.parent.name}/{file.name}"
     return rules, (f"{found}: postprocessing {f'keeps {kept}' if kept else 'changes nothing'}",)
 
 
-def _chosen(path: Path, options: Options) -> tuple[Path, Sequence[str], Sequence[str]]:
-    """Results folder, folds and kinds of checkpoints that a path and the options name."""
-    results = nnunet_folder.find(path)
+def _chosen(path: Path, options: Options) -> tuple[list[Path], Sequence[str], Sequence[str]]:
+    """Results folders, folds and kinds of checkpoints that a path and the options name."""
     if options.checkpoint is not None and options.checkpoint not in _KINDS:
         raise ExportError(f"checkpoint: {options.checkpoint!r} is none; expected final, best or latest")
     folds, kinds = options.folds, _KINDS[options.checkpoint or ""]
+    if options.configurations:
+        return nnunet_folder.of_configurations(path, options.configurations), folds, kinds
+    results = nnunet_folder.find(path)
     if results.fold is not None:
         if list(folds) not in ([], [results.fold]):
             raise ExportError(
@@ -179,7 +209,7 @@ def _chosen(path: Path, options: Options) -> tuple[Path, Sequence[str], Sequence
                 "leave out one of them"
             )
         kinds = (results.checkpoint,)
-    return results.folder, folds, kinds
+    return [results.folder], folds, kinds
 
 
 def _recipe(

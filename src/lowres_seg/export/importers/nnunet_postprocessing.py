@@ -16,16 +16,23 @@ from lowres_seg.export.importers.files import read_json
 NAMES = ("postprocessing.pkl", "postprocessing.json")
 #: Value of the option that leaves it out.
 NONE = "none"
-_RESULTS = "crossval_results_folds_"
+_RESULTS, _ENSEMBLES = "crossval_results_folds_", "ensembles"
 _KNOWN = "remove_all_but_largest_component_from_segmentation"
 _HOME = "nnunetv2.postprocessing.remove_connected_components"
 _SCALAR = (("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"))
 
 
-def find(folder: Path, folds: Sequence[str]) -> Path | None:
-    """File of the cross-validation of exactly these folds, in a results folder."""
-    for home in sorted(folder.glob(f"{_RESULTS}*")):
-        if sorted(home.name.removeprefix(_RESULTS).split("_")) == sorted(folds):
+def find(folders: Sequence[Path], folds: Sequence[str]) -> Path | None:
+    """File of the cross-validation of exactly these folds, of a results folder or of an ensemble of several."""
+    if len(folders) == 1:
+        homes = [(home, home.name.removeprefix(_RESULTS)) for home in folders[0].glob(f"{_RESULTS}*")]
+    else:
+        every = [home.name.split("___") for home in folders[0].absolute().parent.glob(f"{_ENSEMBLES}/ensemble___*___*")]
+        names = sorted(folder.absolute().name for folder in folders)
+        fitting = [parts for parts in every if sorted(parts[1:-1]) == names]
+        homes = [(folders[0].absolute().parent / _ENSEMBLES / "___".join(parts), parts[-1]) for parts in fitting]
+    for home, trained in sorted(homes):
+        if sorted(trained.split("_")) == sorted(folds):
             return next((home / name for name in NAMES if (home / name).is_file()), None)
     return None
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lowres_seg.bundle.grids import Conform, Restore
-from lowres_seg.bundle.rules import CleanupRule
 from lowres_seg.bundle.stage import Argmax, MaskOf, NonZero, Normalise, Stage, Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import nnunet_labels
@@ -34,15 +32,16 @@ class Treatment:
     mirror : bool
     orientation : str or None
         Orientation of the files that it was trained on, if that is known.
+    averaged : bool
+        Whether probabilities of several configurations are averaged.
     """
 
     mirror: bool
     orientation: str | None
+    averaged: bool = False
 
 
-def stage(
-    trained: Trained, name: str, prefix: str, previous: str | None, how: Treatment, cleanup: Sequence[CleanupRule] = ()
-) -> Stage:
+def stage(trained: Trained, name: str, prefix: str, previous: str | None, how: Treatment) -> Stage:
     """The stage of a configuration.
 
     Parameters
@@ -54,7 +53,6 @@ def stage(
     previous : str or None
         Stage whose labels are further channels.
     how : Treatment
-    cleanup : sequence of rules
 
     Raises
     ------
@@ -64,6 +62,8 @@ def stage(
     plan = trained.plan
     with told_of(trained.folder, plan.name):
         decode, _, _ = nnunet_labels.decoding(trained.folder, trained.dataset)
+        if how.averaged and isinstance(decode, Argmax):
+            decode = decode.model_copy(update={"activation": "softmax"})
         flat = 3 - len(plan.patch_size)
         scores = Resampling.of(plan, "probabilities")
         return Stage(
@@ -85,7 +85,6 @@ def stage(
                     "precision": "single" if scores.single else "windows",
                 }
             ),
-            cleanup=tuple(cleanup),
         )
 
 

@@ -83,6 +83,22 @@ class Trained:
         """Labels of the previous stage that nnU-Net gives a channel each; none without such a stage."""
         return [] if self.previous is None else nnunet_labels.foreground(self.folder, self.dataset)
 
+    def check_alike(self, other: Trained) -> None:
+        """Check that another one has the same channels and labels.
+
+        Raises
+        ------
+        ExportError
+            If it has not.
+        """
+        ours, theirs = ([("channels", one.channels), ("labels", one.labels)] for one in (self, other))
+        for (what, mine), (_, its) in zip(ours, theirs, strict=True):
+            if mine != its:
+                raise ExportError(
+                    f"{other.folder}: its {what} are {', '.join(its)}, those of {self.folder.absolute().name} are "
+                    f"{', '.join(mine)}; expected folders of one data set"
+                )
+
     @classmethod
     def read(
         cls,
@@ -164,18 +180,13 @@ def _folder_before(folder: Path, name: str, given: Path | None) -> Path:
 
 
 def _check_before(found: Trained, before: Trained) -> None:
+    """Check that a folder is the one whose result another one refines."""
     if before.plan.name != found.plan.previous:
         raise ExportError(
             f"{before.folder}: was trained in {before.plan.name}, expected {found.plan.previous}, whose result "
             f"{found.plan.name} refines"
         )
-    ours, theirs = ([("channels", one.channels), ("labels", one.labels)] for one in (found, before))
-    for (what, mine), (_, other) in zip(ours, theirs, strict=True):
-        if mine != other:
-            raise ExportError(
-                f"{before.folder}: its {what} are {', '.join(other)}, those of {found.folder.absolute().name} are "
-                f"{', '.join(mine)}; expected folders of one data set"
-            )
+    found.check_alike(before)
 
 
 def _training(folder: Path, files: Sequence[Path]) -> tuple[str, str, tuple[int, ...]]:
