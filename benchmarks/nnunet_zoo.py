@@ -2,9 +2,10 @@
 
     .venv-dev/bin/python benchmarks/nnunet_zoo.py [NAME[:CONFIGURATION] ...] [--work FOLDER]
 
-The plans keep their topology, spacing, normalisation and resampling. The width is an eighth, and patches are small. Weights are seeded. The scan is a real head, or a real tumor in four channels, on a grid that is finer
-along one axis and coarser along another than the plan's, with intensities of the plan's range. Of a cascade nnU-Net's
-second stage refines the labels of the bundle's first stage, and the first stage is a row of its own.
+The plans keep their topology, spacing, normalisation and resampling. The width is an eighth, and patches are small.
+Weights are seeded. The scan is a real head, or a real tumor in four channels, on a grid that is finer along one axis
+and coarser along another than the plan's, with intensities of the plan's range. Of a cascade nnU-Net's second stage
+refines the labels of the bundle's first stage, and the first stage is a row of its own.
 
 A voxel is close if nnU-Net's own two best scores differ there by less than a thousandth of their range. Dice is of each
 label with more than 100 voxels. Needs lowres-seg[all], nnunetv2, and the real data (LOWRES_SEG_REALDATA, or

@@ -28,6 +28,7 @@ from lowres_seg.export import Options, Recipe, export, importers
 from lowres_seg.export.frameworks import torch_network
 from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_labels, nnunet_postprocessing, nnunet_trainers
 from lowres_seg.runtime.cleanup import clean
+from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.decode import labels_of, select
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
@@ -789,6 +790,49 @@ def test_scores_become_the_labels_that_nnunets_label_manager_makes(folder: Path,
     found = labels_of(select(scores, decode), decode)
     assert np.array_equal(found, manager.convert_logits_to_segmentation(scores))
     assert set(np.unique(found)) - {0} <= set(recipe.label_names)
+
+
+#: Spacing of a scan, and of a plan, along axes that are resampled together or apart.
+SPACINGS = [((1.0, 1.0, 1.0), (1.3, 0.8, 0.9)), ((5.0, 1.0, 0.9), (3.0, 1.5, 1.1)), ((1.0, 1.1, 0.9), (0.8, 4.0, 1.0))]
+
+
+@pytest.mark.parametrize("spacings", SPACINGS)
+@pytest.mark.parametrize("force", [None, True, False])
+@pytest.mark.parametrize(("order", "across"), [(0, 0), (1, 1), (2, 0), (2, 3), (3, 1), (4, 4), (5, 5), (1, 2)])
+def test_scans_and_scores_are_resampled_as_nnunet_does(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spacings: tuple[tuple[float, ...], tuple[float, ...]],
+    force: bool | None,
+    order: int,
+    across: int,
+) -> None:
+    """There, and back slab by slab."""
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+
+    own, wanted = spacings
+    keywords = {"order": order, "order_z": across, "force_separate_z": force}
+    plan(spacing=wanted, resampling_fn_data_kwargs=keywords, resampling_fn_probabilities_kwargs=keywords)(folder)
+    (stage,) = read(folder).stages
+    x = np.random.default_rng(0).standard_normal((2, 9, 12, 11)).astype(np.float32)
+    shape = compute_new_shape(x.shape[1:], own, wanted)
+    there = resample_data_or_seg_to_shape(x, shape, own, wanted, **keywords)
+    back = resample_data_or_seg_to_shape(there, x.shape[1:], wanted, own, **keywords)
+    conform, restore = stage.conform, stage.restore
+    fit = Fit.of((9, 12, 11), own, conform, (1, 1, 1))
+    assert fit.resampled == tuple(shape)
+    across_axis = conform.separate_interpolation
+    found = fit.resample(x, conform.interpolation, across=across_axis, border="edge", threads=1)
+    assert np.allclose(found, there, atol=2e-4)
+    monkeypatch.setattr("lowres_seg.runtime.conform.SLAB_BYTES", 3000)
+    slabs = [
+        part
+        for _, part in fit.restored(
+            there, restore.interpolation, across=restore.separate_interpolation, outside="edge", threads=1
+        )
+    ]
+    assert len(slabs) > 2
+    assert np.allclose(np.concatenate(slabs, axis=1), back, atol=2e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -13,7 +13,10 @@ from lowres_seg.export.importers.files import read_json
 #: Which checkpoints of a fold there are. Each is the file ``checkpoint_KIND.pth``.
 KINDS = ("final", "best", "latest")
 _FOLD, _CHECKPOINT = "fold_", "checkpoint_"
-_VERSION_1 = "{}: is a folder of nnU-Net v1; train or convert it with v2"
+_VERSION_1 = (
+    "{}: is a folder of nnU-Net v1, whose networks v2 cannot run; convert its data set with "
+    "nnUNetv2_convert_old_nnUNet_dataset, and train it with v2"
+)
 _EXPECTED = "expected a results folder of nnU-Net v2: plans.json, dataset.json, fold_0"
 
 
