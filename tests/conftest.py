@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
-from openvino import opset13 as opset
 
 from lowres_seg import Bundle, Manifest, Segmenter, Volume
 from lowres_seg import bundle as bundles
 from lowres_seg.bundle import NetworkFiles
 from lowres_seg.runtime.openvino_engine import compile_networks
+
+# After openvino_engine, which keeps OpenVINO's telemetry out. That forks this process for every conversion.
+import openvino  # isort: skip
+from openvino import opset13 as opset  # isort: skip
 
 CHECKOUT = Path(__file__).parents[1]
 

@@ -254,3 +254,33 @@ def predict(folder: Path, images: Sequence[Path]) -> np.ndarray:
         batch["pred"] = parser.get_parsed_content("inferer")(batch["image"], network)
         (case,) = decollate_batch(batch)
         return np.asarray(parser.get_parsed_content("postprocessing")(case)["pred"])
+
+
+def search_codes(path: Path, blocks: int, depths: int) -> dict[str, np.ndarray]:
+    """Write the checkpoint of a search of DiNTS: which paths and cells it found, as numpy arrays, by shape."""
+    rng = np.random.default_rng(0)
+    paths = 3 * depths - 2
+    codes = {
+        "arch_code_a": np.ones((blocks, paths), np.int64),
+        "arch_code_c": rng.integers(0, 4, (blocks, paths)),
+        "node_a": np.ones((blocks + 1, depths), np.int64),
+    }
+    torch.save({**codes, "iter_num": 18590}, path)
+    return codes
+
+
+def dints(blocks: int = 2, depths: int = 2, multiplier: float = 0.25) -> Config:
+    """Changes of a configuration that make its network a DiNTS as in multi_organ_segmentation."""
+    return {
+        "arch_ckpt_path": "$@bundle_root + '/models/search_code.pt'",
+        "arch_ckpt": "$torch.load(@arch_ckpt_path, map_location=torch.device('cuda'))",
+        "dints_space": {
+            "_target_": "monai.networks.nets.TopologyInstance", "channel_mul": multiplier, "num_blocks": blocks,
+            "num_depths": depths, "use_downsample": True,
+            "arch_code": ["$@arch_ckpt['arch_code_a']", "$@arch_ckpt['arch_code_c']"], "device": "$torch.device('cuda')",
+        },
+        "network_def": {
+            "_target_": "monai.networks.nets.DiNTS", "dints_space": "@dints_space", "in_channels": 4, "num_classes": 3,
+            "use_downsample": True, "node_a": "$torch.from_numpy(@arch_ckpt['node_a'])",
+        },
+    }  # fmt: skip

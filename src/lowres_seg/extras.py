@@ -14,7 +14,7 @@ from lowres_seg.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "nnunet": ("torch", "onnx", "onnxscript", "onnxruntime", "dynamic_network_architectures"),
-    "monai": ("torch", "onnx", "onnxscript", "onnxruntime", "monai", "einops"),
+    "monai": ("torch", "onnx", "onnxscript", "onnxruntime", "monai", "einops", "yaml"),
     "quantize": ("nncf",),
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
 }

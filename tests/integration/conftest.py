@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,34 @@ from typing import Any
 import pytest
 import torch
 
+from lowres_seg.cli import main
 from lowres_seg.demo import Assets, fetch
 from lowres_seg.export import phantom
 
 RECIPES = Path(__file__).parent / "recipes"
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(*words: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lowres_seg", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """`run` in this process, which has imported torch already: for what a command says, and many times."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def here(*words: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["lowres-seg", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(sys.argv, ended.value.code, *capfd.readouterr())
+
+    yield here
+    signal.signal(signal.SIGTERM, before)
 
 
 def module_of(path: Path, name: str) -> Any:
@@ -89,21 +109,3 @@ def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def assets() -> Assets:
     """deepbet's weights and a labelled head; downloaded once, into the user's cache."""
     return fetch()
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What one run of the demo left."""
-
-    folder: Path
-    fp32: Path
-    int8: Path
-    result: dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, checkout: Path, assets: Assets) -> Demo:
-    folder = tmp_path_factory.mktemp("demo")
-    done = run("demo", "-o", folder, "--recipe", checkout / "export" / "deepbet" / "recipe.toml", "--json")
-    assert done.returncode == 0, done.stderr
-    return Demo(folder, folder / "deepbet-1.0.2-fp32", folder / "deepbet-1.0.2-int8", json.loads(done.stdout))

@@ -20,9 +20,11 @@ from lowres_seg.bench import Plan, Suite, bench, compare
 from lowres_seg.bench.backends import Subject, backend
 from lowres_seg.bench.html.pictures import LABEL_RGB, MASK_RGB, three_planes
 from lowres_seg.bench.spec import Spec
-from lowres_seg.export import phantom
+from lowres_seg.cohort import Cases
+from lowres_seg.export import export, phantom
+from lowres_seg.quantize import quantize
 
-from .conftest import Tiny, run
+from .conftest import Command, Tiny, run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -30,9 +32,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="session")
 def bundle(tiny_network: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bench") / "tiny-fp32"
-    done = run("export", tiny_network.recipe, "--weights", tiny_network.weights, "--onnx", "-o", path)
-    assert done.returncode == 0, done.stderr
-    return path
+    return export(tiny_network.recipe, path, weights=tiny_network.weights, keep_onnx=True).path
 
 
 @pytest.fixture(scope="session")
@@ -49,15 +49,13 @@ def suite(bundle: Path, tiny_network: Tiny) -> Path:
     (folder / "calibrate.csv").write_text(f"{channel}\nhead-2.nii.gz\n", encoding="utf-8")
     rows = [f"case-{n},head-{n}.nii.gz,label-{n}.nii.gz" for n in range(2)]
     (folder / "cases.csv").write_text("\n".join([f"id,{channel},label", *rows]) + "\n", encoding="utf-8")
-    options = ["--max-drop", "1", "--max-hd95-rise", "1000"]
-    cases = ["--calibrate", folder / "calibrate.csv", "--validate", folder / "cases.csv"]
-    done = run("quantize", bundle, *cases, *options, "-o", int8)
-    assert done.returncode == 0, done.stderr
+    quantize(bundle, int8, Cases.read(folder / "calibrate.csv", [channel]), None)
+    (folder / "plan.toml").write_text("turn_s = 0\nwarm_up = 1\n", encoding="utf-8")  # single runs
     target = folder / "suite.json"
     done = run(
-        "bench", bundle, int8, "--cases", folder / "cases.csv", "--cores", "1,2", "--isa", "native,avx2",
-        "--backend", "openvino,openvino-plain,onnxruntime,torch", "--what", "network,end-to-end,throughput", "--passes", 1,
-        "--rounds", 3, "--recipe", tiny_network.recipe, "--weights", tiny_network.weights, "-o", target,
+        "bench", bundle, int8, "--plan", folder / "plan.toml", "--cases", folder / "cases.csv",
+        "--cores", "1,2", "--isa", "native,avx2", "--backend", "openvino,openvino-plain,onnxruntime,torch",
+        "--what", "network,end-to-end,throughput", "--passes", 1, "--rounds", 3, "--recipe", tiny_network.recipe, "--weights", tiny_network.weights, "-o", target,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return target
@@ -107,9 +105,9 @@ def test_torch_compile_runs(bundle: Path, tiny_network: Tiny) -> None:
     assert found.benchmarks[0].peak_rss_bytes > 150e6  # type: ignore[operator]
 
 
-def test_other_weights_are_refused(bundle: Path, tiny_network: Tiny, tmp_path: Path) -> None:
+def test_other_weights_are_refused(bundle: Path, tiny_network: Tiny, tmp_path: Path, command: Command) -> None:
     shutil.copy(tiny_network.torchscript, tmp_path / "tiny.pt")
-    done = run(
+    done = command(
         "bench", bundle, "--backend", "torch", "--recipe", tiny_network.recipe, "--weights", tmp_path,
         "-o", tmp_path / "s.json",
     )  # fmt: skip
@@ -118,10 +116,10 @@ def test_other_weights_are_refused(bundle: Path, tiny_network: Tiny, tmp_path: P
     assert not (tmp_path / "s.json").exists()
 
 
-def test_a_suite_compares_with_itself(suite: Path) -> None:
+def test_a_suite_compares_with_itself(suite: Path, command: Command) -> None:
     found = Suite.read(suite)
     assert compare(found, found).met
-    done = run("compare", suite, suite, "--format", "github")
+    done = command("compare", suite, suite, "--format", "github")
     assert done.returncode == 0
     assert "| benchmark | what |" in done.stdout
 

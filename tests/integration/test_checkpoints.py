@@ -20,7 +20,7 @@ from lowres_seg.export import export
 from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
 from lowres_seg.export.frameworks.torch_network import with_state
 
-from .conftest import RECIPES, Tiny, factory, run, seeded
+from .conftest import RECIPES, Command, Tiny, factory, seeded
 
 TINY = RECIPES / "tiny" / "recipe.toml"
 State = dict[str, torch.Tensor]
@@ -195,11 +195,11 @@ def test_several_states_are_a_choice(tmp_path: Path, content: dict[str, Any], na
         assert any(torch.equal(found, state(seed)["last.bias"]) for seed in range(3)), place
 
 
-def test_the_option_and_the_recipe_choose_alike(tmp_path: Path) -> None:
+def test_the_option_and_the_recipe_choose_alike(tmp_path: Path, command: Command) -> None:
     path = saved(tmp_path, {"model_state_dict": behind("module.", state(0)), "ema": state(1)})
     by_recipe, by_option = tmp_path / "a", tmp_path / "b"
     export(path, by_recipe, recipe=TINY)  # its checkpoint_key is model_state_dict
-    done = run("export", path, "--recipe", TINY, "-o", by_option, "--weights-key", "ema", "--json")
+    done = command("export", path, "--recipe", TINY, "-o", by_option, "--weights-key", "ema", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["networks"]["net"]["weights_key"] == "ema"
     report = json.loads((by_recipe / "reports" / "export.json").read_text())

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,30 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lowres_seg import Segmenter
+from lowres_seg import Bundle, Segmenter, Volume
 from lowres_seg.demo import Assets
-from lowres_seg.export import phantom
+from lowres_seg.export import importers, phantom
 from lowres_seg.metrics.agreement import dice
 
-from .conftest import Demo, run
+from .conftest import run
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What one run of the demo left."""
+
+    folder: Path
+    fp32: Path
+    int8: Path
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, checkout: Path, assets: Assets) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    done = run("demo", "-o", folder, "--recipe", checkout / "export" / "deepbet" / "recipe.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    return Demo(folder, folder / "deepbet-1.0.2-fp32", folder / "deepbet-1.0.2-int8", json.loads(done.stdout))
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +75,17 @@ def test_the_demo_finds_the_templates_brain(demo: Demo) -> None:
 
 
 def test_the_demos_bundles_verify_and_know_their_parent(demo: Demo) -> None:
-    from lowres_seg import Bundle
-
     assert run("verify", demo.fp32).returncode == 0
     assert run("verify", demo.int8).returncode == 0
     fp32, int8 = Bundle.open(demo.fp32), Bundle.open(demo.int8)
     assert int8.manifest.lineage.parent == fp32.digest
     assert {network.precision for network in int8.manifest.networks.values()} == {"int8"}
     assert int8.manifest.stages == fp32.manifest.stages
+
+
+def test_the_demo_exports_the_recipe_as_it_is(demo: Demo, checkout: Path) -> None:
+    source = importers.read(checkout / "export" / "deepbet" / "recipe.toml", {})
+    assert Bundle.open(demo.fp32).manifest.lineage.recipe == source.digest
 
 
 def test_it_gives_deepbets_own_mask_on_the_template(
@@ -101,10 +127,31 @@ def _lia(path: Path, target: Path) -> None:
     sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LIA"), str(target))
 
 
+def predicted(demo: Demo, scan: Path, folder: Path) -> Path:
+    """Path of the mask of a scan."""
+    target = folder / f"{scan.name.partition('.')[0]}_mask.nii.gz"
+    done = run("predict", demo.fp32, scan, "-o", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="session")
+def as_stored(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Function that gives the mask of a head as it is stored; it is made once."""
+    folder = tmp_path_factory.mktemp("as-stored")
+    return cache(lambda scan: predicted(demo, scan, folder))
+
+
 @pytest.mark.parametrize("copy", ["flipped", "rotated", "lia"])
 @pytest.mark.parametrize("head", ["template", "TCGA-FG-6692_t1"])
 def test_copies_in_other_orientations_give_the_same_mask(
-    request: pytest.FixtureRequest, demo: Demo, assets: Assets, tmp_path: Path, head: str, copy: str
+    request: pytest.FixtureRequest,
+    demo: Demo,
+    assets: Assets,
+    as_stored: Callable[[Path], Path],
+    tmp_path: Path,
+    head: str,
+    copy: str,
 ) -> None:
     path = assets.head if head == "template" else request.getfixturevalue("realdata") / "heads" / f"{head}.nii.gz"
     image = nib.load(path)
@@ -114,15 +161,12 @@ def test_copies_in_other_orientations_give_the_same_mask(
         assert "".join(nib.aff2axcodes(nib.load(other).affine)) == "LIA"
     else:
         (_flipped if copy == "flipped" else _rotated)(image).to_filename(other)
-    for name, scan in (("a", path), ("b", other)):
-        done = run("predict", demo.fp32, scan, "-o", tmp_path / f"{name}.nii.gz")
-        assert done.returncode == 0, done.stderr
-    masks = [nib.as_closest_canonical(nib.load(tmp_path / f"{name}.nii.gz")) for name in ("a", "b")]
+    found = predicted(demo, other, tmp_path)
+    masks = [nib.as_closest_canonical(nib.load(mask)) for mask in (as_stored(path), found)]
     assert np.allclose(masks[0].affine, masks[1].affine, atol=1e-3)
     assert dice(*(np.asanyarray(mask.dataobj) > 0 for mask in masks)) >= 0.999
-    stored = nib.load(tmp_path / "b.nii.gz")
-    assert stored.shape == nib.load(other).shape
-    assert np.array_equal(stored.affine, nib.load(other).affine)
+    assert nib.load(found).shape == nib.load(other).shape
+    assert np.array_equal(nib.load(found).affine, nib.load(other).affine)
 
 
 def test_simpleitk_sees_mask_and_scan_in_one_place(demo: Demo, assets: Assets) -> None:
@@ -131,3 +175,34 @@ def test_simpleitk_sees_mask_and_scan_in_one_place(demo: Demo, assets: Assets) -
     assert mask.GetSize() == scan.GetSize()
     for read in ("GetOrigin", "GetDirection", "GetSpacing"):
         assert getattr(mask, read)() == pytest.approx(getattr(scan, read)())
+
+
+def test_deepbet_keeps_the_papers_limits_on_heads_it_was_not_calibrated_on(
+    demo: Demo, assets: Assets, realdata: Path, tmp_path: Path
+) -> None:
+    heads = realdata / "heads"
+    (tmp_path / "cal.csv").write_text(f"t1\n{heads / 'rordenlab_T1_0.8mm.nii.gz'}\n")
+    rows = [f"template,{assets.head},{assets.mask}"]
+    rows.append(f"tcga,{heads / 'TCGA-FG-6692_t1.nii.gz'},{heads / 'TCGA-FG-6692_t1_hdbet-mask.nii.gz'}")
+    (tmp_path / "val.csv").write_text("\n".join(["id,t1,label", *rows]) + "\n")
+    tables = ["--calibrate", tmp_path / "cal.csv", "--validate", tmp_path / "val.csv"]
+    limits = ["--max-drop", 0.001, "--max-hd95-rise", 0.085]
+    done = run("quantize", demo.fp32, *tables, *limits, "-o", tmp_path / "int8")
+    assert done.returncode == 0, done.stderr
+    assert {network.precision for network in Bundle.open(tmp_path / "int8").manifest.networks.values()} == {"int8"}
+    report = json.loads((tmp_path / "int8" / "reports" / "quantize.json").read_text())
+    assert all(layer["precision"] == "int8" or layer["type"] == "norm" for layer in report["layers"])
+    # the same bundle on a CPU without VNNI
+    for name, isa in (("native", ""), ("avx2", "AVX2")):
+        environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
+        command = ["predict", tmp_path / "int8", assets.head, "-o", tmp_path / f"{name}.nii.gz"]
+        done = subprocess.run(
+            [sys.executable, "-m", "lowres_seg", *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+    masks = [Volume.load(tmp_path / f"{name}.nii.gz").data > 0 for name in ("native", "avx2")]
+    assert dice(*masks) > 0.999

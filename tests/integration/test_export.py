@@ -21,9 +21,9 @@ import torch
 
 from lowres_seg import Bundle, Segmenter, Volume
 from lowres_seg.bundle.bundle import file_sha256
-from lowres_seg.export import phantom
+from lowres_seg.export import export, phantom
 
-from .conftest import RECIPES, Tiny, factory, run, seeded
+from .conftest import RECIPES, Command, Tiny, factory, run, seeded
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +40,7 @@ def test_torchscript_onnx_and_recipe_give_equal_masks(tiny_network: Tiny, bundle
     assert 0.02 < expected.mean() < 0.98
     for source in (tiny_network.torchscript, tiny_network.onnx, tiny_network.checkpoint):
         target = tmp_path / source.stem
-        done = run("export", source, "--recipe", tiny_network.recipe, "-o", target)
-        assert done.returncode == 0, done.stderr
+        export(source, target, recipe=tiny_network.recipe)
         assert np.array_equal(Segmenter.load(target).predict(head).labels.data, expected)
 
 
@@ -98,14 +97,14 @@ def test_no_path_of_this_machine_enters_a_bundle(tiny_network: Tiny, bundle: Pat
             assert str(RECIPES).encode() not in content
 
 
-def test_parity_is_checked_on_a_scan_too(tiny_network: Tiny, tmp_path: Path) -> None:
+def test_parity_is_checked_on_a_scan_too(tiny_network: Tiny, tmp_path: Path, command: Command) -> None:
     phantom.head((40, 46, 44), 4.0).save(tmp_path / "head.nii.gz")
     words = ["export", tiny_network.recipe, "--weights", tiny_network.weights, "-o", tmp_path / "b"]
-    done = run(*words, "--volume", tmp_path / "head.nii.gz", "--json")
+    done = command(*words, "--volume", tmp_path / "head.nii.gz", "--json")
     assert done.returncode == 0, done.stderr
     parity = json.loads(done.stdout)["parity"]
     assert [row["input"] for row in parity] == ["random", "random", "scan", "scan"]
-    bad = run(*words[:-1], tmp_path / "c", "--volume", tmp_path / "none.nii")
+    bad = command(*words[:-1], tmp_path / "c", "--volume", tmp_path / "none.nii")
     assert bad.returncode == 1
     assert "none.nii: does not exist" in bad.stderr
     assert not (tmp_path / "c").exists()
@@ -207,11 +206,13 @@ BAD: dict[str, tuple[Callable[[Path, Tiny], list[object]], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_sources_give_one_line_and_no_bundle(tiny_network: Tiny, tmp_path: Path, case: str) -> None:
+def test_bad_sources_give_one_line_and_no_bundle(
+    tiny_network: Tiny, tmp_path: Path, command: Command, case: str
+) -> None:
     make, message = BAD[case]
     words = make(tmp_path, tiny_network)
     before = sorted(tmp_path.rglob("*"))
-    done = run("export", *words, "-o", tmp_path / "out")
+    done = command("export", *words, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
@@ -220,9 +221,11 @@ def test_bad_sources_give_one_line_and_no_bundle(tiny_network: Tiny, tmp_path: P
 
 
 @pytest.mark.parametrize(("old", "new"), [("py:build", "py:restless"), ("max_abs_diff = 1e-4", "max_abs_diff = 1e-12")])
-def test_without_parity_there_is_no_bundle(tiny_network: Tiny, tmp_path: Path, old: str, new: str) -> None:
+def test_without_parity_there_is_no_bundle(
+    tiny_network: Tiny, tmp_path: Path, command: Command, old: str, new: str
+) -> None:
     recipe = _edited(tmp_path, old, new)
-    done = run("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "out")
+    done = command("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "out")
     assert done.returncode == 3
     assert "differs from torch by up to" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -254,10 +257,10 @@ def test_a_bundle_serves_a_scan_from_disk(bundle: Path, tmp_path: Path) -> None:
     assert np.array_equal(mask.grid.affine, head.affine)
 
 
-def test_without_bounds_a_phantom_is_compared_too(tiny_network: Tiny, tmp_path: Path) -> None:
+def test_without_bounds_a_phantom_is_compared_too(tiny_network: Tiny, tmp_path: Path, command: Command) -> None:
     recipe = _edited(tmp_path, "[parity]", "")
     recipe.write_text(re.sub(r"max_(abs_diff|flipped) = .*\n", "", recipe.read_text()))
-    done = run("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "b", "--json")
+    done = command("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     parity = json.loads(done.stdout)["parity"]
     assert [row["input"] for row in parity] == ["random", "random", "phantom", "phantom"]

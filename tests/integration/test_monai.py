@@ -212,12 +212,12 @@ def _pred(m: dict[str, Any], names: dict[str, str]) -> None:
 BAD: dict[str, tuple[Edit, str]] = {
     "resampling": (_before({"_target_": "Spacingd", "pixdim": [1, 1, 1]}), "inference.json: preprocessing#transforms#1 Spacingd has no exact counterpart in a bundle; remove it, and do it to the scans before"),
     "cropping": (_before({"_target_": "CropForegroundd", "source_key": "image"}), "preprocessing#transforms#1 CropForegroundd has no exact"),
-    "code of the bundle": (_before({"_target_": "scripts.transforms.Mine"}), "scripts.transforms.Mine has no exact counterpart"),
+    "code of the bundle": (_before({"_target_": "scripts.transforms.Mine"}), "preprocessing#transforms#1 scripts.transforms.Mine is code of the bundle, and no code of a bundle is run"),
     "unknown argument": (_before({"_target_": "LoadImaged", "as_closest_canonical": True}), "LoadImaged: its argument as_closest_canonical = True has no exact counterpart"),
     "another reader": (_before({"_target_": "LoadImaged", "reader": "PydicomReader"}), "LoadImaged: reader is 'PydicomReader', which has no exact counterpart"),
-    "expression": (_normalize(nonzero="$1 > 0"), "NormalizeIntensityd: nonzero is the expression '$1 > 0', and no code of a bundle is run"),
+    "expression": (_normalize(nonzero="$open('x')"), "preprocessing#transforms#1#nonzero is the expression \"$open('x')\", which calls open; no code of a bundle is run"),
     "reference to nothing": (_normalize(nonzero="@missing"), "nonzero refers to @missing, which leads to no value"),
-    "reference to itself": (lambda m, i: (i.update(loop="@loop"), _normalize(nonzero="@loop")(m, i)), "nonzero refers to @loop"),
+    "reference to itself": (lambda m, i: (i.update(loop="@loop"), _normalize(nonzero="@loop")(m, i)), "loop refers to @loop, which refers to itself"),
     "text for a truth": (_normalize(nonzero="True"), "nonzero is 'True', which has no exact counterpart"),
     "joint statistics": (_normalize(channel_wise=False), "statistics of 4 channels together"),
     "constants of some voxels": (_normalize(subtrahend=1.0), "one constant alone, or constants for voxels that are not zero"),
@@ -229,18 +229,19 @@ BAD: dict[str, tuple[Edit, str]] = {
     "letters that are none": (_before({"_target_": "Orientationd", "axcodes": "RRS"}), "axcodes 'RRS'"),
     "letters with other meanings": (_before({"_target_": "Orientationd", "axcodes": "RAS", "labels": [["R", "L"], ["A", "P"], ["S", "I"]]}), "expected letters such as RAS, and no labels"),
     "another item": (_normalize(keys=["image", "label"]), "its keys are ['image', 'label'], expected 'image' alone"),
-    "disabled by an expression": (_normalize(_disabled_="$True"), "_disabled_ is '$True'"),
-    "an expression for a chain": (lambda m, i: i.update(preprocessing="$@a + @b"), "preprocessing: expected a list of transforms, found '$@a + @b'"),
+    "disabled by an expression": (_normalize(_disabled_="$f()"), "_disabled_ is the expression '$f()', which calls f"),
+    "an expression for a chain": (lambda m, i: i.update(preprocessing="$@a + @b"), "preprocessing refers to @a, which leads to no value"),
     "a chain in random order": (lambda m, i: i["preprocessing"].update(_target_="RandomOrder"), "expected a Compose of transforms"),
-    "another chain in use": (lambda m, i: i["dataset"].update(transform="@other"), "dataset#transform is '@other', expected @preprocessing"),
+    "another chain in use": (lambda m, i: i["dataset"].update(transform="@other"), "dataset#transform refers to @other, which leads to no value"),
     "no target": (_normalize(_target_=None), "preprocessing#transforms#1: expected an object with a _target_"),
-    "another activation": (_after(0, other="$torch.tanh"), "Activationsd: other is the expression '$torch.tanh'"),
+    "another activation": (_after(0, other="$torch.tanh"), "#other is the expression '$torch.tanh', which uses torch.tanh"),
     "two activations": (_after(0, softmax=True), "expected one activation"),
-    "inverted from elsewhere": (_after(1, transform="@other"), "Invertd: inverts something other than @preprocessing"),
+    "inverted from elsewhere": (_after(1, transform="@other"), "transforms#1#transform refers to @other, which leads to no value"),
+    "inverted from another chain": (_after(1, transform="@postprocessing#transforms#0"), "Invertd: inverts something other than @preprocessing"),
     "argmax and threshold": (_after(2, argmax=True), "with either argmax or a threshold"),
     "one-hot": (_after(2, to_onehot=3), "AsDiscreted: to_onehot is 3, which has no exact counterpart"),
     "no decision": (lambda m, i: i["postprocessing"]["transforms"].__delitem__(slice(2, 4)), "has no AsDiscreted, so the result would be scores"),
-    "code": (_after(3, func="$__import__('os').system('touch evil')"), "Lambdad: func is \"$__import__('os').system('touch evil')\", and no code of a bundle is run"),
+    "code": (_after(3, func="$__import__('os').system('touch evil')"), "transforms#3#func is the expression \"$__import__('os').system('touch evil')\", which calls the method system; no code"),
     "code in a choice": (_after(3, func="$lambda x: torch.where(x[[0]] > 0, evil(), 0)"), "no code of a bundle is run"),
     "channel that is none": (_after(3, func="$lambda x: torch.where(x[[3]] > 0, 1, 0)"), "Lambdad: takes channel 3, the network gives 3"),
     "label out of range": (_after(3, func="$lambda x: torch.where(x[[0]] > 0, 900, 0)"), "only a choice of labels such as"),
@@ -254,16 +255,16 @@ BAD: dict[str, tuple[Edit, str]] = {
     "an overlap for each axis": (_inferer(overlap=[0.5, 0.25, 0.5]), "overlap is [0.5, 0.25, 0.5]: expected one number"),
     "another inferer": (_inferer(_target_="SliceInferer"), "inferer SliceInferer: has no exact counterpart"),
     "whole scans of any shape": (_simple, "takes scans of any shape, a bundle one shape or windows"),
-    "another inferer in use": (lambda m, i: i["evaluator"].update(inferer="@other"), "evaluator#inferer is '@other', expected @inferer"),
-    "network of the bundle": (lambda m, i: i["network_def"].update(_target_="scripts.networks.Mine"), "network_def scripts.networks.Mine, which is not of monai.networks.nets"),
-    "no network": (lambda m, i: i.pop("network_def"), "has no network_def; put the network as TorchScript into models/model.ts"),
-    "network by expression": (lambda m, i: i["network_def"].update(init_filters="$2 * 8"), "network_def#init_filters is '$2 * 8', and no code"),
-    "another count of channels": (lambda m, i: i["network_def"].update(in_channels=1), "network_def#in_channels is 1, expected 4"),
-    "network of slices": (lambda m, i: i["network_def"].update(spatial_dims=2), "network_def#spatial_dims is 2, expected 3"),
-    "channels without names": (lambda m, i: m["network_data_format"]["inputs"]["image"].pop("channel_def"), "metadata.json: network_data_format.inputs.image: expected num_channels, and channel_def"),
-    "a channel too few": (lambda m, i: _pred(m, {"0": "WT", "2": "ET"}), "channel_def names 0, 2, expected the channels 0 to 2"),
-    "a name without letters": (lambda m, i: _pred(m, {"0": "?", "1": "b", "2": "c"}), "'?' is no name"),
-    "a name twice": (lambda m, i: m["network_data_format"]["inputs"]["image"]["channel_def"].update({"1": "t1C"}), "metadata.json: two channels are called t1c"),
+    "another inferer in use": (lambda m, i: i["evaluator"].update(inferer="@other"), "evaluator#inferer refers to @other, which leads to no value"),
+    "network of the bundle": (lambda m, i: i["network_def"].update(_target_="scripts.networks.Mine"), "network_def is scripts.networks.Mine, which is not of monai.networks.nets"),
+    "no network": (lambda m, i: [i.pop(key) for key in ("network_def", "network", "evaluator")], "has no network_def; put the network as TorchScript into models/model.ts"),
+    "network by expression": (lambda m, i: i["network_def"].update(init_filters="$int(input())"), "network_def#init_filters is the expression '$int(input())', which calls input; no code"),
+    "another count of channels": (lambda m, i: i["network_def"].update(in_channels=1), "channel_def names T1 beyond the 1 channels that the network takes"),
+    "network of slices": (lambda m, i: i["network_def"].update(spatial_dims=2), "network_def: the network takes slices, and windows are (240, 240, 160)"),
+    "a channel too many": (lambda m, i: _pred(m, {"0": "TC", "1": "WT", "2": "ET", "3": "x"}), "metadata.json: network_data_format.outputs.pred: channel_def names x beyond the 3 channels that the network gives"),
+    "an evaluator of its own": (lambda m, i: i["evaluator"].update(_target_="scripts.Evaluator"), "evaluator: the evaluator is scripts.Evaluator, expected MONAI's SupervisedEvaluator"),
+    "batches of its own": (lambda m, i: i["evaluator"].update(prepare_batch="$scripts.batch"), "evaluator#prepare_batch is '$scripts.batch', which changes what the network is given"),
+    "a function for a transform": (_normalize(_mode_="callable"), "_mode_ is 'callable', expected default"),
 }  # fmt: skip
 
 
@@ -296,10 +297,9 @@ def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:
     config = folder / "configs" / "inference.json"
     for name in ("model.pt", "none"):
         (folder / "models" / name).unlink(missing_ok=True)
-    with pytest.raises(ExportError, match="models: has neither model.pt nor model.ts"):
-        _recipe(folder)
-    config.rename(config.with_suffix(".yaml"))
-    with pytest.raises(ExportError, match=r"inference\.yaml: is YAML, which is not read; write the same as JSON"):
+    with pytest.raises(
+        ExportError, match=r"models/model\.pt: is missing, and so is models/model\.ts; models has nothing"
+    ):
         _recipe(folder)
     config.write_text("[1]")
     with pytest.raises(ExportError, match=r"inference\.json: is list, expected a JSON object"):

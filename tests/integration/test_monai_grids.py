@@ -153,6 +153,7 @@ SHAPE = (17, 23, 12)
 AFFINES = {
     "LPS": np.array([[-1.2, 0, 0, 9], [0, -0.8, 0, 8], [0, 0, 3.0, -7], [0, 0, 0, 1.0]]),
     "turned": np.array([[0, 0, 1.2, 9], [0.8, 0, 0, 8], [0, -3.0, 0, -7], [0, 0, 0, 1.0]]),
+    "sheared by rounding": np.array([[1.2, 1e-7, 0, 9], [0, 0.8, 2e-7, 8], [0, 0, 3.0, -7], [0, 0, 0, 1.0]]),
     "oblique": np.array([[1.19, -0.05, 0.2, 9], [0.08, 0.79, -0.3, 8], [-0.12, 0.07, 2.97, -7], [0, 0, 0, 1.0]]),
 }
 
@@ -196,8 +197,10 @@ def placed(conform: dict[str, Any], restore: dict[str, Any], affine: np.ndarray)
 @pytest.mark.parametrize("affine", AFFINES)
 @pytest.mark.parametrize("case", CASES)
 def test_a_scan_comes_to_monais_grid_and_scores_come_back(case: str, affine: str) -> None:
+    if (case, affine) == ("nearest", "sheared by rounding"):
+        pytest.skip("positions lie halfway between voxels there, and the rounding of the affine decides")
     transforms, conform, restore = grid(case)
-    there = orthogonal(AFFINES[affine])
+    there = AFFINES[affine] if affine.startswith("sheared") else orthogonal(AFFINES[affine])
     chain = mt.Compose(transforms)
     given = {"image": MetaTensor(torch.from_numpy(scan()), affine=torch.from_numpy(there))}
     expected = chain(given)
@@ -216,7 +219,7 @@ def test_a_scan_comes_to_monais_grid_and_scores_come_back(case: str, affine: str
 @pytest.mark.parametrize("case", ["coarser", "finer", "crop", "everything", "stretched"])
 def test_labels_come_back_by_nearest(case: str, affine: str) -> None:
     transforms, conform, restore = grid(case)
-    there = orthogonal(AFFINES[affine])
+    there = AFFINES[affine] if affine.startswith("sheared") else orthogonal(AFFINES[affine])
     chain = mt.Compose(transforms)
     expected = chain({"image": MetaTensor(torch.from_numpy(scan()), affine=torch.from_numpy(there))})
     nearest = "floor" if case == "stretched" else "nearest"

@@ -34,7 +34,7 @@ from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 from lowres_seg.volumes.grid import Reorientation
 
-from .conftest import beside, run
+from .conftest import Command, beside
 
 pytest.importorskip("nnunetv2")
 folders = beside("nnunet_folders")
@@ -819,7 +819,7 @@ def test_scans_and_scores_are_resampled_as_nnunet_does(
     there = resample_data_or_seg_to_shape(x, shape, own, wanted, **keywords)
     back = resample_data_or_seg_to_shape(there, x.shape[1:], wanted, own, **keywords)
     conform, restore = stage.conform, stage.restore
-    fit = Fit.of((9, 12, 11), own, conform, (1, 1, 1))
+    fit = Fit.of((9, 12, 11), np.diag([*own, 1.0]), conform, (1, 1, 1))
     assert fit.resampled == tuple(shape)
     across_axis = conform.separate_interpolation
     found = fit.resample(x, conform.interpolation, across=across_axis, border="edge", threads=1)
@@ -1028,11 +1028,11 @@ def test_a_postprocessing_that_holds_code_does_not_run_it(folder: Path, tmp_path
         read(folder, postprocessing="nowhere.pkl")
 
 
-def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path) -> None:
-    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
+def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path, command: Command) -> None:
+    done = command("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
     assert done.returncode == 1
     assert "checkpoint_latest.pth: does not exist; to take what is there, say --checkpoint final" in done.stderr
-    done = run("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
+    done = command("export", folder, "-o", tmp_path / "out", "--checkpoint", "last")
     assert done.returncode == 2
     assert "expected final or best or latest" in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from lowres_seg.export import importers
 from lowres_seg.export import recipe as recipes
 from lowres_seg.export.loading import load_network
 
-from .conftest import RECIPES, factory, run
+from .conftest import RECIPES, Command, Tiny, factory, run
 
 RECIPE = RECIPES / "cascade" / "recipe.toml"
 
@@ -101,12 +101,11 @@ def test_torch_is_measured_with_the_same_norms(bundle: Path, weights: Path, scan
 
 
 def test_without_norms_of_running_statistics_there_is_nothing_to_do(
-    tiny_network: object, scan: Path, tmp_path: Path
+    tiny_network: Tiny, scan: Path, tmp_path: Path, command: Command
 ) -> None:
     (tmp_path / "cases.csv").write_text(f"t1\n{scan}\n")
-    recipe = getattr(tiny_network, "recipe")  # noqa: B009
-    words = ["--recipe", recipe, "--reestimate-norm", tmp_path / "cases.csv"]
-    done = run("export", getattr(tiny_network, "onnx"), *words, "-o", tmp_path / "out")  # noqa: B009
+    words = ["--recipe", tiny_network.recipe, "--reestimate-norm", tmp_path / "cases.csv"]
+    done = command("export", tiny_network.onnx, *words, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "norms can only be re-estimated in torch" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from torch import nn
 from lowres_seg import ExportError, Segmenter
 from lowres_seg.export import export, phantom
 
-from .conftest import RECIPES, Tiny, run
+from .conftest import RECIPES, Command, Tiny
 
 TINY = RECIPES / "tiny"
 
@@ -246,10 +246,10 @@ NO_SCRIPT: dict[str, tuple[type[nn.Module], str]] = {
 
 
 @pytest.mark.parametrize("case", NO_SCRIPT)
-def test_the_cause_of_a_failed_conversion_is_one_line(tmp_path: Path, case: str) -> None:
+def test_the_cause_of_a_failed_conversion_is_one_line(tmp_path: Path, command: Command, case: str) -> None:
     kind, message = NO_SCRIPT[case]
     torch.jit.script(kind().eval()).save(tmp_path / "script.pt")
-    done = run("export", tmp_path / "script.pt", "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
+    done = command("export", tmp_path / "script.pt", "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: network net: ")
@@ -281,11 +281,11 @@ def build():
         ("return self.a(x).mean((2, 3, 4))", "the network gives [1,2], expected one output (1, C, D, H, W)"),
     ],
 )  # fmt: skip
-def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, body: str, message: str) -> None:
+def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, command: Command, body: str, message: str) -> None:
     recipe = edited(tmp_path, ('checkpoint_key = "model_state_dict"\n', ""))
     (recipe.parent / "network.py").write_text(NO_FACTORY.replace("{body}", body))
     torch.save({"a.weight": torch.ones(2, 1, 1, 1, 1), "a.bias": torch.zeros(2)}, tmp_path / "tiny.pt")
-    done = run("export", recipe, "--weights", tmp_path, "-o", tmp_path / "out")
+    done = command("export", recipe, "--weights", tmp_path, "-o", tmp_path / "out")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
@@ -293,9 +293,9 @@ def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, body: str, 
         assert strange not in done.stderr
 
 
-def test_an_onnx_file_that_cannot_be_converted_is_named_itself(tmp_path: Path) -> None:
+def test_an_onnx_file_that_cannot_be_converted_is_named_itself(tmp_path: Path, command: Command) -> None:
     source = onnx(tmp_path, Points())
-    done = run("export", source, "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
+    done = command("export", source, "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert str(tmp_path / ".out") not in done.stderr

@@ -18,14 +18,13 @@ import pytest
 import torch
 
 from lowres_seg import Bundle, Segmenter, Volume
-from lowres_seg.demo import Assets
-from lowres_seg.export import phantom
+from lowres_seg.export import export, phantom
 from lowres_seg.metrics.agreement import dice
 from lowres_seg.quantize import int8
 from lowres_seg.runtime.openvino_engine import read_graph
 from lowres_seg.volumes.grid import Reorientation
 
-from .conftest import RECIPES, Demo, Tiny, factory, run
+from .conftest import RECIPES, Command, Tiny, factory, run
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ def outlier(tmp_path_factory: pytest.TempPathFactory) -> Outlier:
     folder = tmp_path_factory.mktemp("outlier")
     recipe = RECIPES / "outlier" / "recipe.toml"
     torch.save(factory(recipe, "state")(), folder / "outlier.pt")
-    done = run("export", recipe, "--weights", folder, "-o", folder / "fp32")
-    assert done.returncode == 0, done.stderr
+    export(recipe, folder / "fp32", weights=folder)
     for seed in range(5):
         head = phantom.head((64, 64, 64), 3.4, seed=seed)
         Volume(np.roll(head.data, seed, axis=1), head.grid).save(folder / f"h{seed}.nii.gz")
@@ -152,22 +150,22 @@ def test_a_run_that_lacked_time_goes_on_from_what_it_has(outlier: Outlier, repai
 
 
 def test_if_nothing_keeps_the_limits_there_is_a_table_and_no_bundle(
-    outlier: Outlier, tiny_network: Tiny, tmp_path: Path
+    outlier: Outlier, tiny_network: Tiny, tmp_path: Path, command: Command
 ) -> None:
     """Random weights decide every other voxel by a hair, so any layer in INT8 flips some; none are allowed to."""
     fp32 = tmp_path / "fp32"
-    assert run("export", tiny_network.recipe, "--weights", tiny_network.weights, "-o", fp32).returncode == 0
+    export(tiny_network.recipe, fp32, weights=tiny_network.weights)
     asked = words(outlier, tmp_path / "int8", "--max-drop", 0, "--max-hd95-rise", 0)
     asked[1] = fp32
-    done = run(*asked)
+    done = command(*asked)
     assert done.returncode == 3
     assert "attempts keeps the limits" in done.stderr
     assert "HD95 fp32" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["fp32"]
 
 
-def test_only_if_faster_writes_only_what_is(outlier: Outlier, tmp_path: Path) -> None:
-    done = run(*words(outlier, tmp_path / "int8", "--only-if-faster"))
+def test_only_if_faster_writes_only_what_is(outlier: Outlier, tmp_path: Path, command: Command) -> None:
+    done = command(*words(outlier, tmp_path / "int8", "--only-if-faster"))
     if done.returncode == 0:
         gain = json.loads((tmp_path / "int8" / "reports" / "run.json").read_text())["gain"]
         assert all(network["faster"] for network in gain.values())
@@ -178,10 +176,10 @@ def test_only_if_faster_writes_only_what_is(outlier: Outlier, tmp_path: Path) ->
         assert list(tmp_path.iterdir()) == []
 
 
-def test_bf16_goes_through_the_same_gate(outlier: Outlier, tmp_path: Path) -> None:
+def test_bf16_goes_through_the_same_gate(outlier: Outlier, tmp_path: Path, command: Command) -> None:
     from lowres_seg.runtime.openvino_engine import cpu_capabilities
 
-    done = run(*words(outlier, tmp_path / "bf16", "--precision", "bf16", "--max-drop", 0.02))
+    done = command(*words(outlier, tmp_path / "bf16", "--precision", "bf16", "--max-drop", 0.02))
     if "BF16" not in cpu_capabilities():
         assert done.returncode == 1
         assert "bf16, which this CPU does not support" in done.stderr
@@ -190,7 +188,7 @@ def test_bf16_goes_through_the_same_gate(outlier: Outlier, tmp_path: Path) -> No
     manifest = Bundle.open(tmp_path / "bf16").manifest
     assert {stage.inference_precision for stage in manifest.stages} == {"bf16"}
     assert report(tmp_path / "bf16")["result"]["labels"]["brain"]["mean_drop"] <= 0.02
-    assert run("verify", tmp_path / "bf16").returncode == 0
+    assert command("verify", tmp_path / "bf16").returncode == 0
 
 
 def test_without_vnni_the_gate_still_holds_and_is_recorded(outlier: Outlier, tmp_path: Path) -> None:
@@ -244,10 +242,12 @@ BAD: dict[str, tuple[Callable[[Outlier], str], list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gives_a_clear_line_and_nothing_written(outlier: Outlier, tmp_path: Path, case: str) -> None:
+def test_bad_input_gives_a_clear_line_and_nothing_written(
+    outlier: Outlier, tmp_path: Path, command: Command, case: str
+) -> None:
     row, more, code, message = BAD[case]
     outlier.table("bad", *filter(None, [row(outlier)]))
-    done = run(*words(outlier, tmp_path / "out", *more, val="bad"))
+    done = command(*words(outlier, tmp_path / "out", *more, val="bad"))
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -257,42 +257,14 @@ def test_bad_input_gives_a_clear_line_and_nothing_written(outlier: Outlier, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_int8_bundle_is_not_quantized_again(outlier: Outlier, repaired: Path, tmp_path: Path) -> None:
+def test_an_int8_bundle_is_not_quantized_again(
+    outlier: Outlier, repaired: Path, tmp_path: Path, command: Command
+) -> None:
     again = words(outlier, tmp_path / "out")
     again[1] = repaired
-    done = run(*again)
+    done = command(*again)
     assert done.returncode == 1
     assert "is INT8 already" in done.stderr
-
-
-def test_deepbet_keeps_the_papers_limits_on_heads_it_was_not_calibrated_on(
-    demo: Demo, assets: Assets, realdata: Path, tmp_path: Path
-) -> None:
-    heads = realdata / "heads"
-    (tmp_path / "cal.csv").write_text(f"t1\n{heads / 'rordenlab_T1_0.8mm.nii.gz'}\n")
-    rows = [f"template,{assets.head},{assets.mask}"]
-    rows.append(f"tcga,{heads / 'TCGA-FG-6692_t1.nii.gz'},{heads / 'TCGA-FG-6692_t1_hdbet-mask.nii.gz'}")
-    (tmp_path / "val.csv").write_text("\n".join(["id,t1,label", *rows]) + "\n")
-    tables = ["--calibrate", tmp_path / "cal.csv", "--validate", tmp_path / "val.csv"]
-    limits = ["--max-drop", 0.001, "--max-hd95-rise", 0.085]
-    done = run("quantize", demo.fp32, *tables, *limits, "-o", tmp_path / "int8")
-    assert done.returncode == 0, done.stderr
-    assert {network.precision for network in Bundle.open(tmp_path / "int8").manifest.networks.values()} == {"int8"}
-    assert all(layer["precision"] == "int8" or layer["type"] == "norm" for layer in report(tmp_path / "int8")["layers"])
-    # the same bundle on a CPU without VNNI
-    for name, isa in (("native", ""), ("avx2", "AVX2")):
-        environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
-        command = ["predict", tmp_path / "int8", assets.head, "-o", tmp_path / f"{name}.nii.gz"]
-        done = subprocess.run(
-            [sys.executable, "-m", "lowres_seg", *map(str, command)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr
-    masks = [Volume.load(tmp_path / f"{name}.nii.gz").data > 0 for name in ("native", "avx2")]
-    assert dice(*masks) > 0.999
 
 
 def test_the_mixed_preset_shifts_what_is_not_symmetric(outlier: Outlier, tmp_path: Path) -> None:
@@ -319,9 +291,9 @@ def test_the_mixed_preset_shifts_what_is_not_symmetric(outlier: Outlier, tmp_pat
     assert ranges["mixed"][0] == pytest.approx(-0.2, abs=0.02)
 
 
-def test_a_mixed_bundle_says_so(outlier: Outlier, tmp_path: Path) -> None:
+def test_a_mixed_bundle_says_so(outlier: Outlier, tmp_path: Path, command: Command) -> None:
     target = tmp_path / "mixed"
-    done = run(*words(outlier, target, "--preset", "mixed"))
+    done = command(*words(outlier, target, "--preset", "mixed"))
     assert done.returncode == 0, done.stderr
     found = report(target)
     assert found["preset"] == "mixed"

@@ -199,7 +199,7 @@ def test_resampling_is_nnunets(case: str) -> None:
     before, wanted, there_by, back_by = SPACINGS[case]
     shape = (14, 22, 19)
     conform = Conform(spacing_mm=wanted, interpolation="cubic", separate_above=3)
-    fit = Fit.of(shape, before, conform, (1, 1, 1))
+    fit = Fit.of(shape, np.diag([*before, 1.0]), conform, (1, 1, 1))
     assert fit.resampled == tuple(module.compute_new_shape(shape, before, wanted))
     assert (fit.separate, fit.separate_back) == (there_by, back_by)
     resample: Callable[..., Any] = module.resample_data_or_seg_to_shape

@@ -21,7 +21,7 @@ HOMES = {
     "fill_voids": {"runtime.cleanup"},
     "google": {"export.frameworks.onnx_graph"},
     "jinja2": {"bench.html.page"},
-    "monai": {"export.importers.monai_bundle"},
+    "monai": {"export.importers.monai_classes"},
     "nibabel": {"volumes.grid", "volumes.nifti"},
     "nncf": {"quantize.int8"},
     "onnx": {"export.frameworks.onnx_graph"},
@@ -36,10 +36,12 @@ HOMES = {
     "psutil": {"host"},
     "rich": {"cli.build", "cli.demo", "cli.measure", "cli.screen", "cli.workstation"},
     "torch": {
+        "export.importers.monai_classes",
         "export.importers.nnunet_network",
         "export.frameworks.checkpoints",
         "export.frameworks.torch_network",
     },
+    "yaml": {"export.importers.monai_files"},
     "typer": {"cli.application", "cli.build", "cli.demo", "cli.measure", "cli.options", "cli.workstation"},
 }
 
@@ -82,7 +84,7 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         for line in required
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
-    imported = {"pillow": "PIL", "dynamic-network-architectures": "dynamic_network_architectures"}
+    imported = {"pillow": "PIL", "pyyaml": "yaml", "dynamic-network-architectures": "dynamic_network_architectures"}
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 
 

@@ -49,7 +49,8 @@ class Conform(Part):
     The array axes are those of `orientation`, or with ``stored`` those of the file in the order of `axes`. Without
     `spacing_mm` the region is stretched to `shape`. With `spacing_mm` (null for an axis that keeps its own spacing) the
     region is resampled to that spacing, cut to `crop`, then padded or cropped about its centre to `shape`. Without a
-    `shape`, which windows allow, it is padded to `at_least`, to a multiple of `multiple_of`, and to one window. `pad`
+    `shape`, which windows allow, it is cropped to `at_most`, and padded to `at_least`, to a multiple of `multiple_of`
+    and to one window. `pad`
     is the value of the padding: each channel's minimum; or, after normalisation, zero, `pad_value`, the ``edge``, the
     ``reflect``-ed or ``wrap``-ped grid, or noise of mean 0 and variance 1 that is the same on every run.
 
@@ -83,6 +84,7 @@ class Conform(Part):
     ] = "minimum"
     pad_value: Annotated[float, Since(3)] = 0.0
     pad_side: Annotated[Literal["both", "end"], Since(3)] = "both"
+    at_most: Annotated[Shape | None, Since(3)] = None
     at_least: Annotated[Shape | None, Since(3)] = None
     multiple_of: Annotated[Shape | None, Since(3)] = None
     crop: Annotated[Crop | None, Since(3)] = None
@@ -124,8 +126,8 @@ class Conform(Part):
         if self.interpolation == "area" and self.spacing_mm is not None:
             msg = "area is for a region that is stretched to a shape; expected no spacing_mm"
             raise ValueError(msg)
-        if self.shape is not None and (self.at_least is not None or self.multiple_of is not None):
-            msg = "at_least and multiple_of are for grids without a shape"
+        if self.shape is not None and (self.at_most, self.at_least, self.multiple_of) != (None, None, None):
+            msg = "at_most, at_least and multiple_of are for grids without a shape"
             raise ValueError(msg)
         if self.crop is not None and (self.spacing_mm is None or self.pad == "minimum"):
             msg = "a crop needs spacing_mm (null for an axis that keeps its own), and another pad than minimum"

@@ -166,7 +166,8 @@ class Regions(Part):
 class Argmax(Part):
     """Each voxel gets the label of its highest score. ``labels[c]`` is the label of channel c; 0 is background.
 
-    The activation changes no label of a single network. An ensemble averages activated scores.
+    The activation changes no label of a single network whose scores are not resampled. Scores that are restored are
+    activated first, and an ensemble averages activated scores.
     """
 
     kind: Literal["argmax"] = "argmax"

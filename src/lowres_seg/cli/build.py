@@ -72,6 +72,21 @@ def export(
             metavar="FILE", help="nnU-Net's postprocessing.pkl or .json; or none.", show_default="of the same folds"
         ),
     ] = None,
+    config_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Configuration of a MONAI bundle; repeated, later ones add to the first.",
+            show_default="configs/inference.json or .yaml",
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(metavar="T1,T2", help="Images that a MONAI bundle's own transform only joins, in its order."),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code of a MONAI bundle that builds its network.")
+    ] = False,
     reestimate_norm: Annotated[
         Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
     ] = None,
@@ -100,6 +115,9 @@ def export(
         "previous_folds": previous_folds.split(",") if previous_folds else None,
         "postprocessing": postprocessing,
         "configurations": configurations.split(",") if configurations else None,
+        "config_files": config_file or None,
+        "channels": channels.split(",") if channels else None,
+        "trust_code": trust_code or None,
     }
     with steps(quiet=quiet) as notify:
         bundle = run(
@@ -131,7 +149,7 @@ def export(
                 f"{row['flipped']} of {row['voxels']}",
             )
         out.print(table)
-        for note in report["notes"]:
+        for note in report["importer"]["notes"]:
             out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]

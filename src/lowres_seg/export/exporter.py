@@ -123,6 +123,8 @@ def export(
     check_target(target, force=force)
     threads = host.inspect().threads if threads is None else threads
     read = read_source(source, recipe, options or {})
+    for note in read.notes:
+        notify(note)
     if weights_key is not None:
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     folders = [read.home] if weights is None else [weights]
@@ -309,6 +311,7 @@ def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        trusted_code=dict(read.trusted_code),
     )
 
 
@@ -355,8 +358,7 @@ def _report(
             }
             for one in exported
         },
-        "importer": {"name": read.importer, "options": read.options},
-        "notes": list(read.recipe.notes),
+        "importer": {"name": read.importer, "options": read.options, "notes": list(read.notes)},
         "tolerance": read.recipe.parity.model_dump(),
         "parity": [{**asdict(report), "label_agreement": report.label_agreement} for report in parity],
         "seconds": round(seconds, 2),

@@ -94,15 +94,12 @@ class Recipe(Pipeline):
         How far the converted networks may be from their sources.
     multiple_of
         The sides of a network's input must be multiples of it.
-    notes
-        What the report of the export tells of the source.
     """
 
     bundle: About
     networks: dict[Name, NetworkSource] = Field(min_length=1)
     parity: Parity = Parity()
     multiple_of: int = Field(default=32, ge=1, description="The sides of a network's input must be multiples of it")
-    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _networks_fit(self) -> Recipe:
@@ -114,6 +111,21 @@ class Recipe(Pipeline):
         for name in self.networks:
             self.input_shape(name)
         return self
+
+
+class Imported(Recipe):
+    """A recipe that an importer made of a framework's own files, and what it tells about that.
+
+    Attributes
+    ----------
+    notes
+        What was passed over, and what was made up.
+    trusted_code
+        Digests of the files of code that ran because the user trusts them, by path.
+    """
+
+    notes: tuple[str, ...] = ()
+    trusted_code: dict[str, Sha256] = Field(default={})
 
 
 def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:

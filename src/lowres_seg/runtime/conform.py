@@ -12,17 +12,17 @@ from lowres_seg.bundle.grids import Across, Conform, Crop, Interpolation
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.interpolation import Sampling
 from lowres_seg.runtime.resampling import Axes, Border, planes_of, resample
+from lowres_seg.runtime.spacing import resampled_axes
 from lowres_seg.volumes.grid import AS_STORED, Box, StoredAxes, three
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Affine = NDArray[np.float64]
 #: Bound on the voxels of a conformed grid, for headers with a wrong spacing. No network of this field takes as many.
 MAX_VOXELS = 1024**3
 #: Scores are resampled back to the region in slabs of about this size.
 SLAB_BYTES = 64 << 20
-#: MONAI keeps a spacing that differs from the wanted one by less, in mm.
-_SAME_SPACING_MM = 1e-3
 #: Names of our paddings in numpy.
 _NUMPY_PADS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
@@ -60,20 +60,35 @@ class Fit:
 
     @classmethod
     def of(
-        cls, region: Shape, spacing_mm: Spacing, conform: Conform, at_least: Shape, stored: StoredAxes = AS_STORED
+        cls, region: Shape, affine: Affine, conform: Conform, at_least: Shape, stored: StoredAxes = AS_STORED
     ) -> Fit:
         """Fit a region of the scan, in the orientation of `conform`, to the grid that `conform` names.
 
         If `conform` names no shape, the conformed grid has on each axis as many voxels as the resampled region, and at
-        least `at_least`. `stored` are the axes of the file, where the orientation has changed them.
+        least `at_least`.
+
+        Parameters
+        ----------
+        region : tuple of 3 int
+            Its shape.
+        affine : (4, 4) ndarray
+            Of the region.
+        conform : Conform
+        at_least : tuple of 3 int
+        stored : StoredAxes
+            The axes of the file, where the orientation has changed them.
 
         Raises
         ------
         InputError
             If the conformed grid would be larger than any network takes.
         """
-        wanted = _wanted_spacing(spacing_mm, stored, conform)
-        axes = _axes(region, spacing_mm, wanted, stored, conform)
+        spacing_mm = three(float(mm) for mm in np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+        wanted = three(
+            have if want is None else want
+            for have, want in zip(spacing_mm, conform.spacing_mm or (None,) * 3, strict=True)
+        )
+        axes = _axes(region, affine, wanted, conform, stored)
         resampled = three(axis.m for axis in axes)
         if np.prod(resampled, dtype=object) > MAX_VOXELS:
             raise InputError(
@@ -243,42 +258,35 @@ def box_to_keep(x: Array, crop: Crop, channels: tuple[str, ...]) -> Box:
     return Box(three(start), three(stop))
 
 
-def _wanted_spacing(spacing: Spacing, stored: StoredAxes, conform: Conform) -> Spacing:
-    """Spacing of the resampled region, along the axes of the orientation."""
-    if conform.spacing_mm is None:
-        return spacing
-    wanted = conform.spacing_mm
-    if conform.spacing_axes == "stored":
-        wanted = three(wanted[axis] for axis in stored.axes)
-    close = _SAME_SPACING_MM if conform.convention == "monai" else 0.0
-    return three(
-        have if want is None or abs(have - want) <= close else want for have, want in zip(spacing, wanted, strict=True)
-    )
-
-
-def _axes(region: Shape, spacing: Spacing, wanted: Spacing, stored: StoredAxes, conform: Conform) -> Axes:
+def _axes(region: Shape, affine: Affine, wanted: Spacing, conform: Conform, stored: StoredAxes) -> Axes:
     """Sampling of each axis, from the region to the resampled region."""
     if conform.spacing_mm is None:
-        shape = conform.shape or region
-        return three(Sampling(n, m) for n, m in zip(region, shape, strict=True))
-    ratios = [(n, have, want) for n, have, want in zip(region, spacing, wanted, strict=True)]
+        return three(Sampling(n, m) for n, m in zip(region, conform.shape or region, strict=True))
     if conform.convention == "edges":
-        return three(Sampling(n, max(1, round(have / want * n))) for n, have, want in ratios)
-    axes = []
-    for place, (n, have, want) in enumerate(ratios):
-        m = max(1, round((n - 1) * (have / want) + 1))
-        # The file's own first voxel is the last one where the orientation turned its axis around.
-        turned = conform.spacing_axes == "stored" and stored.turned[place]
-        axes.append(Sampling(n, m, want / have, turned))
-    return three(axes)
+        spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        return three(
+            Sampling(n, max(1, round(have / want * n))) for n, have, want in zip(region, spacing, wanted, strict=True)
+        )
+    if conform.spacing_axes == "orientation":
+        return resampled_axes(affine, region, conform.spacing_mm)
+    # The grid is that of the file's own axes.
+    there = np.eye(4)
+    for axis, (place, turned) in enumerate(zip(stored.axes, stored.turned, strict=True)):
+        there[:3, place] = -affine[:3, axis] if turned else affine[:3, axis]
+    shape = three(region[stored.axes.index(place)] for place in range(3))
+    own = resampled_axes(there, shape, conform.spacing_mm)
+    return three(
+        own[place].turned if turned else own[place] for place, turned in zip(stored.axes, stored.turned, strict=True)
+    )
 
 
 def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shape]:
     """Shape of the conformed grid, and the first voxel of the kept part in it."""
     shape = conform.shape
     if shape is None:
-        least, multiple = conform.at_least or kept, conform.multiple_of or (1, 1, 1)
-        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(kept, least, multiple, strict=True))
+        most = three(min(pair) for pair in zip(kept, conform.at_most or kept, strict=True))
+        least, multiple = conform.at_least or most, conform.multiple_of or (1, 1, 1)
+        shape = three(-(-max(n, a) // k) * k for n, a, k in zip(most, least, multiple, strict=True))
     shifts = []
     for n, m in zip(kept, shape, strict=True):
         if m < n and conform.convention == "monai":

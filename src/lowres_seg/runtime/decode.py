@@ -56,7 +56,7 @@ def select(scores: Scores, decode: Decode, *, probabilities: bool = False) -> Sc
     return np.asarray(_sigmoid(chosen) if activation == "sigmoid" else chosen)
 
 
-def combine(members: Sequence[Scores], decode: Decode, ensemble: str) -> Scores:
+def combine(members: Sequence[Scores], decode: Decode, ensemble: str, *, probabilities: bool = False) -> Scores:
     """Combine the scores (C, I, J, K) of each member of an ensemble to one array for `labels_of`.
 
     Parameters
@@ -64,6 +64,8 @@ def combine(members: Sequence[Scores], decode: Decode, ensemble: str) -> Scores:
     members : sequence of ndarray
     decode : Decode
     ensemble : {"mean-scores", "mean-probabilities"}
+    probabilities : bool
+        Whether scores for argmax are activated too, because they are resampled before they are compared.
     """
     if ensemble == "mean-probabilities":
         total = select(members[0], decode, probabilities=True).astype(np.float32)
@@ -71,7 +73,7 @@ def combine(members: Sequence[Scores], decode: Decode, ensemble: str) -> Scores:
             total += select(scores, decode, probabilities=True)
         total /= np.float32(len(members))
         return total
-    return select(mean(members), decode)
+    return select(mean(members), decode, probabilities=probabilities)
 
 
 def mean(arrays: Sequence[Scores]) -> Scores:

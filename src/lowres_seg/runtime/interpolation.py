@@ -23,8 +23,8 @@ _BORDER = 12
 class Sampling:
     """Positions of m new samples along an axis of n samples.
 
-    Without `step` both begin and end at the same edges: new sample i lies at ``(i + 0.5) · n / m - 0.5``. Else the
-    first ones have one centre, and new sample i lies at ``i · step``; if `turned`, the last ones have.
+    Without `step` both begin and end at the same edges: new sample i lies at ``(i + 0.5) · n / m - 0.5``. Else new
+    sample i lies at ``i · step + first``.
 
     Examples
     --------
@@ -32,31 +32,38 @@ class Sampling:
     [0.5, 2.5]
     >>> Sampling(4, 2, step=2.0).positions().tolist()
     [0.0, 2.0]
-    >>> Sampling(4, 2, step=2.0, turned=True).positions().tolist()
+    >>> Sampling(4, 2, step=2.0, first=1.0).positions().tolist()
     [1.0, 3.0]
     """
 
     n: int
     m: int
     step: float | None = None
-    turned: bool = False
+    first: float = 0.0
 
     def positions(self) -> NDArray[np.float64]:
         """Position of each new sample, in samples."""
         if self.step is None:
             return np.asarray((self.n / self.m) * (np.arange(self.m) + 0.5) - 0.5)
-        at = np.arange(self.m) * self.step
-        return np.asarray(self.n - 1 - at[::-1] if self.turned else at)
+        return np.asarray(np.arange(self.m) * self.step + self.first)
 
     @property
     def changes_nothing(self) -> bool:
         """True if the new samples are the samples."""
-        return self.n == self.m and self.step in (None, 1.0)
+        return self.n == self.m and self.step in (None, 1.0) and self.first == 0
 
     @property
     def back(self) -> Sampling:
         """The samples, as new samples of what are now the new ones."""
-        return Sampling(self.m, self.n, None if self.step is None else 1 / self.step, self.turned)
+        if self.step is None:
+            return Sampling(self.m, self.n)
+        return Sampling(self.m, self.n, 1 / self.step, -self.first / self.step)
+
+    @property
+    def turned(self) -> Sampling:
+        """The same samples, with both axes running the other way."""
+        step = 1.0 if self.step is None else self.step
+        return Sampling(self.n, self.m, step, (self.n - 1) - (self.m - 1) * step - self.first)
 
 
 @lru_cache(maxsize=32)
@@ -116,19 +123,18 @@ def nearest_indices(axis: Sampling) -> NDArray[np.intp]:
     if axis.step is None:
         at = np.floor(axis.positions() + 0.5)
     else:
-        at = np.rint(_grid_sample_positions(axis.n, axis.m, axis.step))
-        at = axis.n - 1 - at[::-1] if axis.turned else at
+        at = np.rint(_grid_sample_positions(axis.n, axis.m, axis.step, axis.first))
     return np.clip(at.astype(np.intp), 0, axis.n - 1)
 
 
-def _grid_sample_positions(n: int, m: int, step: float) -> NDArray[np.float64]:
-    """Positions ``i · step`` as MONAI's transform and torch's ``grid_sample`` compute them in float64.
+def _grid_sample_positions(n: int, m: int, step: float, first: float) -> NDArray[np.float64]:
+    """Positions ``i · step + first`` as MONAI's transform and torch's ``grid_sample`` compute them in float64.
 
     They go through coordinates from -1 to 1. The rounding on this way decides between two samples that are equally
     near.
     """
     into, out_of = (np.array([[2 / size, 1 / size - 1], [0, 1]]) for size in (n, m))
-    (scale, shift), _ = into @ np.diag([step, 1.0]) @ np.linalg.inv(out_of)
+    (scale, shift), _ = into @ np.array([[step, first], [0, 1]]) @ np.linalg.inv(out_of)
     i, width = np.arange(m), np.longdouble(2 / max(1, m - 1))  # torch adds and multiplies without rounding between
     evenly = np.where(i < m // 2, width * i - 1, 1 - width * (m - 1 - i)).astype(np.float64)
     at = (evenly * (m - 1) / m) * scale + shift

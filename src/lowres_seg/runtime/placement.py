@@ -67,9 +67,7 @@ class Placement:
         oriented = orient(stage, grid)
         result = oriented.result
         box = Box.whole(result.shape) if box is None else box
-        return cls(
-            stage, oriented, box, Fit.of(box.shape, result.spacing_mm, stage.conform, stage.shape, oriented.stored)
-        )
+        return cls(stage, oriented, box, Fit.of(box.shape, result.affine, stage.conform, stage.shape, oriented.stored))
 
     def cropped(self, kept: Box) -> Placement:
         """Keep a box of the resampled region."""

@@ -228,7 +228,7 @@ def _labels_of_restored(
     whole: Array | None = None
     for slab, members in slabs:
         with timed(timings_s, decode):
-            part = members[0] if late else combine(members, stage.decode, stage.ensemble)
+            part = members[0] if late else combine(members, stage.decode, stage.ensemble, probabilities=True)
             if whole is None and part.shape[1] == fit.conformed[0]:
                 whole = part
                 continue

@@ -51,7 +51,7 @@ def test_nearest_picks_the_very_voxel(n: int, m: int) -> None:
 
 
 def fit(region: tuple[int, int, int], spacing: tuple[float, float, float], **conform: object) -> Fit:
-    return Fit.of(region, spacing, Conform.model_validate(conform), (1, 1, 1))
+    return Fit.of(region, np.diag([*spacing, 1.0]), Conform.model_validate(conform), (1, 1, 1))
 
 
 def there(f: Fit, x: np.ndarray, interpolation: str) -> np.ndarray:

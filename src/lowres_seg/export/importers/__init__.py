@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +48,7 @@ class Importer(Protocol):
         """Folder of its files of weights, and of the code of its factories."""
         ...
 
-    def files(self, path: Path) -> list[Path]:
+    def files(self, path: Path, options: Any) -> list[Path]:
         """Files that say there what a recipe says."""
         ...
 
@@ -76,6 +76,10 @@ class Source:
         Name of the importer that read them.
     options : dict of str to value
         Options that it used.
+    notes : sequence of str
+        What the importer tells: what it passed over, and what it made up.
+    trusted_code : mapping of str to str
+        Digests of the files of code that ran because the user trusts them, by path relative to `home`.
     """
 
     home: Path
@@ -83,6 +87,8 @@ class Source:
     digest: str
     importer: str
     options: dict[str, Any]
+    notes: Sequence[str] = ()
+    trusted_code: Mapping[str, str] = field(default_factory=dict)
 
 
 def importer(name: str) -> Importer:
@@ -143,15 +149,16 @@ def read_again(path: Path, networks: Sequence[str]) -> Source:
     return _read(path, name, importer(name).options_again(networks))
 
 
-def digest(path: Path) -> str:
-    """Digest of the files that say what a recipe says.
+def digest(path: Path, options: Any = None) -> str:
+    """Digest of the files that say what a recipe says, when they are read with some options of their importer.
 
     Raises
     ------
     ExportError
         If no importer reads `path`.
     """
-    found = [file for file in importer(_name_of(path)).files(path) if file.is_file()]
+    module = importer(_name_of(path))
+    found = [file for file in module.files(path, options or module.Options()) if file.is_file()]
     if found == [path]:
         return file_sha256(path)
     return hashlib.sha256("".join(map(file_sha256, found)).encode()).hexdigest()
@@ -169,9 +176,20 @@ def home(path: Path) -> Path:
 
 
 def _read(path: Path, name: str, options: Any) -> Source:
+    from lowres_seg.export.recipe import Imported
+
     recipe = importer(name).recipe(path, options)
     _check_factories(path, recipe)
-    return Source(importer(name).home(path), recipe, digest(path), name, asdict(options))
+    told = recipe if isinstance(recipe, Imported) else None
+    return Source(
+        importer(name).home(path),
+        recipe,
+        digest(path, options),
+        name,
+        asdict(options),
+        told.notes if told else (),
+        told.trusted_code if told else {},
+    )
 
 
 def _check_factories(path: Path, recipe: Recipe) -> None:

@@ -1,42 +1,43 @@
-"""The importer of MONAI bundles. No code of the folder runs, and no expression of its configurations.
+"""The importer of MONAI bundles. No code of the folder runs, unless the user trusts it.
 
-A bundle folder holds ``configs/metadata.json``, ``configs/inference.json`` and ``models/model.pt`` or ``model.ts``.
-Literal values and plain references such as ``@image_key`` of inference.json are read. Each transform becomes a rule of
-the manifest that computes the same, or does not change the result, or is refused by name. This is the home of monai.
+A bundle folder holds ``configs/metadata.json``, ``configs/inference.json`` or ``.yaml``, and the weights in ``models``.
+The configuration is read as data: references and simple expressions are resolved, and no code is run. Each transform
+becomes a rule of the manifest that computes the same, or does not change the result, or is refused by name.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lowres_seg.bundle.grids import Conform
+from lowres_seg.bundle.grids import Conform, Restore
 from lowres_seg.bundle.part import first_problem
 from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
 from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, Stage, Windows
-from lowres_seg.errors import ExportError, one_line
+from lowres_seg.errors import ExportError
+from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named
-from lowres_seg.export.importers.monai_config import EXAMPLE, Arguments, Config, leaves, problem, validated
-from lowres_seg.export.importers.monai_transforms import AFTER, BEFORE, Effects, SlidingWindowInferer
-from lowres_seg.export.recipe import About, NetworkSource, Recipe
-from lowres_seg.extras import require
+from lowres_seg.export.importers.monai_arguments import EXAMPLE, problem, validated
+from lowres_seg.export.importers.monai_config import Config, Role
+from lowres_seg.export.importers.monai_grids import GRIDS
+from lowres_seg.export.importers.monai_intensities import INTENSITIES
+from lowres_seg.export.importers.monai_result import RESULTS, Result
+from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, starting
+from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInferer, SlidingWindowInferer
+from lowres_seg.export.recipe import About, Imported
 
-#: Keys under which MONAI saves the network's state. Without one of them, or with both, the state that fits is found.
-CHECKPOINT_KEYS = ("model", "state_dict")
-IMAGE, PRED = "image", "pred"
-_NETS = "monai.networks.nets"
+PRED = "pred"
 #: BraTS's regions in the order in which they are painted: label, and name of the part that keeps it.
 _BRATS = {"wt": (2, "edema"), "tc": (1, "non-enhancing-core"), "et": (4, "enhancing-tumor")}
 _BRATS_CALLED = {"whole-tumor": "wt", "tumor-core": "tc", "enhancing-tumor": "et"}
 #: Enhancing tumor is 4 in label maps of BraTS up to 2021, 3 in later ones.
 _BRATS_YEARS = ([2, 1, 4], [2, 1, 3])
+#: Texts of the metadata.
+_TOLD = ("description", "task", "license", "copyright", "authors", "intended_use")
 
 
 TITLE = "a MONAI bundle (configs/metadata.json, configs/inference.json, models)"
@@ -44,7 +45,23 @@ TITLE = "a MONAI bundle (configs/metadata.json, configs/inference.json, models)"
 
 @dataclass(frozen=True)
 class Options:
-    """A MONAI bundle has no options."""
+    """How to read a MONAI bundle.
+
+    Attributes
+    ----------
+    config_files : sequence of str
+        Configuration files, relative to the bundle or to its configs; later ones add to the first. Without any it is
+        ``inference.json``, ``.yaml`` or ``.yml``.
+    channels : sequence of str
+        Keys of the images that a transform of the bundle's own joins into one, in its order. Whoever names them vouches
+        that it does nothing else.
+    trust_code : bool
+        Whether to run the code of the bundle that builds its network.
+    """
+
+    config_files: Sequence[str] = ()
+    channels: Sequence[str] = ()
+    trust_code: bool = False
 
 
 def matches(path: Path) -> bool:
@@ -57,17 +74,24 @@ def home(path: Path) -> Path:
     return path
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Path, options: Options) -> list[Path]:
     """Files that say what a recipe says."""
-    return [path / "configs" / "metadata.json", path / "configs" / "inference.json"]
+    return [path / "configs" / "metadata.json", *monai_files.chosen(path, options.config_files)]
 
 
-def options_again(networks: Sequence[str]) -> Options:  # noqa: ARG001 - there are none
+def options_again(networks: Sequence[str]) -> Options:  # noqa: ARG001 - a bundle does not say them
     """Options with which a bundle with these networks was read."""
     return Options()
 
 
-def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are none
+def network(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Build a network of MONAI; see `monai_classes.network`."""
+    from lowres_seg.export.importers import monai_classes
+
+    return monai_classes.network(name, arguments)
+
+
+def recipe(path: Path, options: Options) -> Imported:
     """Read a MONAI bundle.
 
     MONAI writes the regions whole tumor, tumor core and enhancing tumor as channels. Here they are painted in that
@@ -84,133 +108,133 @@ def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are 
     ExportError
         If a file is missing or damaged, or a manifest cannot express exactly what it says.
     """
+    from lowres_seg.export.importers import monai_network
+
     folder = path
-    metadata = Config(folder / "configs" / "metadata.json")
-    config = Config(folder / "configs" / "inference.json")
-    channels, scores = _channels(metadata, "inputs", IMAGE), _channels(metadata, "outputs", PRED)
-    effects = _transforms(config, channels, len(scores))
-    for owner, role, key in (
-        ("dataset", "transform", "preprocessing"),
-        ("evaluator", "postprocessing", "postprocessing"),
-        ("evaluator", "inferer", "inferer"),
-    ):
-        config.check_used(owner, role, key)
-    decode, labels, regions = _decoded(effects, scores, f"{config.path}: postprocessing")
-    conform, windows = _inferer(config, metadata, effects.orientation)
-    about = metadata.content
-    version = str(about.get("version") or "unknown")
-    title = str(about.get("name") or folder.resolve().name)
+    metadata_file = folder / "configs" / "metadata.json"
+    metadata = Config([metadata_file], folder, {})
+    config = Config(monai_files.chosen(folder, options.config_files), folder, monai_files.read(metadata_file))
+    definition = monai_network.definition(config)
+    joined = tuple(named(key) or "image" for key in options.channels)
+    channels = joined or monai_names.names(metadata, "inputs", IMAGE, definition.channels("inputs"))
+    scores = monai_names.names(metadata, "outputs", PRED, definition.channels("outputs"))
+    role = config.role("preprocessing")
+    if role is None:
+        raise ExportError(f"{config.path}: has no preprocessing; expected a Compose of transforms of a dataset")
+    scan = _scan(config, role, channels, options.channels)
+    result = _result(config, scan, len(scores), role.entry)
+    decode, labels, regions = _decoded(result, scores, f"{config.path}: postprocessing")
+    windows = _windows(config, metadata, scan)
+    shape = windows.roi_size if windows is not None else scan.conform["shape"]
+    code: dict[str, str] = {}
+    if options.trust_code and monai_network.is_own(folder, definition.target):
+        from lowres_seg.export.importers import monai_trusted
+
+        source, code = monai_trusted.traced(config, definition, (1, len(channels), *(shape or ())))
+    else:
+        source = monai_network.source(config, definition)
+    if definition.is_flat and 1 not in (shape or ()):
+        raise ExportError(
+            f"{config.where(definition.role.key)}: the network takes slices, and windows are {shape}; expected one "
+            "slice in a window"
+        )
+    version = monai_names.text(metadata, "version") or "unknown"
+    title = monai_names.text(metadata, "name") or folder.resolve().name
+    told = {key: monai_names.text(metadata, key) for key in _TOLD}
     try:
-        return Recipe(
+        return Imported(
             bundle=About(
-                name=_name(title, metadata.path),
+                name=named(title) or "monai-bundle",
                 version=version,
-                description=str(about.get("description") or about.get("task") or title),
-                license=str(about.get("license") or about.get("copyright") or "not stated"),
-                source=f"MONAI bundle {title} {version}, by {about.get('authors') or 'unknown authors'}",
-                intended_use=str(about.get("intended_use") or "not stated"),
+                description=told["description"] or told["task"] or title,
+                license=told["license"] or told["copyright"] or "not stated",
+                source=f"MONAI bundle {title} {version}, by {told['authors'] or 'unknown authors'}",
+                intended_use=told["intended_use"] or "not stated",
             ),
             channels=channels,
             labels=labels,
             regions=regions,
-            networks={"net": _network(config, folder, len(channels), len(scores))},
+            networks={"net": source},
             stages=(
                 Stage(
                     name="segment",
                     networks=("net",),
-                    conform=conform,
-                    normalise=Normalise(rules=tuple(effects.rules)),
+                    region=scan.region,
+                    conform=Conform.model_validate(scan.conform),
+                    normalise=_normalised(scan),
                     windows=windows,
                     decode=decode,
-                    cleanup=tuple(effects.cleanup),
+                    restore=Restore.model_validate(result.restore),
+                    cleanup_before_restore=tuple(result.before),
+                    cleanup=tuple(result.after),
                 ),
             ),
+            notes=tuple(dict.fromkeys((*metadata.notes, *config.notes, *result.notes))),
+            trusted_code=code,
         )
     except ValidationError as error:
         raise ExportError(f"{folder}: {first_problem(error)}") from error
 
 
-def network(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Build a network of MONAI.
-
-    Parameters
-    ----------
-    name : str
-        Class of ``monai.networks.nets``.
-    arguments : mapping
-        Arguments of its constructor. ``img_size`` of a SwinUNETR was only checked, and newer versions of MONAI do not
-        take it. ``use_checkpoint`` saves memory in training. Neither changes what the network computes.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    MissingExtraError
-        If MONAI is not installed.
-    ExportError
-        If there is no such network, or it takes other arguments.
-    """
-    require("monai")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from monai.networks import nets
-
-        kind = getattr(nets, name, None)
-        if not (isinstance(kind, type) and kind.__module__.startswith(_NETS) and hasattr(kind, "forward")):
-            raise ExportError(f"network_def: {name} is no network of {_NETS}; save it as models/model.ts")
-        taken = inspect.signature(kind).parameters
-        given = dict(arguments)
-        if name == "SwinUNETR" and "img_size" not in taken:
-            given.pop("img_size", None)
-        if "use_checkpoint" in taken:
-            given["use_checkpoint"] = False
-        strange = [key for key in given if key not in taken]
-        if strange:
-            raise ExportError(
-                f"network_def: {name} of the installed MONAI takes no {strange[0]}; "
-                "install the version that metadata.json names, or save the network as models/model.ts"
-            )
+def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[str]) -> Scan:
+    """What the transforms of preprocessing do to the scan."""
+    chain = list(config.transforms(role.key, joined))
+    try:
+        scan = starting(channels, [(name, given) for _, name, given in chain])
+    except ValueError as error:
+        raise ExportError(f"{config.where(role.key)}: {problem(error)}") from error
+    known = HARMLESS | GRIDS | INTENSITIES
+    scan.later = [name for _, name, _ in chain]
+    if scan.will("Spacingd", "Resized"):
+        scan.phase = "before-conform"
+    for where, name, given in chain:
+        del scan.later[0]
+        if name not in known:
+            raise ExportError(f"{where} has no exact counterpart in a bundle; remove it, and do it to the scans before")
+        transform = validated(known[name], given, where)
         try:
-            return kind(**given)
-        except Exception as error:
-            raise ExportError(f"network_def: {name} cannot be built from its arguments ({one_line(error)})") from error
+            if transform.items(scan):
+                transform.apply(scan)
+        except ValueError as error:
+            raise ExportError(f"{where}: {problem(error)}") from error
+    return scan
 
 
-def _transforms(config: Config, channels: Sequence[str], scores: int) -> Effects:
-    """Effects of preprocessing and postprocessing."""
-    effects = Effects(channels, scores, config.at("preprocessing"))
-    for key, known, item, instead in (
-        ("preprocessing", BEFORE, IMAGE, "do it to the scans before"),
-        ("postprocessing", AFTER, PRED, "do it to the label map after"),
-    ):
-        for where, name, given in config.transforms(key):
-            if name not in known:
-                raise ExportError(f"{where} has no exact counterpart in a bundle; remove it, and {instead}")
-            transform = validated(known[name], given, where)
-            try:
-                transform.check(item)
-                transform.apply(effects)
-            except ValueError as error:
-                raise ExportError(f"{where}: {problem(error)}") from error
-    return effects
+def _result(config: Config, scan: Scan, scores: int, preprocessing: Any) -> Result:
+    """What the transforms of postprocessing do to the scores."""
+    result = Result(scan, scores, preprocessing)
+    role = config.role("postprocessing")
+    place = f"{config.path}: postprocessing" if role is None else config.where(role.key)
+    for where, name, given in () if role is None else config.transforms(role.key):
+        if name not in RESULTS:
+            raise ExportError(
+                f"{where} has no exact counterpart in a bundle; remove it, and do it to the label map after"
+            )
+        transform = validated(RESULTS[name], given, where)
+        try:
+            transform.check()
+            transform.change(result)
+        except ValueError as error:
+            raise ExportError(f"{where}: {problem(error)}") from error
+    try:
+        result.finish()
+    except ValueError as error:
+        raise ExportError(f"{place}: {problem(error)}") from error
+    return result
 
 
 def _decoded(
-    effects: Effects, scores: Sequence[str], where: str
+    result: Result, scores: Sequence[str], where: str
 ) -> tuple[Argmax | Regions, tuple[Label, ...], tuple[EvaluatedRegion, ...]]:
     """How scores become labels; the labels; the evaluated regions."""
-    if effects.argmax:
+    if result.argmax:
         if not 2 <= len(scores) <= 256:
             raise ExportError(f"{where}: argmax over {len(scores)} channels, expected 2 to 256")
         labels = tuple(Label(value=c, name=name) for c, name in enumerate(scores) if c)
-        return Argmax(activation=effects.activation, labels=tuple(range(len(scores)))), labels, ()
-    if effects.threshold is None:
-        raise ExportError(f"{where}: has no AsDiscreted, so the result would be scores; add one, argmax or threshold")
+        return Argmax(activation=result.activation, labels=tuple(range(len(scores)))), labels, ()
     called = [_BRATS_CALLED.get(name.replace("_", "-"), name) for name in scores]
     brats = [called.index(region) for region in _BRATS] if sorted(called) == sorted(_BRATS) else []
-    choice = effects.choice
+    choice = result.choice
     if choice is None:
         if not brats and len(scores) > 1:
             raise ExportError(
@@ -229,95 +253,51 @@ def _decoded(
             EvaluatedRegion(name=region, labels=tuple(sorted({*values[place:], *enhancing})))
             for place, region in enumerate(_BRATS)
         )
-    painted = tuple(PaintedRegion(channel=c, threshold=effects.threshold, label=label) for c, label in choice)
+    assert result.threshold is not None  # noqa: S101 - else there is an argmax
+    painted = tuple(PaintedRegion(channel=c, threshold=result.threshold, label=label) for c, label in choice)
     labels = tuple(Label(value=label, name=names[c]) for c, label in sorted(choice, key=lambda pair: pair[1]))
-    return Regions(activation=effects.activation, regions=painted), labels, regions
+    return Regions(activation=result.activation, regions=painted), labels, regions
 
 
-def _inferer(config: Config, metadata: Config, orientation: str) -> tuple[Conform, Windows | None]:
-    """Grid and windows, or the one shape that the network takes."""
-    name, given = config.component(config.at("inferer"), "inferer")
-    where = f"{config.path}: inferer {name}"
-    if name == "SlidingWindowInferer":
+def _windows(config: Config, metadata: Config, scan: Scan) -> Windows | None:
+    """Windows; None if the network takes the whole scan, in one shape."""
+    role = config.role("inferer")
+    if role is None:
+        raise ExportError(f"{config.path}: has no inferer; expected a SlidingWindowInferer")
+    name, given = config.component(role.entry, role.key)
+    where = f"{config.where(role.key)} {name}"
+    kinds: dict[str, type[SlidingWindowInferer]] = {
+        "SlidingWindowInferer": SlidingWindowInferer,
+        "SliceInferer": SliceInferer,
+    }
+    if name in kinds:
         try:
-            windows = validated(SlidingWindowInferer, given, where).windows()
+            return validated(kinds[name], given, where).windows(scan)
         except ValueError as error:
             raise ExportError(f"{where}: {problem(error)}") from error
-        return Conform(orientation=orientation, pad="zero"), windows
     if name != "SimpleInferer":
         raise ExportError(f"{where}: has no exact counterpart in a bundle; expected SlidingWindowInferer")
-    validated(Arguments, given, where)
-    shape = metadata.content["network_data_format"]["inputs"][IMAGE].get("spatial_shape")
+    validated(SimpleInferer, given, where)
+    if "shape" in scan.conform:
+        return None
+    _, inputs = monai_names.data_format(metadata, "inputs", IMAGE)
+    shape = inputs.get("spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ExportError(
             f"{where}: takes scans of any shape, a bundle one shape or windows; use SlidingWindowInferer, or write "
             f"the one shape of the scans into {metadata.path}, inputs.{IMAGE}.spatial_shape, where {shape} was found"
         )
-    i, j, k = shape
-    return Conform(orientation=orientation, shape=(i, j, k), spacing_mm=(None, None, None), pad="zero"), None
+    for key in ("at_most", "at_least", "multiple_of"):
+        scan.conform.pop(key, None)
+    scan.conform |= {"shape": shape} | ({} if "spacing_mm" in scan.conform else {"spacing_mm": [None] * 3})
+    scan.conform.setdefault("pad", "zero")
+    return None
 
 
-def _network(config: Config, folder: Path, channels: int, scores: int) -> NetworkSource:
-    """Source of the network: its class and state, or else TorchScript."""
-    from lowres_seg.export.frameworks import torch_network
-
-    checkpoint, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
-    if not checkpoint.is_file() and not script.is_file():
-        raise ExportError(f"{folder / 'models'}: has neither model.pt nor model.ts; large_files.yml says where it is")
-    if checkpoint.is_file() and torch_network.kind_of(checkpoint) == "torchscript":
-        return NetworkSource(torchscript="models/model.pt")
-    definition = config.at("network_def")
-    target = definition.get("_target_") if isinstance(definition, dict) else None
-    known = re.fullmatch(rf"(?:{re.escape(_NETS)}\.(?:\w+\.)*)?(\w+)", str(target or ""))
-    if known is None or not checkpoint.is_file():
-        if script.is_file():
-            return NetworkSource(torchscript="models/model.ts")
-        found = "no network_def" if target is None else f"network_def {target}, which is not of {_NETS}"
-        raise ExportError(f"{config.path}: has {found}; put the network as TorchScript into models/model.ts")
-    _, arguments = config.component(definition, "network_def")
-    for where, value in leaves(arguments, "network_def"):
-        if isinstance(value, str) and value.startswith(("$", "@", "%")):
-            raise ExportError(f"{config.path}: {where} is {value!r}, and no code of a bundle is run; write its value")
-    expected = {"spatial_dims": 3, "dimensions": 3, "in_channels": channels, "out_channels": scores}
-    for argument, value in expected.items():
-        if arguments.get(argument, value) != value:
-            raise ExportError(f"{config.path}: network_def#{argument} is {arguments[argument]}, expected {value}")
-    content = torch_network.checkpoint(checkpoint)
-    keys = [key for key in CHECKPOINT_KEYS if isinstance(content.get(key), Mapping)]
-    return NetworkSource(
-        checkpoint="models/model.pt",
-        checkpoint_key=keys[0] if len(keys) == 1 else None,
-        factory=f"monai:{known[1]}",
-        arguments=arguments,
-    )
-
-
-def _channels(metadata: Config, side: str, item: str) -> tuple[str, ...]:
-    """Names of the channels of the network's input or output."""
-    where = f"network_data_format.{side}.{item}"
-    try:
-        entry = metadata.content["network_data_format"][side][item]
-        texts = {int(key): str(text) for key, text in entry["channel_def"].items()}
-        count = int(entry["num_channels"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ExportError(
-            f"{metadata.path}: {where}: expected num_channels, and channel_def with a name for each channel "
-            f"({type(error).__name__} {one_line(error)})"
-        ) from error
-    if not texts or sorted(texts) != list(range(count)):
-        raise ExportError(
-            f"{metadata.path}: {where}: channel_def names {', '.join(map(str, texts))}, "
-            f"expected the channels 0 to {count - 1} of num_channels"
-        )
-    names = tuple(_name(texts[channel], metadata.path) for channel in range(count))
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ExportError(f"{metadata.path}: two channels are called {twice[0]}; expected a name of its own for each")
-    return names
-
-
-def _name(text: str, where: Path) -> str:
-    name = named(text)
-    if not name:
-        raise ExportError(f"{where}: {text!r} is no name; expected letters or digits")
-    return name
+def _normalised(scan: Scan) -> Normalise:
+    """Intensity rules of a stage, each with its step where they differ."""
+    when: Literal["before-conform", "after-conform"] = "after-conform"
+    if scan.rules and scan.rules[0].when == "before-conform":
+        when = "before-conform"
+    rules = [rule.model_copy(update={"when": None if rule.when == when else rule.when}) for rule in scan.rules]
+    return Normalise(when=when, rules=tuple(rules))

@@ -1,84 +1,190 @@
-"""Configurations of MONAI bundles. Literal values and plain references are read; no expression is run."""
+"""Configurations of MONAI bundles, with their references and expressions resolved. No code of a bundle is run."""
 
 from __future__ import annotations
 
-import ast
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from typing import Any
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.importers.files import read_json
+from lowres_seg.export.importers import monai_expressions
+from lowres_seg.export.importers.monai_files import (
+    DEEPEST,
+    META,
+    inside,
+    merged,
+    parts,
+    resolve_macros,
+    step,
+    whereabouts,
+)
+from lowres_seg.export.importers.monai_resolution import NOTHING, REFERENCE, Resolution
+from lowres_seg.export.importers.monai_values import (
+    Refused,
+    UnreadableError,
+    first_refused,
+    is_disabled,
+    leaves,
+    natives,
+    plain,
+    short,
+)
 
-#: Example of a choice of labels that is understood, for messages.
-EXAMPLE = "$lambda x: torch.where(x[[1]] > 0, 2, torch.where(x[[0]] > 0, 1, 0))"
-_REFERENCE = re.compile(r"^\$?@([\w.-]+(?:(?:#|::)[\w.-]+)*)$")
 #: Keys of a component that are no arguments.
-_ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_"})
+_ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_", "_mode_"})
+_EVALUATORS = ("evaluator", "validate#evaluator")
+#: Keys under which a part of inference usually stands, for bundles without an evaluator.
+_USUAL = {
+    "network": ("network", "network_def", "net", "model"),
+    "inferer": ("inferer", "validate#inferer"),
+    "preprocessing": (
+        "preprocessing", "dataset#transform", "validate#preprocessing", "validate#dataset#transform", "pre_transforms",
+        "transforms", "transform",
+    ),
+    "postprocessing": (
+        "postprocessing", "validate#postprocessing", "post_processing", "post_transforms", "post_transform",
+    ),
+}  # fmt: skip
 
 
-class Arguments(BaseModel):
-    """Arguments of a component that have a counterpart. Those in `ignored` do not change the result."""
+@dataclass(frozen=True)
+class Role:
+    """A part of inference, and where it is described.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    ignored: ClassVar[str] = ""
+    Attributes
+    ----------
+    key : str
+        Such as ``inferer``, or ``evaluator#inferer`` if it is described there.
+    entry : value
+        What stands there, with references resolved.
+    """
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_ignored(cls, given: dict[str, Any]) -> dict[str, Any]:
-        names = {"allow_missing_keys", *cls.ignored.split()}
-        return {key: value for key, value in given.items() if key not in names}
-
-
-_Kind = TypeVar("_Kind", bound=Arguments)
+    key: str
+    entry: Any
 
 
 class Config:
-    """A JSON file of a bundle's ``configs``.
+    """The configuration of a bundle: its files merged, with references and expressions resolved on demand.
 
     Attributes
     ----------
     path : pathlib.Path
+        The last of the files.
+    folder : pathlib.Path
+        The bundle.
     content : dict
-        References in it are kept; `at` follows them.
+        References and expressions in it are kept; `at` resolves them.
+    notes : list of str
+        What whoever exports the bundle is told.
 
     Raises
     ------
     ExportError
-        If the file is missing, or is not a JSON object.
+        If a file is missing, or holds anything but an object.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            for other in (path.with_suffix(".yaml"), path.with_suffix(".yml")):
-                if other.is_file():
-                    raise ExportError(f"{other}: is YAML, which is not read; write the same as JSON to {path.name}")
-            raise ExportError(f"{path}: is missing; expected the folder of a MONAI bundle")
-        self.content = read_json(path)
+    def __init__(self, files: Sequence[Path], folder: Path, metadata: Mapping[str, Any]) -> None:
+        self.path = files[-1]
+        self.folder = folder
+        self.notes: list[str] = []
+        self.content, self._origins = merged(files, dict(metadata))
+        # MONAI is told the folder where a bundle lies; paths are relative to it.
+        self.content["bundle_root"] = "."
+        resolve_macros(self.content, folder, self.path)
+        self._imported: dict[str, str] = {}
+        for _, text in leaves(self.content, ""):
+            if isinstance(text, str) and re.match(r"\$\s*(import|from)\s", text):
+                self._imported |= monai_expressions.imports(text)
+        self._loaded: dict[Path, Any] = {}
+
+    def where(self, key: str) -> str:
+        """File and key, for messages."""
+        return f"{self._origins.get(parts(key)[0], self.path)}: {key.replace('::', '#')}"
 
     def at(self, key: str) -> Any:
-        """Value of a key with its references resolved; None if there is no such key."""
-        return self._resolved(self.content.get(key), ())
+        """Value of a key, with references and expressions resolved; None if there is no such key.
 
-    def _resolved(self, value: Any, seen: tuple[str, ...]) -> Any:
-        if isinstance(value, list):
-            return [self._resolved(one, seen) for one in value]
-        if isinstance(value, dict):
-            return {key: self._resolved(one, seen) for key, one in value.items()}
-        match = _REFERENCE.match(value) if isinstance(value, str) else None
-        if match is None or match[1] in seen:
-            return value
-        found: Any = self.content
-        for part in re.split("#|::", match[1]):
-            try:
-                found = found[int(part) if isinstance(found, list) else part]
-            except (KeyError, IndexError, ValueError, TypeError):
-                return value
-        return self._resolved(found, (*seen, match[1]))
+        Tuples are lists in it, devices are ``"cpu"``, and dtypes are names such as ``"float32"``. Arrays are components
+        ``numpy.array`` and ``torch.tensor``. A function stays the text of its ``$lambda``. In the place of what cannot
+        be read stands a `Refused`, which `validated` and `used` raise.
+        """
+        found = self.raw(key)
+        return None if found is NOTHING else self._plain(found, key)
+
+    def used(self, value: Any) -> Any:
+        """The value itself, for a place where all of it is needed.
+
+        Raises
+        ------
+        ExportError
+            If a part of it cannot be read.
+        """
+        refused = first_refused(value)
+        if refused is not None:
+            raise ExportError(refused.message)
+        return value
+
+    def role(self, name: str) -> Role | None:
+        """The part of inference that plays a role: as the evaluator says, else by its usual key; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+            ``network``, ``inferer``, ``preprocessing`` or ``postprocessing``.
+
+        Raises
+        ------
+        ExportError
+            If the evaluator is another one than SupervisedEvaluator, or is given what changes its inputs.
+        """
+        evaluator = self._evaluator()
+        if evaluator is not None and name == "preprocessing":
+            key = evaluator
+            for part in ("val_data_loader", "dataset", "transform"):
+                key = self.followed(f"{key}#{part}")
+                if self.raw(key) is NOTHING:
+                    break
+            else:
+                return Role(key, self.at(key))
+        elif evaluator is not None:
+            key = f"{evaluator}#{name}"
+            if self.raw(key) not in (NOTHING, None):
+                key = self.followed(key)
+                return Role(key, self.at(key))
+            if name == "inferer":  # what SupervisedEvaluator does without one
+                return Role(key, {"_target_": "SimpleInferer"})
+            if name == "postprocessing":
+                return None
+        usual = next((key for key in _USUAL[name] if self.raw(key) not in (NOTHING, None)), None)
+        if usual is None:
+            return None
+        key = self.followed(usual)
+        return Role(key, self.at(key))
+
+    def followed(self, key: str) -> str:
+        """Key that a key leads to by references alone."""
+        for _ in range(DEEPEST):
+            found = self.raw(key)
+            match = REFERENCE.fullmatch(found) if isinstance(found, str) else None
+            if match is None or self.raw(match[1]) is NOTHING:
+                break
+            key = match[1]
+        return key.replace("::", "#")
+
+    def components(self, last: str) -> Iterator[str]:
+        """Keys of components whose target ends with `last`, but for those that say that they are switched off."""
+        stack = [(str(key), value) for key, value in reversed(self.content.items()) if key != META]
+        while stack:
+            key, value = stack.pop()
+            if isinstance(value, dict):
+                if str(value.get("_target_")).endswith(last) and not is_disabled(value):
+                    yield key
+                stack += [(f"{key}#{part}", one) for part, one in reversed(value.items())]
+            elif isinstance(value, list):
+                stack += [(f"{key}#{place}", one) for place, one in reversed(list(enumerate(value)))]
 
     def component(self, entry: Any, where: str) -> tuple[str, dict[str, Any]]:
         """Name and arguments of the component that an entry describes.
@@ -94,128 +200,139 @@ class Config:
         ExportError
             If `entry`, found at `where`, describes no component.
         """
+        if isinstance(entry, Refused):
+            raise ExportError(entry.message)
         target = entry.get("_target_") if isinstance(entry, dict) else None
-        if not isinstance(target, str):
-            raise ExportError(f"{self.path}: {where}: expected an object with a _target_, found {short(entry)}")
-        disabled = entry.get("_disabled_", False)
-        if disabled is not False:
-            raise ExportError(f"{self.path}: {where}: _disabled_ is {short(disabled)}, expected true or false")
+        if not isinstance(target, str) or not re.fullmatch(r"[\w.]+", target):
+            raise ExportError(f"{self.where(where)}: expected an object with a _target_, found {short(entry)}")
+        self.used(entry.get("_disabled_"))
+        mode = entry.get("_mode_", "default")
+        if mode not in ("default", "debug"):
+            raise ExportError(f"{self.where(where)}: _mode_ is {short(mode)}, expected default")
         name = target.rpartition(".")[2] if target.startswith("monai.") else target
         return name, {key: value for key, value in entry.items() if key not in _ABOUT}
 
-    def transforms(self, key: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    def transforms(self, key: str, joined: Sequence[str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Transforms of a Compose: the place of each, its name, which ends in d, and its arguments.
 
+        Parameters
+        ----------
+        key : str
+        joined : sequence of str, optional
+            Keys of images that transforms of the bundle's own only join, as the user vouches. Such a transform is given
+            as a ConcatItemsd. Without it they are given as others are.
+
         Raises
         ------
         ExportError
-            If the key holds anything else.
+            If the key holds anything else, or no key is vouched for and a transform is the bundle's own.
         """
-        chain, where = self.at(key), key
+        yield from self._chain(self.at(key), key, joined)
+
+    def _chain(self, chain: Any, where: str, joined: Sequence[str] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
         if isinstance(chain, dict):
-            name, given = self.component(chain, key)
-            if name != "Compose" or set(given) != {"transforms"}:
-                raise ExportError(f"{self.path}: {key}: {name} of {', '.join(given)}, expected a Compose of transforms")
-            chain, where = given["transforms"], f"{key}#transforms"
+            name, given = self.component(chain, where)
+            harmless = {"lazy": (None, False), "map_items": (True,), "unpack_items": (False,), "log_stats": (False,)}
+            others = {one for one, value in given.items() if one not in harmless or value not in harmless[one]}
+            if name != "Compose" or others != {"transforms"}:
+                raise ExportError(
+                    f"{self.where(where)}: {name} of {', '.join(given)}, expected a Compose of transforms"
+                )
+            chain, where = given["transforms"], f"{where}#transforms"
+        self.used(chain if isinstance(chain, Refused) else None)
         if not isinstance(chain, list):
-            raise ExportError(f"{self.path}: {where}: expected a list of transforms, found {short(chain)}")
+            raise ExportError(f"{self.where(where)}: expected a list of transforms, found {short(chain)}")
         for place, entry in enumerate(chain):
-            if isinstance(entry, dict) and entry.get("_disabled_") is True:
+            if isinstance(entry, dict) and is_disabled(entry):
                 continue
             name, given = self.component(entry, f"{where}#{place}")
-            name = re.sub("(D|Dict)$", "d", name)
-            yield f"{self.path}: {where}#{place} {name}", name, given
+            if name == "Compose":
+                yield from self._chain(entry, f"{where}#{place}", joined)
+                continue
+            here = f"{self.where(where)}#{place} {name}"
+            if joined is not None and "." in name:
+                if not joined:
+                    raise ExportError(
+                        f"{here} is code of the bundle, and no code of a bundle is run; if it only joins images into "
+                        "one, name their keys in its order: --channels KEY,KEY"
+                    )
+                self.notes.append(f"{here} was left out: --channels says that it only joins {', '.join(joined)}")
+                yield here, "ConcatItemsd", {"keys": list(joined), "name": "image"}
+                continue
+            yield here, re.sub("(D|Dict)$", "d", name), given
 
-    def check_used(self, owner: str, role: str, key: str) -> None:
-        """Check that a component uses the chain of the usual key.
+    def _evaluator(self) -> str | None:
+        """Key of the evaluator; None if the configuration has none."""
+        usual = [key for key in _EVALUATORS if isinstance(self.raw(key), dict)]
+        key = usual[0] if usual else next(self.components("Evaluator"), None)
+        entry = None if key is None else self.raw(key)
+        if not isinstance(entry, dict) or key is None:
+            return None
+        target = str(entry.get("_target_"))
+        if not re.fullmatch(r"(monai\.[\w.]+\.)?SupervisedEvaluator", target):
+            raise ExportError(
+                f"{self.where(key)}: the evaluator is {target[:100]}, expected MONAI's SupervisedEvaluator"
+            )
+        for changed in ("prepare_batch", "iteration_update"):
+            if entry.get(changed) is not None:
+                raise ExportError(
+                    f"{self.where(key)}#{changed} is {short(entry[changed])}, which changes what the network is given, "
+                    "and has no counterpart in a bundle"
+                )
+        return key
+
+    def raw(self, key: str) -> Any:
+        """Value of a key as it is written; `NOTHING` if there is none."""
+        found: Any = self.content
+        try:
+            for part in parts(key):
+                found = step(found, part)
+        except LookupError:
+            return NOTHING
+        return found
+
+    def _plain(self, raw: Any, key: str) -> Any:
+        try:
+            return plain(Resolution(self).value(raw, key, ()), self.where(key))
+        except RecursionError:
+            return Refused(f"{self.where(key)}: is nested too deeply")
+
+    def file(self, path: str) -> Path:
+        """Path of a file that the configuration names, below the bundle's folder.
 
         Raises
         ------
-        ExportError
-            If `role` of `owner` is another component than that of `key`.
+        UnreadableError
+            If it lies outside.
         """
-        holder = self.at(owner)
-        if isinstance(holder, dict) and role in holder and holder[role] != self.at(key):
-            raise ExportError(f"{self.path}: {owner}#{role} is {short(holder[role])}, expected @{key}")
+        found = Path(os.path.normpath(self.folder / path))
+        if not found.is_relative_to(os.path.normpath(self.folder)):
+            raise UnreadableError(f"names {path[:100]}, which lies outside the bundle", of_a_file=True)
+        return found
 
+    def load(self, path: str) -> Any:
+        """Content of a file of the bundle, read as weights. Raises UnreadableError if it is outside or missing."""
+        from lowres_seg.export.frameworks.checkpoints import checkpoint
 
-def validated(kind: type[_Kind], given: Mapping[str, Any], where: str) -> _Kind:
-    """Validate arguments as a `kind`.
+        file = self.file(path)
+        if not inside(self.folder, file):
+            raise UnreadableError(f"loads {path[:100]}, which leads outside the bundle", of_a_file=True)
+        if not file.is_file():
+            raise UnreadableError(
+                f"loads {path[:100]}, which is missing{whereabouts(self.folder, file)}", of_a_file=True
+            )
+        if file not in self._loaded:
+            try:
+                self._loaded[file] = natives(checkpoint(file))
+            except ExportError as error:
+                raise UnreadableError(f"loads what cannot be read: {error}", of_a_file=True) from error
+        return self._loaded[file]
 
-    Raises
-    ------
-    ExportError
-        If an argument, or its value, has no counterpart.
-    """
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        raise ExportError(f"{where}: {problem(error)}") from error
+    def exists(self, path: str) -> bool:
+        """Tell whether a file of the bundle exists. Raises UnreadableError for a path outside."""
+        return self.file(path).exists()
 
-
-def problem(error: ValueError) -> str:
-    """Reason in one line why arguments have no counterpart."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    argument, found = first["loc"][0] if first["loc"] else "arguments", first.get("input")
-    if first["type"] == "extra_forbidden":
-        return f"its argument {argument} = {short(found)} has no exact counterpart in a bundle; remove it"
-    if first["type"] == "missing":
-        return f"has no {argument}"
-    if isinstance(found, str) and found.startswith("$"):
-        return f"{argument} is the expression {short(found)}, and no code of a bundle is run; write its value"
-    if isinstance(found, str) and found.startswith("@"):
-        return f"{argument} refers to {found}, which leads to no value"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{argument} is {short(found)}, which has no exact counterpart in a bundle ({message})"
-
-
-def label_choice(func: str) -> list[tuple[int, int]]:
-    """Channels and labels in the order in which they are painted, from nested calls of torch.where.
-
-    The code is parsed, and never run.
-
-    Raises
-    ------
-    ValueError
-        If the code is anything else.
-    """
-    try:
-        node: ast.AST = ast.parse(func.removeprefix("$").strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError):
-        node = ast.Pass()
-    found: list[tuple[int, int]] = []
-    if isinstance(node, ast.Lambda) and len(node.args.args) == 1:
-        pattern = re.compile(rf"{re.escape(node.args.args[0].arg)}\[\[(\d+)\]\] > 0(?:\.0)?")
-        node = node.body
-        while isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.where" and len(node.args) == 3:
-            where, label, rest = node.args
-            match = pattern.fullmatch(ast.unparse(where))
-            if match is None or not isinstance(label, ast.Constant) or not isinstance(label.value, int):
-                break
-            found.append((int(match[1]), label.value))
-            node = rest
-    once = all(len(set(part)) == len(part) for part in zip(*found, strict=True))
-    background = isinstance(node, ast.Constant) and node.value == 0
-    if not found or not once or not background or not all(0 < label <= 255 for _, label in found):
-        raise ValueError(
-            f"func is {short(func)}, and no code of a bundle is run; only a choice of labels such as "
-            f"{EXAMPLE} can be read"
-        )
-    return found[::-1]
-
-
-def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every value within lists and objects, with its place."""
-    if isinstance(value, (dict, list)):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(one, f"{where}#{key}")
-    else:
-        yield where, value
-
-
-def short(value: Any) -> str:
-    """Shorten a value for a message."""
-    text = repr(value)
-    return text if len(text) <= 120 else text[:120] + "…"
+    @property
+    def imported(self) -> Mapping[str, str]:
+        """Full names of what the configuration imports under other names."""
+        return self._imported

@@ -19,7 +19,7 @@ from lowres_seg.export.importers import nnunet_folder, nnunet_labels, nnunet_pos
 from lowres_seg.export.importers.nnunet_stages import NETWORK, Treatment, stage
 from lowres_seg.export.importers.nnunet_stages import networks as sources
 from lowres_seg.export.importers.nnunet_trained import Trained, Wanted, told_of
-from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe
+from lowres_seg.export.recipe import About, Imported, NetworkSource, Parity
 from lowres_seg.volumes.orientations import ORIENTATIONS
 
 #: Kinds of checkpoints for each value of the option, the preferred one first.
@@ -82,7 +82,7 @@ def home(path: Path) -> Path:
     return path if len(nnunet_folder.several(path)) > 1 else nnunet_folder.find(path).folder
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Path, options: Options) -> list[Path]:  # noqa: ARG001 - they change none
     """Files that say what a recipe says."""
     folders = nnunet_folder.several(path) or [home(path)]
     return [folder / name for folder in folders for name in ("plans.json", "dataset.json")]
@@ -116,7 +116,7 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:
     return nnunet_network.network(name, **arguments)
 
 
-def recipe(path: Path, options: Options) -> Recipe:
+def recipe(path: Path, options: Options) -> Imported:
     """Read a results folder of nnU-Net v2.
 
     Parameters
@@ -214,7 +214,7 @@ def _chosen(path: Path, options: Options) -> tuple[list[Path], Sequence[str], Se
 
 def _recipe(
     trained: Trained, stages: Sequence[Stage], networks: Mapping[str, NetworkSource], notes: Sequence[str]
-) -> Recipe:
+) -> Imported:
     folder, plans, dataset = trained.folder, trained.plan.plans, trained.dataset
     _, labels, regions = nnunet_labels.decoding(folder, dataset)
     about = About(
@@ -226,7 +226,7 @@ def _recipe(
         intended_use="Research on scans like those it was trained on. Not a medical device.",
     )
     with told_of(folder, trained.plan.name):
-        return Recipe(
+        return Imported(
             bundle=about,
             channels=trained.channels,
             labels=labels,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.slices import takes_slices
 from lowres_seg.extras import require
 
 
@@ -53,10 +54,7 @@ def network(
         built: torch.nn.Module = kind(input_channels=channels, num_classes=heads, deep_supervision=False, **given)
     except TypeError as error:
         raise ExportError(f"plans.json: {name} cannot be built from its arch_kwargs ({error})") from error
-    if given.get("conv_op") is torch.nn.Conv2d:
-        built.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :, 0],))
-        built.register_forward_hook(lambda _, __, output: output[:, :, None])
-    return built
+    return takes_slices(built) if given.get("conv_op") is torch.nn.Conv2d else built
 
 
 def _class(path: str) -> type:

@@ -47,7 +47,7 @@ def home(path: Path) -> Path:
     return path.parent
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Path, options: Options) -> list[Path]:  # noqa: ARG001 - they change none
     """Files that say what a recipe says."""
     return [path]
 

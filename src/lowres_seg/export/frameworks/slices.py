@@ -1,0 +1,45 @@
+"""Networks of two dimensions, which the runtime gives windows that are one voxel thick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lowres_seg.errors import ExportError
+
+
+def takes_slices(module: Any) -> Any:
+    """Make a network of (1, C, H, W) take and give 5D arrays with one spatial axis of length 1.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        It is changed, and its state keeps its names.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same one.
+    """
+    thin = [2]
+
+    def flatten(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        shape = tuple(int(n) for n in inputs[0].shape)
+        if 1 not in shape[2:]:
+            raise ExportError(
+                f"the network takes slices, and a window is {shape[2:]}; expected one with an axis of length 1"
+            )
+        thin[0] = shape.index(1, 2)
+        return (inputs[0].select(thin[0], 0), *inputs[1:])
+
+    module.register_forward_pre_hook(flatten)
+    module.register_forward_hook(lambda _, __, output: _thick(output, thin[0]))
+    return module
+
+
+def _thick(output: Any, axis: int) -> Any:
+    """Outputs of a slice, with the axis of length 1."""
+    if isinstance(output, (list, tuple)):
+        return type(output)(_thick(one, axis) for one in output)
+    if isinstance(output, dict):
+        return {key: _thick(one, axis) for key, one in output.items()}
+    return output.unsqueeze(axis)
