@@ -57,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     sys.path.insert(0, str(HERE.parent / "tests"))
-    print(f"{'configuration':36}{'equal':>10}{'differ':>8}{'close':>7}  Dice of each label")
+    print(f"{'configuration':42}{'equal':>10}{'differ':>8}{'close':>7}  Dice of each label")
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted((REALDATA / "nnunet_plans").glob("*__plans.json")):
             name = path.name.removesuffix("__plans.json")
@@ -143,7 +143,7 @@ def refused(
             error = told
         else:
             raise error
-    print(f"{title:36}refused: {str(error).removeprefix(str(folder)).lstrip('/')}", flush=True)
+    print(f"{title:42}refused: {str(error).removeprefix(str(folder)).lstrip('/')}", flush=True)
 
 
 def scan(home: Path, plans: dict[str, Any], plan: dict[str, Any], channels: int) -> list[Path]:
@@ -202,7 +202,7 @@ def row(title: str, found: np.ndarray, expected: np.ndarray, close: np.ndarray) 
             both = np.count_nonzero((found == label) & (expected == label))
             dice.append(f"{label}:{2 * both / (np.count_nonzero(found == label) + count):.4f}")
     counts = f"{np.count_nonzero(differ):>8}{np.count_nonzero(differ & close):>7}"
-    print(f"{title:36}{1 - differ.mean():>10.6f}{counts}  {' '.join(dice)}", flush=True)
+    print(f"{title:42}{1 - differ.mean():>10.6f}{counts}  {' '.join(dice)}", flush=True)
 
 
 if __name__ == "__main__":

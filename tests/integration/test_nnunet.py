@@ -1064,3 +1064,24 @@ def test_checkpoints_are_chosen(folder: Path) -> None:
         taken()
     with pytest.raises(ExportError, match="checkpoint: 'last' is none; expected final, best or latest"):
         taken(checkpoint="last")
+
+
+def test_the_command_takes_the_options_of_cascades_ensembles_and_postprocessing(
+    folder: Path, tmp_path: Path, command: Command
+) -> None:
+    for options, message in (
+        (("--postprocessing", "nowhere.pkl"), "nowhere.pkl: does not exist, expected a postprocessing.pkl or"),
+        (("--previous", "nowhere"), "3d_fullres refines no other configuration; leave out --previous nowhere"),
+        (("--configurations", "2d,3d_fullres"), "--configurations names 2d, expected different names"),
+    ):
+        done = command("export", folder, "-o", tmp_path / "out", *options)
+        assert done.returncode == 1
+        assert message in " ".join(done.stderr.split())
+    write_postprocessing(folder / "crossval_results_folds_0", "json", [{"labels_or_regions": 2}])
+    done = command("export", folder, "-o", tmp_path / "out", "--no-mirror")
+    assert done.returncode == 0
+    told = "crossval_results_folds_0/postprocessing.json: postprocessing keeps the largest component of labels 2"
+    assert told in " ".join(done.stdout.split())
+    report = json.loads((tmp_path / "out" / "reports" / "export.json").read_text())
+    assert report["importer"]["notes"] == [told]
+    assert Bundle.open(tmp_path / "out").manifest.stages[0].cleanup[0].labels == (2,)

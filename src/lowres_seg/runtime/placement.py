@@ -141,7 +141,9 @@ class Placement:
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
         whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
-        back = 3 * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0
+        # A slab while it is restored; and while it is activated and averaged with those of other stages.
+        slabs = 6 if self.stage.mean_with else 3
+        back = slabs * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0
         return int(max(given, seen + running + taken + whole, whole + back))
 
 
