@@ -72,7 +72,7 @@ def cascade(scan: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Calla
     def make(name: str) -> Cascade:
         if name not in done:
             home = tmp_path_factory.mktemp("cascade")
-            common = {**CASES[name], "features": (4, 8, 16), "example": scan}
+            common = {**CASES[name], "features": (4, 8, 16), "example": scan, "mirroring": (2,)}
             low = folders.make_folder(
                 home / BEFORE, configuration="3d_lowres", patch_size=(16, 16, 16), spacing=(9, 9, 9), **common
             )
@@ -123,7 +123,7 @@ def test_the_manifest_has_both_stages(cascade: Callable[[str], Cascade]) -> None
     assert list(manifest.networks) == ["lowres-fold-0", "fullres-fold-0"]
     low, full = manifest.stages
     assert (low.name, full.name) == ("lowres", "fullres")
-    assert low.mirror_axes == full.mirror_axes == (0, 1, 2)
+    assert low.mirror_axes == full.mirror_axes == (2,)
     assert [mask.labels for mask in full.mask_channels] == [(1,), (2,), (3,)]
     assert {mask.stage for mask in full.mask_channels} == {"lowres"}
     assert {rule.inside_also for rule in full.normalise.rules if isinstance(rule, ZScore)} == {"lowres"}
