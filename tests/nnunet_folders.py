@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -114,11 +115,34 @@ def _phantom(shape: Sequence[int], channels: int) -> np.ndarray:
     return (torch.where(ball, 1 + smooth / smooth.std(), 0) + 0.02 * torch.randn(smooth.shape)).numpy()
 
 
-def _preprocessed(trainer: Any, files: Sequence[Path]) -> np.ndarray:
+def _preprocessed(trainer: Any, files: Sequence[Path], previous: Path | None) -> np.ndarray:
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
     plans, plan = trainer.plans_manager, trainer.configuration_manager
     preprocessor = plan.preprocessor_class(verbose=False)
-    scan, _, _ = preprocessor.run_case([str(f) for f in files], None, plans, plan, trainer.dataset_json)
+    labels = None if previous is None else str(previous)
+    scan, seg, _ = preprocessor.run_case([str(f) for f in files], labels, plans, plan, trainer.dataset_json)
+    if previous is not None:
+        scan = np.vstack(
+            (scan, convert_labelmap_to_one_hot(seg[0], trainer.label_manager.foreground_labels, np.float32))
+        )
     return np.ascontiguousarray(scan, np.float32)
+
+
+def preprocessed(folder: Path, configuration: str, files: Sequence[Path], previous: Path | None) -> np.ndarray:
+    """What nnU-Net gives the network of a folder: channels, and the previous stage's labels one by one."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans, dataset = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    with _quiet():
+        manager = PlansManager(plans)
+        trainer = types.SimpleNamespace(
+            plans_manager=manager,
+            configuration_manager=manager.get_configuration(configuration),
+            label_manager=manager.get_label_manager(dataset),
+            dataset_json=dataset,
+        )
+        return _preprocessed(trainer, files, previous)
 
 
 def _tiles(data: Any, patch: Sequence[int]) -> Iterator[Any]:
@@ -136,9 +160,18 @@ def _tiles(data: Any, patch: Sequence[int]) -> Iterator[Any]:
 
 
 def _settle(
-    network: Any, data: np.ndarray, patch: Sequence[int], heads: Sequence[set[int]], labels: Sequence[int], plain: bool
+    network: Any,
+    data: np.ndarray,
+    patch: Sequence[int],
+    heads: Sequence[set[int]],
+    labels: Sequence[int],
+    plain: bool,
+    channels: int,
 ) -> None:
-    """Make every parameter matter, and the last layer follow the intensity, so that each label occurs in `data`."""
+    """Make every parameter matter, and the last layer follow the intensity, so that each label occurs in `data`.
+
+    The intensity is that of the first `channels` channels of `data`.
+    """
     import torch
 
     for name, value in network.named_parameters():
@@ -150,8 +183,10 @@ def _settle(
             value.mul_(0.2).add_(value.mean(tuple(range(2, value.ndim)), keepdim=True), alpha=4)
 
     scan = torch.from_numpy(data)
-    mean = ((scan - scan.mean((1, 2, 3), keepdim=True)) / scan.std((1, 2, 3), keepdim=True)).mean(0, keepdim=True)
-    mean[:, (scan.abs() < 1e-3).all(0)] = -3  # outside the mask that the normalisation had
+    seen_first = scan[:channels]
+    mean = seen_first - seen_first.mean((1, 2, 3), keepdim=True)
+    mean = (mean / seen_first.std((1, 2, 3), keepdim=True)).mean(0, keepdim=True)
+    mean[:, (seen_first.abs() < 1e-3).all(0)] = -3  # outside the mask that the normalisation had
     for _ in range(2):
         mean = torch.nn.functional.avg_pool3d(mean, (1, 9, 9), stride=1, padding=(0, 4, 4))
 
@@ -213,22 +248,24 @@ def make_folder(
     before_2_4: bool = False,
     trainer: str = "nnUNetTrainer",
     resampling: str = "default",
+    resampling_keywords: dict[str, dict[str, Any]] | None = None,
+    refines: str | None = None,
+    previous: Path | None = None,
     seed: int = 0,
 ) -> Path:
     """Write dataset.json, plans.json and a checkpoint for each fold, as `nnUNetTrainer` writes them.
 
     `patch_size` and `spacing` are those of the plans: axes of the reader (k, j, i) after `transpose_forward`, and the
     last two of them for "2d". The patch grows to what the strides divide. Each label occurs in the scan `example`, one
-    file per channel; without one, in a phantom.
+    file per channel; without one, in a phantom. `resampling_keywords` change those of data, seg and probabilities.
+    `refines` is the previous configuration of a cascade, and `previous` the labels that it gave `example`.
     """
-    import torch
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
     architecture, patch = _architecture(network, patch_size, spacing, features)
     planner = ExperimentPlanner
-    if resampling == "torch":
+    if resampling in ("torch", "all in torch"):
         from nnunetv2.experiment_planning.experiment_planners.resampling.resample_with_torch import (
             nnUNetPlannerResEncL_torchres_sepz as planner,
         )
@@ -260,8 +297,12 @@ def make_folder(
         "architecture": architecture,
         "batch_dice": configuration == "2d",
     }
+    for kind, changes in (resampling_keywords or {}).items():
+        plan[f"resampling_fn_{kind}_kwargs"] |= changes
     if before_2_4:
         _as_before_2_4(plan, network)
+    if refines is not None:
+        plan["previous_stage"] = refines
     full = [1.0] * (3 - len(spacing)) + list(spacing)
     plans = {
         "dataset_name": "Dataset999_Seeded",
@@ -287,6 +328,32 @@ def make_folder(
     if regions_class_order is not None:
         dataset["regions_class_order"] = list(regions_class_order)
     recursive_fix_for_json_export(plans)
+    return seed_folder(
+        folder, plans, dataset, configuration, folds=folds, checkpoint=checkpoint, mirroring=mirroring, trainer=trainer,
+        example=example, previous=previous, seed=seed,
+    )  # fmt: skip
+
+
+def seed_folder(
+    folder: Path,
+    plans: dict[str, Any],
+    dataset: dict[str, Any],
+    configuration: str,
+    *,
+    folds: Sequence[int | str] = (0,),
+    checkpoint: str = "final",
+    mirroring: tuple[int, ...] | None = (0, 1, 2),
+    trainer: str = "nnUNetTrainer",
+    example: Sequence[Path] = (),
+    previous: Path | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write the files of a results folder with these plans, and a checkpoint with seeded weights for each fold."""
+    import torch
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    channels = len(dataset["channel_names"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
     (folder / "dataset.json").write_text(json.dumps(dataset, indent=4), encoding="utf-8")
@@ -305,10 +372,14 @@ def make_folder(
                 else [{v} for v in values]
             )
             made.network = made.build_network_architecture(
-                made.plans_manager, made.configuration_manager, len(channels), manager.num_segmentation_heads
+                made.plans_manager,
+                made.configuration_manager,
+                determine_num_input_channels(made.plans_manager, made.configuration_manager, copies[1]),
+                manager.num_segmentation_heads,
             )
-            scan = _preprocessed(made, example) if example else _phantom(patch, len(channels))
-            _settle(made.network, scan, patch, heads, values, plain=not manager.has_regions)
+            patch = made.configuration_manager.patch_size
+            scan = _preprocessed(made, example, previous) if example else _phantom(patch, channels)
+            _settle(made.network, scan, patch, heads, values, not manager.has_regions, channels)
             _pretend_to_have_trained(made, len(heads))
             made.inference_allowed_mirroring_axes = None if mirroring is None else mirroring[: len(patch)]
             (folder / f"fold_{fold}").mkdir(exist_ok=True)
@@ -345,8 +416,15 @@ def predict_with_nnunet(
     mirroring: bool = False,
     step_size: float = 0.5,
     gaussian: bool = True,
+    previous: Path | None = None,
+    probabilities: Path | None = None,
+    out: Path | None = None,
 ) -> np.ndarray:
-    """Labels in the axis order of nibabel, by `nnUNetPredictor` in this process; one file per channel, in order."""
+    """Labels in the axis order of nibabel, by `nnUNetPredictor` in this process; one file per channel, in order.
+
+    `previous` is what the previous stage of a cascade gave. Probabilities are written to the .npz `probabilities`, and
+    the labels to `out`, if they are named.
+    """
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -360,6 +438,14 @@ def predict_with_nnunet(
             allow_tqdm=False,
         )
         predictor.initialize_from_trained_model_folder(str(folder), tuple(folds), checkpoint)
-        images, properties = predictor.plans_manager.image_reader_writer_class().read_images([str(f) for f in files])
-        predictor.predict_single_npy_array(images, properties, None, str(scratch / "case"), False)
-        return np.asanyarray(nibabel.load(scratch / "case.nii.gz").dataobj)
+        reader = predictor.plans_manager.image_reader_writer_class()
+        images, properties = reader.read_images([str(f) for f in files])
+        before = None if previous is None else reader.read_seg(str(previous))[0]
+        case = str(scratch / "case")
+        predictor.predict_single_npy_array(images, properties, before, case, probabilities is not None)
+        if probabilities is not None:
+            shutil.move(f"{case}.npz", probabilities)
+        found = np.asanyarray(nibabel.load(f"{case}.nii.gz").dataobj)
+        if out is not None:
+            shutil.move(f"{case}.nii.gz", out)
+        return found

@@ -14,10 +14,10 @@ import pytest
 from lowres_seg import Volume
 from lowres_seg.bundle.rules import CleanupRule
 from lowres_seg.bundle.stage import Stage
-from lowres_seg.runtime import stage_run
+from lowres_seg.runtime import stage_input, stage_run
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.placement import Placement
-from lowres_seg.runtime.stage_run import ScanState
+from lowres_seg.runtime.scan_state import ScanState
 
 pytest.importorskip("monai")
 torch = pytest.importorskip("torch")
@@ -191,7 +191,7 @@ def placed(conform: dict[str, Any], restore: dict[str, Any], affine: np.ndarray)
     state = ScanState.before([stage], volumes, ("t1", "t2"))
     place = stage_run.place(stage, state)
     assert place is not None
-    return stage_run._prepared(place, state, threads=1)
+    return stage_input.prepared(place, state, threads=1)
 
 
 @pytest.mark.parametrize("affine", AFFINES)

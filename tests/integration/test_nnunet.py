@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pickle
 import re
 import shutil
 import zipfile
@@ -25,7 +26,9 @@ from lowres_seg.bundle.stage import Argmax, Regions
 from lowres_seg.errors import ExportError
 from lowres_seg.export import Options, Recipe, export, importers
 from lowres_seg.export.frameworks import torch_network
-from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_labels, nnunet_trainers
+from lowres_seg.export.importers import nnunet, nnunet_folder, nnunet_labels, nnunet_postprocessing, nnunet_trainers
+from lowres_seg.runtime.cleanup import clean
+from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.decode import labels_of, select
 from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
@@ -93,7 +96,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "latest": (
         HEAD | {
             "patch_size": (16, 24, 24), "spacing": (5, 5, 5), "checkpoint": "latest", "seed": 9,
-            "resampling": "torch", "labels": PLAIN | {"ignore": 4},
+            "resampling": "all in torch", "labels": PLAIN | {"ignore": 4},
         },
         "head",
         {"checkpoint": "checkpoint_latest.pth"},
@@ -105,6 +108,39 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "linear": (
         HEAD | {"patch_size": (16, 24, 24), "spacing": (5, 5, 5), "resampling": "linear", "seed": 11},
+        "head",
+        {},
+    ),
+    "splines apart": (
+        HEAD | {
+            "patch_size": (8, 24, 24), "spacing": (8, 4, 4.5), "seed": 12,
+            "resampling_keywords": {
+                "data": {"order": 5, "order_z": 3, "force_separate_z": True},
+                "probabilities": {"order": 2, "order_z": 1, "force_separate_z": True},
+            },
+        },
+        "head",
+        {},
+    ),
+    "splines together": (
+        HEAD | {
+            "patch_size": (16, 24, 24), "spacing": (5, 5, 5), "seed": 13,
+            "resampling_keywords": {
+                "data": {"order": 4, "force_separate_z": False},
+                "probabilities": {"order": 3, "force_separate_z": False},
+            },
+        },
+        "head",
+        {},
+    ),
+    "nearest, and a threshold": (
+        HEAD | {
+            "patch_size": (8, 32, 32), "spacing": (9.0, 3.2, 3.2), "seed": 14,
+            "resampling_keywords": {
+                "data": {"order": 0, "separate_z_anisotropy_threshold": 1.5},
+                "probabilities": {"order": 0, "separate_z_anisotropy_threshold": 1.5},
+            },
+        },
         "head",
         {},
     ),
@@ -394,7 +430,7 @@ BAD: dict[str, tuple[Edit, str]] = {
     "two trainers": (second_fold, "its folds were trained differently (nnUNetTrainer in 3d_fullres; nnUNetTrainerDA5 in"),
     "no such configuration": (plans(configurations={}), "has no configuration 3d_fullres"),
     "no configurations": (plans(configurations=None), "has no configuration 3d_fullres"),
-    "cascade": (plan(previous_stage="3d_lowres"), "3d_fullres refines the result of 3d_lowres, another folder"),
+    "cascade": (plan(previous_stage="3d_lowres"), "refines the result of 3d_lowres, and its name does not say where that one"),
     "normalisation": (plan(normalization_schemes=["ZScoreNormalization", "MyNorm"]), "channel t2 is normalised by MyNorm"),
     "normalisation of one": (plan(normalization_schemes=["ZScoreNormalization"]), "normalises 1 channels, dataset.json has 2"),
     "no intensities": (plans(foreground_intensity_properties_per_channel={}), "plans.json"),
@@ -406,18 +442,20 @@ BAD: dict[str, tuple[Edit, str]] = {
         plan(resampling_fn_data="no_resampling_hack", resampling_fn_data_kwargs={}),
         "are resampled by different rules",
     ),
-    "resampling of scores in torch": (
-        plan(resampling_fn_probabilities="resample_torch_fornnunet", resampling_fn_probabilities_kwargs={}),
-        "probabilities is resampled by resample_torch_fornnunet, which gives single precision",
-    ),
     "resampling in torch by cubic": (
         plan(resampling_fn_data="resample_torch_fornnunet", resampling_fn_data_kwargs={"mode": "bicubic"}),
-        "data is resampled by resample_torch_fornnunet with {'mode': 'bicubic'}",
+        "data is resampled by resample_torch_fornnunet with mode 'bicubic', expected linear",
     ),
+    "resampling in torch across": (
+        plan(resampling_fn_data="resample_torch_fornnunet", resampling_fn_data_kwargs={"aniso_axis_mode": "area"}),
+        "with aniso_axis_mode 'area', expected nearest-exact, nearest, linear",
+    ),
+    "another argument": (plan(resampling_fn_data_kwargs__surprise=1), "with surprise 1, expected one of its arguments, is_seg,"),
+    "scans as labels": (plan(resampling_fn_data_kwargs__is_seg=True), "data is resampled by resample_data_or_seg_to_shape with is_seg True"),
     "resampling of scores": (plan(resampling_fn_probabilities="mine"), "probabilities is resampled by mine"),
-    "order": (plan(resampling_fn_data_kwargs__order=2), "expected resample_data_or_seg_to_shape of order 3 or 1"),
-    "order of scores": (plan(resampling_fn_probabilities_kwargs__order=3), "expected resample_data_or_seg_to_shape of order 1"),
-    "always apart": (plan(resampling_fn_data_kwargs__force_separate_z=True), "expected resample_data_or_seg_to_shape"),
+    "order": (plan(resampling_fn_data_kwargs__order=6), "with order 6, expected a whole number from 0 to 5"),
+    "order across": (plan(resampling_fn_probabilities_kwargs__order_z=6), "with order_z 6, expected a whole number from 0 to 5"),
+    "always apart": (plan(resampling_fn_data_kwargs__force_separate_z=True), "are resampled by different rules"),
     "apart one way": (plan(resampling_fn_data_kwargs__force_separate_z=False), "are resampled by different rules"),
     "no spacing": (plan(spacing=None), "configuration 3d_fullres has no 'spacing'"),
     "no patch": (plan(patch_size=[16, 0, 16]), "roi_size"),
@@ -632,7 +670,7 @@ def networks_alike(recipe: Recipe, plans: dict[str, Any], dataset: dict[str, Any
 
     manager = PlansManager(json.loads(json.dumps(plans)))
     config = manager.get_configuration(configuration)
-    (source,) = recipe.networks.values()
+    source = list(recipe.networks.values())[-1]
     with torch.device("meta"):
         ours = nnunet.network((source.factory or "").partition(":")[2], source.arguments)
         theirs = get_network_from_plans(
@@ -650,9 +688,6 @@ def networks_alike(recipe: Recipe, plans: dict[str, Any], dataset: dict[str, Any
 
 #: Configurations of the published plans that are refused, and why.
 REFUSED = {
-    "FLARE23 3d_cascade_fullres": "refines the result of 3d_lowres",
-    "Lung 3d_cascade_fullres": "refines the result of 3d_lowres",
-    "UPPECT 3d_cascade_fullres": "refines the result of 3d_lowres",
     "StenUNet 2d": "NaturalImage2DIO, a reader of pictures",
     "neUNet-BraTs 3d_fullres": "the network of 3d_fullres is neUNet, expected one of PlainConvUNet",
 }
@@ -674,7 +709,7 @@ def test_published_plans_give_nnunets_networks_and_grids(realdata: Path, tmp_pat
         dataset = json.loads(described.read_text()) if described.exists() else FOUR
         for configuration in plans["configurations"]:
             case = f"{name} {configuration}"
-            folder = with_plans(tmp_path / case.replace(" ", "__"), plans, dataset, configuration)
+            folder = with_plans(tmp_path / name / f"nnUNetTrainer__P__{configuration}", plans, dataset, configuration)
             if case in REFUSED:
                 with pytest.raises(ExportError, match=re.escape(REFUSED[case])) as caught:
                     read(folder)
@@ -682,9 +717,11 @@ def test_published_plans_give_nnunets_networks_and_grids(realdata: Path, tmp_pat
                 refused.add(case)
                 continue
             recipe = read(folder)
-            (stage,) = recipe.stages
+            stage = recipe.stages[-1]
             assert networks_alike(recipe, plans, dataset, configuration), case
             said = plans["configurations"][configuration]
+            said = plans["configurations"][said.get("inherits_from", configuration)] | said
+            assert len(recipe.stages) == (2 if "previous_stage" in said else 1)
             flat = 3 - len(said["patch_size"])
             assert stage.windows is not None
             assert stage.windows.roi_size == (*[1] * flat, *said["patch_size"])
@@ -753,6 +790,49 @@ def test_scores_become_the_labels_that_nnunets_label_manager_makes(folder: Path,
     found = labels_of(select(scores, decode), decode)
     assert np.array_equal(found, manager.convert_logits_to_segmentation(scores))
     assert set(np.unique(found)) - {0} <= set(recipe.label_names)
+
+
+#: Spacing of a scan, and of a plan, along axes that are resampled together or apart.
+SPACINGS = [((1.0, 1.0, 1.0), (1.3, 0.8, 0.9)), ((5.0, 1.0, 0.9), (3.0, 1.5, 1.1)), ((1.0, 1.1, 0.9), (0.8, 4.0, 1.0))]
+
+
+@pytest.mark.parametrize("spacings", SPACINGS)
+@pytest.mark.parametrize("force", [None, True, False])
+@pytest.mark.parametrize(("order", "across"), [(0, 0), (1, 1), (2, 0), (2, 3), (3, 1), (4, 4), (5, 5), (1, 2)])
+def test_scans_and_scores_are_resampled_as_nnunet_does(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spacings: tuple[tuple[float, ...], tuple[float, ...]],
+    force: bool | None,
+    order: int,
+    across: int,
+) -> None:
+    """There, and back slab by slab."""
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+
+    own, wanted = spacings
+    keywords = {"order": order, "order_z": across, "force_separate_z": force}
+    plan(spacing=wanted, resampling_fn_data_kwargs=keywords, resampling_fn_probabilities_kwargs=keywords)(folder)
+    (stage,) = read(folder).stages
+    x = np.random.default_rng(0).standard_normal((2, 9, 12, 11)).astype(np.float32)
+    shape = compute_new_shape(x.shape[1:], own, wanted)
+    there = resample_data_or_seg_to_shape(x, shape, own, wanted, **keywords)
+    back = resample_data_or_seg_to_shape(there, x.shape[1:], wanted, own, **keywords)
+    conform, restore = stage.conform, stage.restore
+    fit = Fit.of((9, 12, 11), np.diag([*own, 1.0]), conform, (1, 1, 1))
+    assert fit.resampled == tuple(shape)
+    across_axis = conform.separate_interpolation
+    found = fit.resample(x, conform.interpolation, across=across_axis, border="edge", threads=1)
+    assert np.allclose(found, there, atol=2e-4)
+    monkeypatch.setattr("lowres_seg.runtime.conform.SLAB_BYTES", 3000)
+    slabs = [
+        part
+        for _, part in fit.restored(
+            there, restore.interpolation, across=restore.separate_interpolation, outside="edge", threads=1
+        )
+    ]
+    assert len(slabs) > 2
+    assert np.allclose(np.concatenate(slabs, axis=1), back, atol=2e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -861,6 +941,93 @@ def test_a_checkpoint_with_a_recipe_is_the_recipes(folder: Path, tmp_path: Path)
         export(folder / "fold_0" / "checkpoint_final.pth", tmp_path / "out", recipe=tmp_path / "recipe.toml")
 
 
+@pytest.mark.parametrize("form", ["pkl", "json"])
+def test_postprocessing_of_the_same_folds_is_taken_and_told(folder: Path, form: str) -> None:
+    home = folder / "crossval_results_folds_0"
+    write_postprocessing(home, form, [{"labels_or_regions": list(np.unique([1, 2, 3]))}, {"labels_or_regions": 2}])
+    recipe = read(folder)
+    assert [rule.labels for rule in recipe.stages[0].cleanup] == [(1, 2, 3), (2,)]
+    (note,) = recipe.notes
+    assert note.startswith(
+        f"crossval_results_folds_0/postprocessing.{form}: postprocessing keeps the largest component"
+    )
+    assert note.endswith(" of labels 1, 2, 3; the largest component of labels 2")
+    home.rename(folder / "crossval_results_folds_0_1")
+    assert read(folder).stages[0].cleanup == ()  # of other folds
+    named = folder / "crossval_results_folds_0_1" / f"postprocessing.{form}"
+    assert read(folder, postprocessing=str(named)).stages == recipe.stages
+    shutil.copytree(folder / "fold_0", folder / "fold_1")
+    assert len(read(folder).stages[0].cleanup) == 2
+    assert read(folder, postprocessing="none").stages[0].cleanup == ()
+    write_postprocessing(named.parent, form, [])
+    assert read(folder).notes == (f"crossval_results_folds_0_1/{named.name}: postprocessing changes nothing",)
+
+
+def write_postprocessing(home: Path, form: str, keywords: list[dict[str, Any]]) -> None:
+    """Write the file as `determine_postprocessing` does."""
+    from batchgenerators.utilities.file_and_folder_operations import save_json, save_pickle
+    from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+    from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+
+    home.mkdir(exist_ok=True)
+    functions = [remove_all_but_largest_component_from_segmentation] * len(keywords)
+    if form == "pkl":
+        save_pickle((functions, keywords), str(home / "postprocessing.pkl"))
+        return
+    told = {"postprocessing_fns": [one.__name__ for one in functions], "postprocessing_kwargs": keywords}
+    recursive_fix_for_json_export(told)
+    save_json(told, str(home / "postprocessing.json"))
+
+
+@pytest.mark.parametrize("labels", [1, (1, 2), [1, 2, 3], [(1, 3), 2], (3,)])
+def test_postprocessing_removes_what_nnunet_removes(tmp_path: Path, labels: Any) -> None:
+    from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+
+    write_postprocessing(tmp_path, "pkl", [{"labels_or_regions": labels, "background_label": 0}])
+    rules = nnunet_postprocessing.read(tmp_path / "postprocessing.pkl")
+    found = np.random.default_rng(0).choice(4, (12, 13, 14), p=[0.85, 0.05, 0.05, 0.05]).astype(np.uint8)
+    found[0, 0, :2], found[6, 6, 6:8] = 3, 3
+    expected = remove_all_but_largest_component_from_segmentation(found, labels)
+    assert (expected != found).any()
+    assert np.array_equal(clean(found, rules, 1.0), expected)
+    twins = np.zeros((5, 5, 5), np.uint8)
+    twins[0, 0, :2] = twins[4, 4, :2] = twins[2, 2, 2] = 3  # of one size: nnU-Net keeps both
+    expected = remove_all_but_largest_component_from_segmentation(twins, labels)
+    assert np.array_equal(clean(twins, rules, 1.0), expected)
+
+
+def test_a_postprocessing_that_holds_code_does_not_run_it(folder: Path, tmp_path: Path) -> None:
+    home = folder / "crossval_results_folds_0"
+    home.mkdir()
+    for content, message in (
+        (([Evil(tmp_path / "evil")], [{}]), "calls builtins.exec, expected the functions of nnU-Net and numbers"),
+        (([print], [{}]), "changes label maps by builtins.print, expected remove_all_but_largest_component_from"),
+        (([], [{}]), "expected as many functions as keyword arguments"),
+        ({"a": 1}, "holds dict, expected functions"),
+        (({1, 2}, 1.5), "has the operation EMPTY_SET, which no postprocessing.pkl of nnU-Net has"),
+    ):
+        (home / "postprocessing.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(ExportError, match=message) as caught:
+            read(folder)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evil").exists()
+    pickle.loads(pickle.dumps(Evil(tmp_path / "evil")))
+    assert (tmp_path / "evil").exists()  # else there was nothing to run
+    (home / "postprocessing.pkl").write_bytes(b"x")
+    with pytest.raises(ExportError, match="is no pickle that nnU-Net writes"):
+        read(folder)
+    for keywords, message in (
+        ({"labels_or_regions": [0, 1]}, r"keeps the largest component of \[0, 1\], expected labels from 1 to 255"),
+        ({"labels_or_regions": 1, "background_label": 2}, "gives what it removes the label 2, expected 0"),
+        ({"surprise": 1}, "expected labels_or_regions and background_label"),
+    ):
+        write_postprocessing(home, "pkl", [keywords])
+        with pytest.raises(ExportError, match=message):
+            read(folder)
+    with pytest.raises(ExportError, match=r"nowhere.pkl: does not exist, expected a postprocessing.pkl or"):
+        read(folder, postprocessing="nowhere.pkl")
+
+
 def test_the_command_takes_a_kind_of_checkpoint(folder: Path, tmp_path: Path, command: Command) -> None:
     done = command("export", folder, "-o", tmp_path / "out", "--checkpoint", "latest")
     assert done.returncode == 1
@@ -897,3 +1064,24 @@ def test_checkpoints_are_chosen(folder: Path) -> None:
         taken()
     with pytest.raises(ExportError, match="checkpoint: 'last' is none; expected final, best or latest"):
         taken(checkpoint="last")
+
+
+def test_the_command_takes_the_options_of_cascades_ensembles_and_postprocessing(
+    folder: Path, tmp_path: Path, command: Command
+) -> None:
+    for options, message in (
+        (("--postprocessing", "nowhere.pkl"), "nowhere.pkl: does not exist, expected a postprocessing.pkl or"),
+        (("--previous", "nowhere"), "3d_fullres refines no other configuration; leave out --previous nowhere"),
+        (("--configurations", "2d,3d_fullres"), "--configurations names 2d, expected different names"),
+    ):
+        done = command("export", folder, "-o", tmp_path / "out", *options)
+        assert done.returncode == 1
+        assert message in " ".join(done.stderr.split())
+    write_postprocessing(folder / "crossval_results_folds_0", "json", [{"labels_or_regions": 2}])
+    done = command("export", folder, "-o", tmp_path / "out", "--no-mirror")
+    assert done.returncode == 0
+    told = "crossval_results_folds_0/postprocessing.json: postprocessing keeps the largest component of labels 2"
+    assert told in " ".join(done.stdout.split())
+    report = json.loads((tmp_path / "out" / "reports" / "export.json").read_text())
+    assert report["importer"]["notes"] == [told]
+    assert Bundle.open(tmp_path / "out").manifest.stages[0].cleanup[0].labels == (2,)

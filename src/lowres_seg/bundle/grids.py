@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,7 +13,10 @@ from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 Shape = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 Millimetres = Annotated[float, Field(gt=0, le=50)]
 Axis = Literal[0, 1, 2]
-Interpolation = Literal["nearest", "floor", "linear", "cubic", "area", "spline-2", "spline-3", "spline-4", "spline-5"]
+Clipped = Literal["quadratic", "cubic", "quartic", "quintic"]
+Interpolation = Literal[Clipped, "nearest", "floor", "linear", "area", "spline-2", "spline-3", "spline-4", "spline-5"]
+#: Interpolation along the axis that is resampled apart from the others.
+Across = Literal["nearest", "floor", "linear", "spline-2", "spline-3", "spline-4", "spline-5"]
 
 
 def _is_of_version_3(interpolation: str) -> bool:
@@ -52,11 +55,13 @@ class Conform(Part):
     ``reflect``-ed or ``wrap``-ped grid, or noise of mean 0 and variance 1 that is the same on every run.
 
     ``nearest`` and ``linear`` sample at voxel centres, as torch's ``nearest-exact`` and ``trilinear`` (corners not
-    aligned) do. ``cubic`` is the B-spline of order 3 of scikit-image's ``resize``, clipped to the range of its input.
+    aligned) do. ``quadratic``, ``cubic``, ``quartic`` and ``quintic`` are the B-splines of order 2 to 5 of
+    scikit-image's ``resize``, clipped to the range of their input.
     ``floor`` takes sample floor(i·n/m), as torch's ``nearest`` does. ``area`` is the mean over a voxel's part of the
     region, as torch's ``area``. ``spline-N`` is SciPy's B-spline of order N, not clipped.
     If one axis is more than `separate_above` times as coarse as the finest axis, in the spacing before resampling or
-    else in the spacing after, that axis is sampled by nearest and the others as said: nnU-Net's rule.
+    else in the spacing after, that axis is sampled by `separate_interpolation` and the others as said: nnU-Net's rule.
+    With `separate_spacing` ``before`` only the spacing before resampling is looked at.
 
     `convention` says where the resampled voxels lie. With ``edges`` the region and the resampled region begin and end
     at the same edges. ``monai`` is that of MONAI's ``Spacing``: their first voxels have one centre, voxels lie exactly
@@ -71,6 +76,8 @@ class Conform(Part):
     spacing_mm: tuple[Millimetres | None, Millimetres | None, Millimetres | None] | None = None
     interpolation: Annotated[Interpolation, Since(3, _is_of_version_3)] = "linear"
     separate_above: Annotated[float, Field(ge=1)] | None = None
+    separate_interpolation: Annotated[Across, Since(3)] = "nearest"
+    separate_spacing: Annotated[Literal["either", "before"], Since(3)] = "either"
     pad: Annotated[
         Literal["minimum", "zero", "noise", "value", "edge", "reflect", "wrap"],
         Since(3, lambda value: value not in ("minimum", "zero", "noise")),
@@ -116,7 +123,7 @@ class Conform(Part):
 
     @model_validator(mode="after")
     def _grid_fits_the_convention(self) -> Conform:
-        if self.convention == "monai" and self.interpolation in ("cubic", "floor", "area"):
+        if self.convention == "monai" and self.interpolation in (*get_args(Clipped), "floor", "area"):
             msg = f"{self.interpolation} is of the convention edges"
             raise ValueError(msg)
         if self.convention == "edges" and (self.spacing_axes == "stored" or self.border == "zero"):
@@ -140,7 +147,8 @@ class Restore(Part):
 
     ``scores`` are decoded on the scan's grid. ``labels`` are decoded on the conformed grid first. With ``nothing`` the
     result stays on the conformed grid, where it can only locate a region for another stage. Scores are activated
-    ``before`` they are resampled or ``after``, as nnU-Net does.
+    ``before`` they are resampled or ``after``, as nnU-Net does. Restored scores have the `precision` of the windows'
+    scores, or ``single``. `separate_interpolation` is that of `Conform`.
 
     Voxels of the region that the conformed grid does not cover get the values at its nearest edge, or zero
     (`outside`). With `rounding` the values of labels are interpolated, and rounded to the ``nearest`` whole number or
@@ -150,6 +158,8 @@ class Restore(Part):
     quantity: Literal["scores", "labels", "nothing"] = Field(default="scores", alias="what")
     activated: Literal["before", "after"] = "before"
     interpolation: Annotated[Interpolation, Since(3, lambda value: value not in ("nearest", "linear"))] = "linear"
+    separate_interpolation: Annotated[Across, Since(3)] = "nearest"
+    precision: Annotated[Literal["windows", "single"], Since(3)] = "windows"
     outside: Annotated[Literal["edge", "zero"], Since(3)] = "edge"
     rounding: Annotated[Literal["nearest", "down"] | None, Since(3)] = None
 

@@ -6,7 +6,7 @@ needs the pipeline only.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -19,6 +19,7 @@ from lowres_seg.bundle.rules import (
     SmallComponents,
     SmallLabel,
     TakesStatistics,
+    ZScore,
 )
 from lowres_seg.bundle.stage import Above, Argmax, BoxOf, Classes, Regions, Stage
 from lowres_seg.bundle.versions import Since
@@ -134,8 +135,14 @@ class Pipeline(Part):
             if not plain and located.restore.quantity == "nothing":
                 msg = f"{where} takes the box of stage {located.name}, whose grid is MONAI's; restore its labels"
                 raise ValueError(msg)
-        on_scan = [mask.stage for mask in stage.mask_channels] + ([] if stage.onto is None else [stage.onto])
-        for other in on_scan:
+        for other in stage.mean_with:
+            if not _averages(stage, earlier[other]):
+                msg = (
+                    f"{where} averages its scores with those of stage {other}; expected both to restore scores that "
+                    "are activated after, on one region that is no box-of, and to decode alike"
+                )
+                raise ValueError(msg)
+        for other in _needed_on_scan(stage):
             if earlier[other].restore.quantity == "nothing":
                 msg = f"{where} needs labels of stage {other}, which does not restore its result to the scan's grid"
                 raise ValueError(msg)
@@ -211,8 +218,27 @@ def _named_channels(stage: Stage) -> list[str]:
 def _needed_stages(stage: Stage) -> list[str]:
     """Stages that a stage refers to."""
     region = [stage.region.stage] if isinstance(stage.region, BoxOf) else []
+    return statistics_sources(stage) + region + _needed_on_scan(stage) + list(stage.mean_with)
+
+
+def averaged_stages(stages: Iterable[Stage]) -> list[str]:
+    """Stages whose scores a later one averages with its own."""
+    return [name for stage in stages for name in stage.mean_with]
+
+
+def _averages(stage: Stage, other: Stage) -> bool:
+    """Tell whether the scores of a stage can be averaged with those of another one."""
+    alike = stage.region == other.region and not isinstance(stage.region, BoxOf) and stage.decode == other.decode
+    return alike and all(
+        one.restore.quantity == "scores" and one.restore.activated == "after" for one in (stage, other)
+    )
+
+
+def _needed_on_scan(stage: Stage) -> list[str]:
+    """Stages whose labels a stage needs on the scan's own grid."""
     onto = [] if stage.onto is None else [stage.onto]
-    return statistics_sources(stage) + region + [mask.stage for mask in stage.mask_channels] + onto
+    inside = [rule.inside_also for rule in stage.normalise.rules if isinstance(rule, ZScore)]
+    return [mask.stage for mask in stage.mask_channels] + onto + [name for name in inside if name is not None]
 
 
 def _written_labels(stage: Stage) -> set[int]:

@@ -66,16 +66,21 @@ class ZScore(_OfStatistics):
 
     `voxels` selects ``all`` voxels, those that are ``nonzero`` in the channel itself, or those ``inside``: voxels that
     are nonzero in any channel of the scan, with the cavities between them, as in nnU-Net. With `statistics_of` mean and
-    deviation are those of the same channel of another stage's conformed input.
+    deviation are those of the same channel of another stage's conformed input. The foreground of the stage
+    `inside_also` counts as inside too, as in nnU-Net's cascades.
     """
 
     rule: Literal["z-score"] = "z-score"
     voxels: Literal["all", "nonzero", "inside"] = "all"
     ddof: Literal[0, 1] = 0
     statistics_of: Name | None = None
+    inside_also: Annotated[Name | None, Since(3)] = None
 
     @model_validator(mode="after")
     def _inside_its_own_input(self) -> ZScore:
+        if self.inside_also is not None and self.voxels != "inside":
+            msg = f"inside_also is for voxels inside, found {self.voxels}"
+            raise ValueError(msg)
         if self.statistics_of is not None and self.voxels == "inside":
             msg = "voxels inside are known for the stage's own input only; expected all or nonzero with statistics_of"
             raise ValueError(msg)
@@ -155,7 +160,8 @@ IntensityRule = Annotated[
 class LargestComponent(Part):
     """Keep the `count` largest connected components of `labels`; of the whole foreground if none is named.
 
-    The labels are taken together, or `each` by itself. Other labels stay as they are.
+    The labels are taken together, or `each` by itself. Other labels stay as they are. Of components of one size the
+    ``first`` ones are kept, or with `ties` ``all`` that are as large as the last one kept, as nnU-Net does.
     """
 
     rule: Literal["largest-component"] = "largest-component"
@@ -163,6 +169,7 @@ class LargestComponent(Part):
     labels: Annotated[tuple[LabelValue, ...], Since(3)] = ()
     each: Annotated[bool, Since(3)] = False
     count: Annotated[int, Field(ge=1, le=1000), Since(3)] = 1
+    ties: Annotated[Literal["first", "all"], Since(3)] = "first"
 
 
 class FillHoles(Part):

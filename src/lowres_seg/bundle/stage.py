@@ -11,9 +11,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from lowres_seg.bundle.grids import Axis, Conform, Restore, Shape
+from lowres_seg.bundle.grids import Axis, Clipped, Conform, Restore, Shape
 from lowres_seg.bundle.part import LabelValue, Name, Part
-from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase
+from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase, ZScore
 from lowres_seg.bundle.versions import Since
 from lowres_seg.volumes.orientations import STORED
 
@@ -80,6 +80,10 @@ class Normalise(Part):
         steps = [order.index(rule.when or self.when) for rule in self.rules]
         if steps != sorted(steps):
             msg = "a rule applies before the conform or the crop, and the rule before it after"
+            raise ValueError(msg)
+        late = [rule for rule in self.rules if (rule.when or self.when) != "before-conform"]
+        if any(isinstance(rule, ZScore) and rule.inside_also is not None for rule in late):
+            msg = "inside_also is known on the scan's own grid only; expected when = before-conform"
             raise ValueError(msg)
         return self
 
@@ -183,10 +187,24 @@ Decode = Annotated[Regions | Argmax | Classes, Field(discriminator="kind")]
 
 
 class MaskOf(Part):
-    """Another stage's result as a channel: 1 where it has one of `labels`, or any label if none is named, else 0."""
+    """Another stage's result as a channel: 1 where it has one of `labels`, or any label if none is named, else 0.
+
+    With another `interpolation` than nearest each label of that result is resampled by itself, the background too, and
+    each voxel gets the label of the highest score: nnU-Net's rule. Of equal scores the label of the `ties` ``nearest``
+    voxel wins, or the ``lowest`` label, of scores in thousandths and half precision. With `outside_apart` background
+    outside of the scan (see ``inside`` of `ZScore`) is a label of its own. An axis that the stage resamples apart is
+    sampled by nearest.
+    """
 
     stage: Name
     labels: tuple[LabelValue, ...] = ()
+    interpolation: Annotated[Literal[Clipped, "nearest", "linear"], Since(3)] = "nearest"
+    ties: Annotated[Literal["nearest", "lowest"], Since(3)] = "nearest"
+    outside_apart: Annotated[bool, Since(3)] = False
+
+    def resampled_alike(self, other: MaskOf) -> bool:
+        """Tell whether another channel shows other labels of the same resampled result."""
+        return self.model_copy(update={"labels": ()}) == other.model_copy(update={"labels": ()})
 
 
 class Stage(Part):
@@ -209,6 +227,9 @@ class Stage(Part):
         Results of earlier stages, as further channels behind those of the scan.
     cleanup_before_restore
         Clean-up of labels on the conformed grid, before they are restored.
+    mean_with
+        Earlier stages of the same region and decoding. Their restored scores are activated and averaged with those of
+        this stage, and the mean is decoded, as nnU-Net's ensembles of configurations are.
     onto
         An earlier stage. The labels of this stage are written over its result.
     inference_precision
@@ -229,6 +250,7 @@ class Stage(Part):
     restore: Restore = Restore()
     cleanup: tuple[CleanupRule, ...] = ()
     cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Since(3)] = ()
+    mean_with: Annotated[tuple[Name, ...], Since(3)] = ()
     onto: Name | None = None
     inference_precision: Literal["f32", "bf16"] = "f32"
 

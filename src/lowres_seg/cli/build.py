@@ -55,6 +55,23 @@ def export(
     plans_network: Annotated[
         bool, typer.Option("--plans-network", help="A trainer that is not nnU-Net's trains the network of its plans.")
     ] = False,
+    configurations: Annotated[
+        str | None,
+        typer.Option(metavar="2d,3d_fullres", help="Configurations of an nnU-Net data set, as one ensemble."),
+    ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of a cascade's previous stage.", show_default="beside it"),
+    ] = None,
+    previous_folds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Folds of the previous stage.", show_default="as --folds")
+    ] = None,
+    postprocessing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="nnU-Net's postprocessing.pkl or .json; or none.", show_default="of the same folds"
+        ),
+    ] = None,
     config_file: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,6 +111,10 @@ def export(
         "mirror": None if mirror else False,
         "orientation": orientation,
         "plans_network": plans_network or None,
+        "previous": previous and str(previous),
+        "previous_folds": previous_folds.split(",") if previous_folds else None,
+        "postprocessing": postprocessing,
+        "configurations": configurations.split(",") if configurations else None,
         "config_files": config_file or None,
         "channels": channels.split(",") if channels else None,
         "trust_code": trust_code or None,

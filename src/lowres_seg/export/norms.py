@@ -20,7 +20,7 @@ from lowres_seg.export.recipe import Recipe
 from lowres_seg.runtime import stage_run
 from lowres_seg.runtime.decode import labels_of, select
 from lowres_seg.runtime.engine import Recorder
-from lowres_seg.runtime.stage_run import ScanState
+from lowres_seg.runtime.scan_state import ScanState
 
 Array = NDArray[np.float32]
 

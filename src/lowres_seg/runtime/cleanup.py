@@ -48,14 +48,16 @@ def keep_largest_of(labels: Labels, rule: LargestComponent) -> Labels:
     """Keep the largest components of the labels that the rule names, together or each by itself."""
     named = list(rule.labels) or [int(value) for value in np.unique(labels) if value]
     for group in [[value] for value in named] if rule.each else [named]:
-        labels = keep_largest(labels, rule.connectivity, of=group, count=rule.count)
+        labels = keep_largest(labels, rule.connectivity, of=group, count=rule.count, all_ties=rule.ties == "all")
     return labels
 
 
-def keep_largest(labels: Labels, connectivity: int, *, of: Sequence[int] | None = None, count: int = 1) -> Labels:
+def keep_largest(
+    labels: Labels, connectivity: int, *, of: Sequence[int] | None = None, count: int = 1, all_ties: bool = False
+) -> Labels:
     """Keep the `count` largest connected components of some labels taken together, by default of the foreground.
 
-    Of components of one size those are kept that come first.
+    Of components of one size those are kept that come first; with `all_ties` all that are as large as the last one.
     """
     foreground = labels != 0 if of is None else np.isin(labels, of)
     components, found = cc3d.connected_components(foreground, connectivity=connectivity, return_N=True)
@@ -64,7 +66,10 @@ def keep_largest(labels: Labels, connectivity: int, *, of: Sequence[int] | None 
     sizes: Any = np.bincount(components.ravel())
     sizes[0] = 0
     kept = np.zeros(len(sizes), bool)
-    kept[np.argsort(-sizes, kind="stable")[:count]] = True
+    order = np.argsort(-sizes, kind="stable")
+    kept[order[:count]] = True
+    if all_ties:
+        kept |= sizes == sizes[order[count - 1]]
     return np.where(foreground & ~kept[components], 0, labels).astype(np.uint8, copy=False)
 
 

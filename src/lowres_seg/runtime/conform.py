@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bundle.grids import Conform, Crop, Interpolation
+from lowres_seg.bundle.grids import Across, Conform, Crop, Interpolation
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.interpolation import Axes, Sampling, between
-from lowres_seg.runtime.resampling import Border, nearest, planes_of, resample
+from lowres_seg.runtime.resampling import Border, planes_of, resample
 from lowres_seg.runtime.spacing import resampled_grid
 from lowres_seg.volumes.grid import AS_STORED, Box, StoredAxes, three
 
@@ -42,7 +42,7 @@ class Fit:
     crop : Box or None
         Part of the resampled region that is kept; it may reach beyond it. None for all of it.
     separate, separate_back : int or None
-        Axis that is sampled by nearest when the region is conformed, and when it is restored.
+        Axis that is resampled apart when the region is conformed, and when it is restored.
     shifts : tuple of 3 int
         First voxel of the kept part in the conformed grid. It is negative where the kept part is cropped.
     """
@@ -97,9 +97,9 @@ class Fit:
             raise InputError(
                 f"the scan would be resampled to {resampled} voxels, more than {MAX_VOXELS}; check its spacing"
             )
-        above = conform.separate_above
-        separate = None if above is None else _coarse_axis(spacing_mm, wanted, above)
-        separate_back = None if above is None else _coarse_axis(wanted, spacing_mm, above)
+        above, both = conform.separate_above, conform.separate_spacing == "either"
+        separate = None if above is None else _coarse_axis(spacing_mm, wanted if both else None, above)
+        separate_back = None if above is None else _coarse_axis(wanted, spacing_mm if both else None, above)
         whole = cls(there, back, resampled, (0, 0, 0), separate=separate, separate_back=separate_back)
         return whole.cropped(Box.whole(resampled), conform, at_least)
 
@@ -154,9 +154,18 @@ class Fit:
         """Index of the resampled region in the conformed grid."""
         return three(self._overlap()[1])
 
-    def resample(self, x: Array, interpolation: Interpolation, *, border: Border = "edge", threads: int) -> Array:
+    def resample(
+        self,
+        x: Array,
+        interpolation: Interpolation,
+        *,
+        across: Across = "nearest",
+        border: Border = "edge",
+        threads: int,
+    ) -> Array:
         """Resample (C, *region) to (C, *resampled)."""
-        return resample(x, self.axes, interpolation, separate=self.separate, border=border, threads=threads)
+        apart = self.separate
+        return resample(x, self.axes, interpolation, separate=apart, across=across, border=border, threads=threads)
 
     def cut(self, x: Array) -> Array:
         """Cut (C, *resampled) to the crop, (C, *kept). What lies beyond the resampled region is zero."""
@@ -193,7 +202,14 @@ class Fit:
         return result
 
     def restored(
-        self, y: Array, interpolation: Interpolation, *, outside: Border = "edge", border: Border = "edge", threads: int
+        self,
+        y: Array,
+        interpolation: Interpolation,
+        *,
+        across: Across = "nearest",
+        outside: Border = "edge",
+        border: Border = "edge",
+        threads: int,
     ) -> Iterator[tuple[slice, Array]]:
         """Resample (C, *conformed) to (C, *region), in slabs along the first axis.
 
@@ -213,17 +229,13 @@ class Fit:
             if any(before or after for before, after in edges):
                 y = np.pad(y, [(0, 0), *edges], mode="edge" if outside == "edge" and y.size else "constant")
         planes = max(1, SLAB_BYTES // (4 * len(y) * self.region[1] * self.region[2]))
-        axes = self.axes_back
-        stepwise = any(axis.step is not None for axis in axes)
+        axes, apart = self.axes_back, self.separate_back
         for start in range(0, self.region[0], planes):
             slab = slice(start, min(self.region[0], start + planes))
-            if stepwise and interpolation == "nearest":
-                yield slab, nearest(y, axes, slab, border)
-                continue
-            part = planes_of(y, axes[0], slab, interpolation, border, separate=self.separate_back == 0)
-            inner = (Sampling(part.shape[1], part.shape[1]), axes[1], axes[2])
-            separate = None if self.separate_back == 0 else self.separate_back
-            yield slab, resample(part, inner, interpolation, separate=separate, border=border, threads=threads)
+            part = planes_of(
+                y, axes, slab, interpolation, separate=apart, across=across, border=border, threads=threads
+            )
+            yield slab, part
 
 
 def box_to_keep(x: Array, crop: Crop, channels: tuple[str, ...]) -> Box:
@@ -306,10 +318,10 @@ def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shap
     return conformed, three(shift + extra for shift, extra in zip(shifts, more, strict=True))
 
 
-def _coarse_axis(first: Spacing, second: Spacing, above: float) -> int | None:
+def _coarse_axis(first: Spacing, second: Spacing | None, above: float) -> int | None:
     """The axis that is more than `above` times as coarse as the finest, in the first spacing or else in the second."""
     for spacing in (first, second):
-        if max(spacing) / min(spacing) > above:
+        if spacing is not None and max(spacing) / min(spacing) > above:
             coarsest = [axis for axis in range(3) if spacing[axis] == max(spacing)]
             return coarsest[0] if len(coarsest) == 1 else None
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,8 +55,10 @@ class Recorder:
         Runs to keep, counted from 0; all if None.
     keeps_inputs : bool
         Whether inputs are kept too.
-    inputs, outputs : list of (1, C, D, H, W) ndarray
-        Copies, in the order of the runs.
+    sample : callable
+        What is kept of the output of a run, given its number and the output; a copy of all of it by default.
+    inputs, outputs : list of ndarray
+        In the order of the runs.
     runs : list of int
         Number of each run that is kept.
     """
@@ -65,6 +67,7 @@ class Recorder:
     most: int | None = None
     only: Collection[int] | None = None
     keeps_inputs: bool = True
+    sample: Callable[[int, Array], Array] = lambda _, output: output.copy()
     inputs: list[Array] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
@@ -85,7 +88,7 @@ class Recorder:
         if self.keeps_inputs:
             self.inputs.append(x.copy())  # before the run, which may overwrite it
         result = self.engine.run(x)
-        self.outputs.append(result.copy())
+        self.outputs.append(self.sample(run, result))
         self.runs.append(run)
         if self.most is not None and len(self.runs) > self.most:
             del self.inputs[1::2], self.outputs[1::2], self.runs[1::2]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lowres_seg.bundle.bundle import NetworkFiles
-from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.pipeline import Pipeline, averaged_stages
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.openvino_engine import InferencePrecision, read_graph
 from lowres_seg.runtime.placement import Placement
@@ -110,6 +110,11 @@ def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, l
     voxels = prod(grid.shape)
     # The scan as it was read, a label map for each stage, and the masks from which one is made.
     held = voxels * (4 * len(pipeline.channels) + 2 * len(pipeline.stages) + 2)
+    # Activated scores of a stage that a later one averages, and its scores before they were.
+    averaged = averaged_stages(pipeline.stages)
+    held += sum(
+        8 * voxels * max(heads[name] for name in stage.networks) for stage in pipeline.stages if stage.name in averaged
+    )
     stages = [
         Placement.of(stage, grid).array_bytes(
             len(pipeline.channels),

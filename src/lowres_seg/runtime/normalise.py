@@ -31,6 +31,7 @@ def normalise(
     rules: Sequence[IntensityRule],
     others: Mapping[str, NDArray[np.float32]],
     channels: Sequence[str],
+    insides: Mapping[str | None, NDArray[np.bool_]] | None = None,
 ) -> None:
     """Apply `rules` in their order to each channel separately, in place.
 
@@ -43,15 +44,17 @@ def normalise(
         Conformed input of each stage that a rule takes statistics of.
     channels : sequence of str
         Names of the channels.
+    insides : mapping of str or None to (I, J, K) ndarray of bool, optional
+        Voxels inside the scan, under None, and those or the foreground of the stage that a rule names. Found in `x` if
+        it is not given.
 
     Raises
     ------
     InputError
         If a channel has no contrast, so that a rule would divide by zero.
     """
-    body = None
-    if any(isinstance(rule, ZScore) and rule.voxels == "inside" for rule in rules):
-        body = fill_cavities((x != 0).any(axis=0))
+    if not insides and any(isinstance(rule, ZScore) and rule.voxels == "inside" for rule in rules):
+        insides = {None: inside(x)}
     empty = [channel == 0 for channel in x] if any(isinstance(rule, Noise) for rule in rules) else []
     for rule in rules:
         named = [index for index, name in enumerate(channels) if not rule.channels or name in rule.channels]
@@ -64,6 +67,7 @@ def normalise(
                 case PercentileClip():
                     _percentile_clip(targets, rule)
                 case ZScore():
+                    body = insides[rule.inside_also] if insides and rule.voxels == "inside" else None
                     _z_score(targets, rule, body, _sources(rule, targets, others, group))
                 case Affine():
                     _affine(targets[0], rule)
@@ -77,6 +81,11 @@ def normalise(
                     targets[0][where] = noise.standard_normal(np.count_nonzero(where), dtype=np.float32)
                 case _:
                     assert_never(rule)
+
+
+def inside(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Voxels of x (C, I, J, K) that are nonzero in any channel, with the cavities between them."""
+    return fill_cavities((x != 0).any(axis=0))
 
 
 def _sources(

@@ -82,7 +82,7 @@ class Placement:
     @property
     def scores_stay_whole(self) -> bool:
         """True if scores are kept on the whole conformed grid, because they are resampled before they are decoded."""
-        return self.stage.restore.quantity == "scores" and not self.fit.same
+        return self.stage.restore.quantity == "scores" and (not self.fit.same or bool(self.stage.mean_with))
 
     def sums(self, *, in_turn: bool) -> ScoreSums:
         """Arrays in which the scores of windows are summed, or collected if there are no windows.
@@ -127,6 +127,8 @@ class Placement:
         if any(axis.step is not None for axis in fit.axes):  # two neighbours of each voxel, axis after axis
             given += 4 * channels * max(prod(fit.region), prod(fit.resampled))
         seen = 4 * (channels + len(self.stage.mask_channels)) * prod(fit.conformed)
+        if any(mask.interpolation != "nearest" for mask in self.stage.mask_channels):  # scores of labels, and the best
+            given += seen + 20 * prod(fit.resampled)
         # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
         planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]
         if self.stage.windows is None:
@@ -139,7 +141,9 @@ class Placement:
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
         whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
-        back = 3 * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0
+        # A slab while it is restored; and while it is activated and averaged with those of other stages.
+        slabs = 6 if self.stage.mean_with else 3
+        back = slabs * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0
         return int(max(given, seen + running + taken + whole, whole + back))
 
 

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,36 @@ class ReferenceCase:
         return sorted(int(match[1] or 0) for match in map(found.fullmatch, self.arrays) if match)
 
     def recorders(self, engines: Mapping[str, Sequence[Engine]]) -> dict[str, list[Recorder]]:
-        """Recorders of the runs that are compared, and of each first run, which tells whether a network runs at all."""
+        """Recorders of the runs that are compared, and of each first run, which tells whether a network runs at all.
+
+        They keep the scores that the case has, because whole outputs of large networks take much memory.
+        """
         return {
             stage: [
-                Recorder(engine, only=[0, *self.runs(f"{stage}.{place}")], keeps_inputs=False)
+                Recorder(
+                    engine,
+                    only=[0, *self.runs(f"{stage}.{place}")],
+                    keeps_inputs=False,
+                    sample=partial(self.sample, f"{stage}.{place}"),
+                )
                 for place, engine in enumerate(group)
             ]
             for stage, group in engines.items()
         }
+
+    def sample(self, network: str, run: int, output: Array) -> Array:
+        """Scores of a run at the places where the case has some.
+
+        Raises
+        ------
+        IntegrityError
+            If the case is of other networks.
+        """
+        at = self.arrays.get(_keys(network, run)[0], np.empty(0, np.int64))
+        try:
+            return np.asarray(output.reshape(-1)[at])
+        except IndexError as error:
+            raise IntegrityError(f"{self.where}: does not fit the bundle ({error}); export it again") from error
 
 
 def write(path: Path, scan: Mapping[str, Volume], labels: Volume, recorders: Recorders) -> None:
@@ -122,7 +145,7 @@ def read(bundle: Bundle) -> ReferenceCase:
 
 
 def compare(expected: ReferenceCase, labels: Volume, recorders: Recorders, bound: Reference) -> SelfTest:
-    """Compare the scores and labels of a reference case with the expected ones.
+    """Compare the scores and labels of a reference case, from its own recorders, with the expected ones.
 
     Raises
     ------
@@ -148,8 +171,8 @@ def compare(expected: ReferenceCase, labels: Volume, recorders: Recorders, bound
 
 def _difference(expected: Mapping[str, NDArray[Any]], network: str, run: int, output: Array | None) -> Any:
     """Largest difference of a run's scores from the expected ones; infinite if the run did not take place."""
-    at, scores = (expected[key] for key in _keys(network, run))
-    return np.inf if output is None else np.abs(output.reshape(-1)[at] - scores).max()
+    scores = expected[_keys(network, run)[1]]
+    return np.inf if output is None else np.abs(output - scores).max()
 
 
 def _keys(network: str, run: int) -> tuple[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
-from lowres_seg.bundle.grids import Interpolation
+from lowres_seg.bundle.grids import Across, Clipped, Interpolation
 from lowres_seg.runtime.interpolation import (
     Axes,
     Sampling,
@@ -27,6 +26,8 @@ from lowres_seg.volumes.grid import three
 
 Array = NDArray[np.float32]
 Border = Literal["edge", "zero"]
+#: Order of each spline that is clipped to the range of its input.
+_CLIPPED: dict[Clipped, int] = {"quadratic": 2, "cubic": 3, "quartic": 4, "quintic": 5}
 
 
 def resample(
@@ -35,6 +36,7 @@ def resample(
     interpolation: Interpolation,
     *,
     separate: int | None = None,
+    across: Across = "nearest",
     border: Border = "edge",
     threads: int,
 ) -> Array:
@@ -47,25 +49,33 @@ def resample(
     interpolation : str
         As in `Conform`.
     separate : int or None
-        Axis that is sampled by nearest.
+        Axis that is resampled apart from the others.
+    across : str
+        Interpolation along that axis.
     border : {"edge", "zero"}
         What lies beyond the outer centres.
     threads : int
     """
     if all(axis.changes_nothing for axis in axes):
         return np.ascontiguousarray(x, dtype=np.float32)
-    if interpolation in ("nearest", "linear", "cubic") and all(axis.step is None for axis in axes):
-        return _between_edges(x, three(axis.m for axis in axes), interpolation, separate, threads)
-    if interpolation == "nearest":
+    if is_clipped(interpolation):
+        x = clipped(x, axes, interpolation, separate)
+    elif interpolation in ("nearest", "linear") and all(axis.step is None for axis in axes):
+        inner = three(axis.n if place == separate else axis.m for place, axis in enumerate(axes))
+        x = resize(x, inner, "nearest" if interpolation == "nearest" else "linear", threads=threads)
+    elif interpolation == "nearest":
         return nearest(x, axes, slice(0, axes[0].m), border)
-    for place, axis in enumerate(axes):
-        if not axis.changes_nothing:
-            x = along(x, axis, place + 1, "nearest" if place == separate else interpolation, border)
+    else:
+        for place, axis in enumerate(axes):
+            if not axis.changes_nothing and place != separate:
+                x = along(x, axis, place + 1, interpolation, border)
+    if separate is not None and not axes[separate].changes_nothing:
+        x = along(x, axes[separate], separate + 1, across, border)
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
 def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, border: Border = "edge") -> Array:
-    """Resample one of the axes 1, 2 and 3 of x (C, I, J, K)."""
+    """Resample one of the axes 1, 2 and 3 of x (C, I, J, K). Splines are not clipped."""
     match interpolation:
         case "nearest":
             return np.take(x, nearest_indices(axis), axis=at)
@@ -75,10 +85,8 @@ def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, borde
             return linear(x, axis.positions(), at, zero_beyond=border == "zero")
         case "area":
             return along_axis(np.ascontiguousarray(x), area_matrix(axis), at)
-        case "cubic":
-            return along_axis(np.ascontiguousarray(x), spline_matrix(axis, 3), at)
-        case "spline-2" | "spline-3" | "spline-4" | "spline-5":
-            return along_axis(np.ascontiguousarray(x), spline_matrix(axis, int(interpolation[-1])), at)
+        case "quadratic" | "cubic" | "quartic" | "quintic" | "spline-2" | "spline-3" | "spline-4" | "spline-5":
+            return along_axis(np.ascontiguousarray(x), spline_matrix(axis, _order(interpolation)), at)
         case _:
             assert_never(interpolation)
 
@@ -112,27 +120,90 @@ def nearest(x: Array, axes: Axes, planes: slice, border: Border) -> Array:
 
 
 def planes_of(
-    x: Array, axis: Sampling, planes: slice, interpolation: Interpolation, border: Border, *, separate: bool
+    x: Array,
+    axes: Axes,
+    planes: slice,
+    interpolation: Interpolation,
+    *,
+    separate: int | None = None,
+    across: Across = "nearest",
+    border: Border = "edge",
+    threads: int,
 ) -> Array:
-    """Resample the first axis of x (C, I, J, K), and keep some of the new planes.
+    """Resample (C, I, J, K) along each axis as `resample` does, and keep some of the new planes of the first axis.
 
     Only the planes that they depend on are looked at.
     """
+    if interpolation == "nearest" and any(axis.step is not None for axis in axes):
+        return nearest(x, axes, planes, border)
+    first, second, third = axes
+    if separate == 0 and across != "nearest":
+        near = _near(first, planes, across)
+        kept = Sampling(near.stop - near.start, near.stop - near.start)
+        inner = (kept, second, third)
+        part = resample(x[:, near], inner, interpolation, separate=0, border=border, threads=threads)
+        return _planes(part, first, planes, across, border, near.start)
+    part = _planes(x, first, planes, "nearest" if separate == 0 else interpolation, border)
+    kept = Sampling(part.shape[1], part.shape[1])
+    if separate == 0 or not is_clipped(interpolation):
+        inner = (kept, second, third)
+        return resample(part, inner, interpolation, separate=separate, across=across, border=border, threads=threads)
+    low, high = _range(x, separate)
+    for place, axis in ((1, second), (2, third)):
+        if place != separate and not axis.changes_nothing:
+            part = along(part, axis, place + 1, interpolation, border)
+    part = np.clip(part, low, high)
+    if separate is not None and not axes[separate].changes_nothing:
+        part = along(part, axes[separate], separate + 1, across, border)
+    return np.ascontiguousarray(part, dtype=np.float32)
+
+
+def clipped(x: Array, axes: Axes, interpolation: Clipped, separate: int | None) -> Array:
+    """Resample (C, I, J, K) along each axis but one by a spline, clipped to the range of what is resampled at a time.
+
+    That is the volume, or each slice along the separate axis.
+    """
+    low, high = _range(x, separate)
+    for place, axis in enumerate(axes):
+        if place != separate and not axis.changes_nothing:
+            x = along(x, axis, place + 1, interpolation)
+    return np.asarray(np.clip(x, low, high))
+
+
+def is_clipped(interpolation: Interpolation) -> TypeGuard[Clipped]:
+    """Tell whether an interpolation is clipped to the range of its input."""
+    return interpolation in _CLIPPED
+
+
+def _range(x: Array, separate: int | None) -> tuple[Array, Array]:
+    """Least and largest value of each channel, or of each of its slices along an axis."""
+    axes = tuple(1 + axis for axis in range(3) if axis != separate)
+    return x.min(axis=axes, keepdims=True), x.max(axis=axes, keepdims=True)
+
+
+def _near(axis: Sampling, planes: slice, interpolation: Interpolation) -> slice:
+    """Planes that some of the new planes depend on."""
+    used = np.flatnonzero(_matrix(axis, interpolation)[planes].any(axis=0))
+    return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def _planes(
+    x: Array, axis: Sampling, planes: slice, interpolation: Interpolation, border: Border, start: int = 0
+) -> Array:
+    """Resample the first axis of x (C, I, J, K), and keep some of the new planes. Plane `start` is the first of x."""
     if axis.changes_nothing:
         return x[:, planes]
-    if separate or interpolation == "nearest":
-        return x[:, nearest_indices(axis)[planes]]
-    if interpolation == "floor":
-        return x[:, floor_indices(axis)[planes]]
+    if interpolation in ("nearest", "floor"):
+        indices = nearest_indices(axis) if interpolation == "nearest" else floor_indices(axis)
+        return x[:, indices[planes] - start]
     if interpolation == "linear" and (border == "zero" or axis.step is not None):
         position = axis.positions()[planes]
         low = min(max(0, int(np.floor(position[0]))), axis.n - 1)
         high = max(low + 1, min(axis.n, int(np.floor(position[-1])) + 2))
-        return linear(x[:, low:high], position - low, 1, zero_beyond=border == "zero")
-    matrix = _matrix(axis, interpolation)[planes]
-    used = np.flatnonzero(matrix.any(axis=0))
-    near = slice(used[0], used[-1] + 1)
-    return along_axis(np.ascontiguousarray(x[:, near]), matrix[:, near], 1)
+        return linear(x[:, low - start : high - start], position - low, 1, zero_beyond=border == "zero")
+    near = _near(axis, planes, interpolation)
+    matrix = _matrix(axis, interpolation)[planes, near]
+    return along_axis(np.ascontiguousarray(x[:, near.start - start : near.stop - start]), matrix, 1)
 
 
 def _matrix(axis: Sampling, interpolation: Interpolation) -> NDArray[np.float32]:
@@ -141,32 +212,12 @@ def _matrix(axis: Sampling, interpolation: Interpolation) -> NDArray[np.float32]
             return linear_matrix(axis)
         case "area":
             return area_matrix(axis)
-        case "cubic":
-            return spline_matrix(axis, 3)
+        case "nearest" | "floor":
+            indices = nearest_indices(axis) if interpolation == "nearest" else floor_indices(axis)
+            return np.eye(axis.n, dtype=np.float32)[indices]
         case _:
-            return spline_matrix(axis, int(interpolation[-1]))
+            return spline_matrix(axis, _order(interpolation))
 
 
-def _between_edges(
-    x: Array,
-    shape: tuple[int, int, int],
-    interpolation: Literal["nearest", "linear", "cubic"],
-    separate: int | None,
-    threads: int,
-) -> Array:
-    """Resample (C, I, J, K) to (C, *shape), by OpenVINO unless it is cubic."""
-    inner = three(x.shape[1 + axis] if axis == separate else shape[axis] for axis in range(3))
-    x = _cubic(x, inner, separate) if interpolation == "cubic" else resize(x, inner, interpolation, threads=threads)
-    if separate is not None and inner != shape:
-        x = np.take(x, nearest_indices(Sampling(inner[separate], shape[separate])), axis=1 + separate)
-    return x
-
-
-def _cubic(x: Array, shape: tuple[int, int, int], separate: int | None) -> Array:
-    # Clipped to the range of what is resampled at a time: the volume, or each slice along the separate axis.
-    axes: Sequence[int] = [1, 2, 3] if separate is None else [1 + axis for axis in range(3) if axis != separate]
-    low, high = x.min(axis=tuple(axes), keepdims=True), x.max(axis=tuple(axes), keepdims=True)
-    for axis in axes:
-        if x.shape[axis] != shape[axis - 1]:
-            x = along(x, Sampling(x.shape[axis], shape[axis - 1]), axis, "cubic")
-    return np.asarray(np.clip(x, low, high))
+def _order(interpolation: Interpolation) -> int:
+    return _CLIPPED[interpolation] if is_clipped(interpolation) else int(interpolation[-1])

@@ -19,7 +19,7 @@ from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
-from lowres_seg.runtime.stage_run import ScanState, timed
+from lowres_seg.runtime.scan_state import ScanState, timed
 from lowres_seg.volumes.volume import Volume
 
 #: One channel of a scan: a volume, or the path of its file.

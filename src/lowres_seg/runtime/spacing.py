@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +56,11 @@ def resampled_grid(
     else:
         middle, new_middle = np.array(shape) / 2, new_shape / 2
         out[:3, 3] = affine[:3, :3] @ middle + affine[:3, 3] - out[:3, :3] @ new_middle
-    there = np.linalg.solve(affine, out)
-    back = np.linalg.solve(_product(affine, there), affine)
+    there = np.asarray(np.linalg.solve(affine, out), np.float64)
+    back = np.asarray(np.linalg.solve(_product(affine, there), affine), np.float64)
     if np.array_equal(new_shape, shape) and np.allclose(there, np.eye(4), atol=SAME_SPACING_MM):
         there = back = np.eye(4)
-    return three(new_shape.tolist()), np.asarray(there, np.float64), np.asarray(back, np.float64)
+    return three(new_shape.tolist()), there, back
 
 
 def _with_spacing(affine: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,9 +72,9 @@ def _with_spacing(affine: NDArray[np.float64], spacing: NDArray[np.float64]) -> 
     return result
 
 
-def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> Any:
     """Matrix product, each sum rounded in torch's order. Those of numpy's libraries may be fused."""
     total = a[:, :1] * b[:1]
     for k in range(1, len(b)):
         total = total + a[:, k : k + 1] * b[k : k + 1]
-    return np.asarray(total)
+    return total

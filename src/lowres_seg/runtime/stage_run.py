@@ -3,90 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain, combinations
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
-from lowres_seg.bundle.pipeline import statistics_sources
 from lowres_seg.bundle.stage import Above, BoxOf, Classes, NonZero, Stage, WholeVolume
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.cleanup import clean
-from lowres_seg.runtime.conform import Fit, box_to_keep
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
-from lowres_seg.runtime.normalise import normalise
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
+from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
+from lowres_seg.runtime.stage_input import prepared
 from lowres_seg.runtime.windows import Accumulator, rows
-from lowres_seg.volumes.grid import Box, Grid
-from lowres_seg.volumes.volume import Volume
+from lowres_seg.volumes.grid import Box
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class StageResult:
-    """The result of a stage.
-
-    Attributes
-    ----------
-    placement : Placement or None
-        None if the stage had nothing to work on.
-    labels : (I, J, K) ndarray of uint8 or None
-        In the orientation of the stage: on the region, or on the conformed grid for a stage that restores nothing.
-        None if there is no placement, or the stage classifies.
-    on_scan : (I, J, K) ndarray of uint8 or None
-        Label map on the scan's own grid. None for a stage that restores nothing.
-    numbers : dict of str to float
-        Value of each class, of a stage that classifies.
-    """
-
-    placement: Placement | None
-    labels: Labels | None
-    on_scan: Labels | None
-    numbers: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class ScanState:
-    """A scan on its way through the stages.
-
-    Attributes
-    ----------
-    volumes : sequence of Volume
-        One for each channel, all on one grid.
-    channels : sequence of str
-        Names of the channels.
-    results : dict of str to StageResult
-        Results of the stages that have run.
-    inputs : dict of str to (C, ...) ndarray or None
-        Conformed input of each stage that another stage takes statistics of; None until that stage has run.
-    timings_s : dict of str to float
-        Seconds of each step.
-    """
-
-    volumes: Sequence[Volume]
-    channels: Sequence[str]
-    results: dict[str, StageResult] = field(default_factory=dict)
-    inputs: dict[str, Array | None] = field(default_factory=dict)
-    timings_s: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def before(cls, stages: Sequence[Stage], volumes: Sequence[Volume], channels: Sequence[str]) -> ScanState:
-        """State of a scan before the first of its stages."""
-        wanted = [name for stage in stages for name in statistics_sources(stage)]
-        return cls(volumes, channels, inputs=dict.fromkeys(wanted))
-
-    @property
-    def grid(self) -> Grid:
-        """Grid of the scan."""
-        return self.volumes[0].grid
 
 
 def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: int) -> StageResult:
@@ -114,14 +50,14 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
         nothing = np.zeros(scan.grid.shape, np.uint8) if base is None else base
         return StageResult(None, None, None if stage.restore.quantity == "nothing" else nothing)
     try:
-        placement, x = _prepared(placement, scan, threads)
+        placement, x = prepared(placement, scan, threads)
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
         return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s))
     slabs = _slabs(placement, engines, x, scan.timings_s)
     del x
-    labels = _labels(placement, slabs, scan.timings_s, threads)
+    labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
         labels = clean(labels, stage.cleanup, scan.grid.voxel_ml * 1000)
         if stage.restore.quantity == "nothing":
@@ -131,14 +67,6 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
         mine = placement.oriented.undo(labels)
         np.copyto(here, mine, where=mine != 0)
     return StageResult(placement, labels, on_scan)
-
-
-@contextmanager
-def timed(timings_s: dict[str, float], step: str) -> Iterator[None]:
-    """Add the seconds that a block takes to those of a step."""
-    start = perf_counter()
-    yield
-    timings_s[step] = timings_s.get(step, 0.0) + perf_counter() - start
 
 
 def place(stage: Stage, scan: ScanState) -> Placement | None:
@@ -172,62 +100,6 @@ def place(stage: Stage, scan: ScanState) -> Placement | None:
         case _:
             assert_never(stage.region)
     return Placement.of(stage, scan.grid, box)
-
-
-def _prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Placement, Array]:
-    """Input of the networks, (C, *conformed), and the placement with the crop that was found in it."""
-    stage, fit, oriented, box = placement.stage, placement.fit, placement.oriented, placement.box
-    rules, conform = stage.normalise, stage.conform
-    others = {name: x for name, x in scan.inputs.items() if x is not None}
-    # Each step drops the array of the step before: these arrays make up the peak of memory.
-    with timed(scan.timings_s, f"{stage.name}.conform"):
-        x = np.stack([oriented.apply(v.data)[box.slices] for v in scan.volumes], dtype=np.float32)
-        normalise(x, rules.at("before-conform"), others, scan.channels)
-        x = fit.resample(x, conform.interpolation, border=conform.border, threads=threads)
-        if conform.pad == "minimum":
-            x = fit.place(x, None)
-    with timed(scan.timings_s, f"{stage.name}.normalise"):
-        if stage.name in scan.inputs:
-            scan.inputs[stage.name] = x.copy()
-        normalise(x, rules.at("after-conform"), others, scan.channels)
-        if conform.crop is not None:
-            placement = placement.cropped(box_to_keep(x, conform.crop, tuple(scan.channels)))
-            fit = placement.fit
-        x = fit.cut(x)
-        normalise(x, rules.at("after-crop"), others, scan.channels)
-        match conform.pad:
-            case "minimum":
-                pass
-            case "zero" | "noise":
-                x = fit.place(x, 0.0)
-            case "value":
-                x = fit.place(x, conform.pad_value)
-            case "edge" | "reflect" | "wrap":
-                x = fit.place(x, conform.pad)
-            case _:
-                assert_never(conform.pad)
-        if conform.pad == "noise":
-            x = _in_noise(x, fit)
-        for mask in stage.mask_channels:
-            x = np.concatenate([x, _mask(scan.results[mask.stage], mask.labels, placement, threads)])
-    return placement, x
-
-
-def _in_noise(x: Array, fit: Fit) -> Array:
-    """Fill the padding around the region with noise."""
-    noise = np.random.default_rng(0).standard_normal(x.shape, dtype=np.float32)
-    i, j, k = fit.inner
-    noise[:, i, j, k] = x[:, i, j, k]
-    return noise
-
-
-def _mask(result: StageResult, labels: Sequence[int], placement: Placement, threads: int) -> Array:
-    """Another stage's labels as a channel, (1, *conformed)."""
-    assert result.on_scan is not None  # noqa: S101 - the pipeline was checked
-    there = placement.oriented.apply(result.on_scan)[placement.box.slices]
-    mask = np.isin(there, labels) if labels else there != 0
-    fit = placement.fit
-    return fit.place(fit.cut(fit.resample(mask[None].astype(np.float32), "nearest", threads=threads)), 0.0)
 
 
 def _slabs(
@@ -305,13 +177,11 @@ def _classes(
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 
 
-def _labels(
-    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
-) -> Labels:
+def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], scan: ScanState, threads: int) -> Labels:
     """Labels on the region, or on the conformed grid for a stage that restores nothing."""
-    if placement.scores_stay_whole:
-        return _labels_of_restored(placement, slabs, timings_s, threads)
-    stage, fit = placement.stage, placement.fit
+    stage, fit, timings_s = placement.stage, placement.fit, scan.timings_s
+    if placement.scores_stay_whole or stage.name in scan.scores:
+        return _labels_of_restored(placement, slabs, scan, threads)
     labels = np.empty(fit.conformed, np.uint8)
     for slab, members in slabs:
         with timed(timings_s, f"{stage.name}.decode"):
@@ -334,15 +204,25 @@ def _labels(
 
 def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[slice, Array]]:
     """Resample (C, *conformed) to the region in slabs, as the stage says."""
-    restore, border = placement.stage.restore, placement.stage.conform.border
-    return placement.fit.restored(y, restore.interpolation, outside=restore.outside, border=border, threads=threads)
+    restore = placement.stage.restore
+    return placement.fit.restored(
+        y,
+        restore.interpolation,
+        across=restore.separate_interpolation,
+        outside=restore.outside,
+        border=placement.stage.conform.border,
+        threads=threads,
+    )
 
 
 def _labels_of_restored(
-    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], timings_s: dict[str, float], threads: int
+    placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], scan: ScanState, threads: int
 ) -> Labels:
     """Labels on the region, from scores that are resampled to it first."""
-    stage, fit = placement.stage, placement.fit
+    stage, fit, timings_s = placement.stage, placement.fit, scan.timings_s
+    kept_for_later = stage.name in scan.scores
+    others = [_turned(placement, scan.scores[name]) for name in stage.mean_with]
+    activated: Array | None = None
     decode, restore = f"{stage.name}.decode", f"{stage.name}.restore"
     late = stage.restore.activated == "after"
     whole: Array | None = None
@@ -357,12 +237,29 @@ def _labels_of_restored(
             whole[:, slab] = part
     assert whole is not None  # noqa: S101 - there is at least one slab
     labels = np.empty(fit.region, np.uint8)
+    kept = whole.dtype if stage.restore.precision == "windows" else np.float32
     restored = _restored(placement, whole, threads)
     while True:
         with timed(timings_s, restore):
             piece = next(restored, None)
         if piece is None:
-            return labels
+            break
         with timed(timings_s, decode):
-            slab, part = piece[0], piece[1].astype(whole.dtype, copy=False)
-            labels[slab] = labels_of(select(part, stage.decode) if late else part, stage.decode)
+            slab, part = piece[0], piece[1].astype(kept, copy=False)
+            if kept_for_later or others:
+                sure = select(part, stage.decode, probabilities=True)
+            if kept_for_later:
+                activated = np.empty((len(sure), *fit.region), np.float32) if activated is None else activated
+                activated[:, slab] = sure
+            if others:
+                part = mean([*(np.stack([channel[slab] for channel in one]) for one in others), sure])
+            labels[slab] = labels_of(select(part, stage.decode) if late and not others else part, stage.decode)
+    if activated is not None:
+        scan.scores[stage.name] = [placement.oriented.undo(channel) for channel in activated]
+    return labels
+
+
+def _turned(placement: Placement, scores: list[Array] | None) -> list[Array]:
+    """Scores of another stage in the orientation of this one, channel by channel."""
+    assert scores is not None  # noqa: S101 - the pipeline was checked, and that stage has run
+    return [placement.oriented.apply(channel) for channel in scores]

@@ -91,6 +91,24 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "empty window": ({"windows": {"roi_size": [16, 0, 16]}, "conform": {}}, "roi_size"),
     "mask of a later stage": ({"mask_channels": [{"stage": "late"}]}, "refers to stage late, which does not come"),
     "own mask": ({"mask_channels": [{"stage": "only"}]}, "refers to stage only, which does not come before"),
+    "inside also, of all voxels": (
+        {"normalise": {"rules": [{"rule": "z-score", "inside_also": "late"}]}},
+        "inside_also is for voxels inside, found all",
+    ),
+    "inside also, too late": (
+        {"normalise": {"rules": [{"rule": "z-score", "voxels": "inside", "inside_also": "late"}]}},
+        "inside_also is known on the scan's own grid only",
+    ),
+    "inside also of a later stage": (
+        {
+            "normalise": {
+                "when": "before-conform",
+                "rules": [{"rule": "z-score", "voxels": "inside", "inside_also": "late"}],
+            }
+        },
+        "refers to stage late, which does not come before it",
+    ),
+    "mean with a later stage": ({"mean_with": ["late"]}, "refers to stage late, which does not come before it"),
     "onto a later stage": ({"onto": "late"}, "refers to stage late, which does not come before it"),
     "label that clean-up writes": (
         {"cleanup": [{"rule": "small-label", "label": 1, "fewer_than": 9, "becomes": 7}]},
@@ -118,6 +136,20 @@ def test_what_does_not_hang_together_is_refused(content: Content, case: str) -> 
         second["mask_channels"] = [{"stage": "only"}]
     Manifest.parse(json.dumps({**good, "stages": [only, {**only, "name": "late"}]}), where="m")
     refused({**good, "stages": [{**only, **changes}, second]}, message)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"region": {"kind": "nonzero"}}, {"decode": {"kind": "argmax", "labels": [1, 0]}}, {"restore": NOTHING}],
+)
+def test_scores_that_do_not_fit_are_not_averaged(content: Content, other: dict[str, Any]) -> None:
+    good = content(schema_version=3)
+    (only,) = good["stages"]
+    after = {**only, "restore": {"activated": "after"}}
+    second = {**after, "name": "second", "mean_with": ["only"]}
+    Manifest.parse(json.dumps({**good, "stages": [after, second]}), where="m")
+    first = {**after, **other} if other else only
+    refused({**good, "stages": [first, second]}, "stage second averages its scores with those of stage only; expected")
 
 
 @pytest.mark.parametrize("needs", [{"mask_channels": [{"stage": "only"}]}, {"onto": "only"}])

@@ -38,6 +38,21 @@ NEWER: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda c: c["stages"][0].update(cleanup=[{"rule": "largest-component", "each": True}]),
         "stages.0.cleanup.0.each",
     ),
+    "an average of stages": (
+        lambda c: (
+            c["stages"][0].update(restore={"activated": "after"}),
+            c["stages"].append({**c["stages"][0], "name": "second", "mean_with": ["only"]}),
+        ),
+        "stages.1.mean_with",
+    ),
+    "precision of restored scores": (
+        lambda c: c["stages"][0].update(restore={"precision": "single"}),
+        "stages.0.restore.precision",
+    ),
+    "another spline": (
+        lambda c: c["stages"][0]["conform"].update(interpolation="quintic"),
+        "stages.0.conform.interpolation",
+    ),
     "windows over one shape": (
         lambda c: c["stages"][0].update(windows={"roi_size": [16, 16, 16]}),
         "stages.0",

@@ -26,6 +26,15 @@ def test_the_largest_component_stays() -> None:
     assert found.sum() == labels[4:7, 4:7, 4:7].sum()
 
 
+def test_of_components_of_one_size_the_first_or_all_stay() -> None:
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[0, 0, :3] = labels[7, 7, :3] = 1
+    labels[4, 4, :2] = 1
+    (first,) = np.nonzero(clean(labels, [LargestComponent()], 1.0).any(axis=(1, 2)))
+    assert first.tolist() == [0]
+    assert np.nonzero(clean(labels, [LargestComponent(ties="all")], 1.0).any(axis=(1, 2)))[0].tolist() == [0, 7]
+
+
 @pytest.mark.parametrize(("connectivity", "voxels"), [(6, 27), (18, 27), (26, 35)])
 def test_connectivity_decides_whether_corners_touch(connectivity: int, voxels: int) -> None:
     labels = np.zeros((8, 8, 8), np.uint8)

@@ -112,6 +112,42 @@ def test_the_estimate_is_above_the_peak_of_a_run_and_near_it(content: Content, c
     assert estimate <= 1.6 * peak
 
 
+#: A second stage, by what it takes of the first one.
+SECOND: dict[str, dict[str, Any]] = {
+    "an average": {"mean_with": ["first"]},
+    "an average on another grid": {"mean_with": ["first"], "conform": {"pad": "zero", "spacing_mm": [1.6, 1.6, 1.6]}},
+    "masks label by label": {
+        "mask_channels": [{"stage": "first", "labels": [n], "interpolation": "linear"} for n in range(1, 6)],
+        "conform": {"pad": "zero", "spacing_mm": [0.8, 0.8, 0.8]},
+    },
+}
+
+
+@pytest.mark.parametrize("case", SECOND)
+def test_the_estimate_covers_what_a_stage_takes_of_another(content: Content, case: str) -> None:
+    heads, shape = 6, (48, 56, 60)
+    common: dict[str, Any] = {
+        "conform": {"pad": "zero"},
+        "windows": {"roi_size": [16, 24, 24], "rules": "nnunet"},
+        "decode": {"kind": "argmax", "labels": range(heads), "activation": "softmax"},
+        "restore": {"activated": "after"},
+    }
+    pipeline = build(content, stage("first", **common), stage("second", **common | SECOND[case]), top=heads - 1)
+    scores = np.random.default_rng(1).random((heads, 16, 24, 24), dtype=np.float32)
+    engines = {name: [FakeEngine(lambda _: scores, remember=False)] for name in ("first", "second")}
+    segmenter = Segmenter(pipeline, engines, threads=1)
+    scan = Volume.from_array(noise(shape), np.eye(4))
+    segmenter.predict(scan)  # what is made once is made now
+    tracemalloc.start()
+    segmenter.predict(scan)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    numbers = {"first-net": heads, "second-net": heads}
+    estimate = memory.bytes_of_scan(pipeline, scan.grid, numbers, lean=False) - memory._BASE_BYTES
+    assert peak <= estimate
+    assert estimate <= 2 * peak
+
+
 def test_scores_live_by_planes(content: Content) -> None:
     """ADR 8: twice as many planes take no more memory for scores, unless members run in turn."""
     heads, short, long = 12, (48, 48, 48), (96, 48, 48)

@@ -89,3 +89,25 @@ def test_memory_that_the_next_run_overwrites_is_no_harm(content: Content, change
     data[np.abs(data - 0.5) < 0.01] = 0.6
     found = predict(manifest, {"only": [engine] * len(manifest.stages[0].networks)}, data).labels.data
     assert np.array_equal(found, data > 0.5)
+
+
+@pytest.mark.parametrize("conform", [{}, {"spacing_mm": [2, 2, 2]}])
+def test_stages_average_their_probabilities_on_the_scans_grid(content: Content, conform: dict[str, object]) -> None:
+    """Stages of other orientations and grids; the first one alone would give other labels."""
+    data = noise((8, 10, 6))
+    after = {"windows": {"roi_size": [2, 2, 2], "rules": "monai"}, "restore": {"activated": "after"}}
+    decode = {"kind": "argmax", "labels": [0, 1], "activation": "softmax"}
+    plain = stage("plain", conform={"pad": "zero"}, decode=decode, **after)
+    turned = stage("turned", conform={"orientation": "PLI", "pad": "zero", **conform}, decode=decode, **after)
+    engines = {
+        "plain": [FakeEngine(lambda x: np.stack([0 * x[0], 8 * (x[0] - 0.6)]))],
+        "turned": [FakeEngine(always(0.0, 0.5))],
+        "last": [FakeEngine(always(0.0, 0.5))],
+    }
+    last = {**turned, "name": "last", "networks": ["last-net"], "mean_with": ["plain", "turned"]}
+    sure = 1 / (1 + np.exp(-np.array(0.5)))
+    means = (1 / (1 + np.exp(-8 * (data - 0.6))) + 2 * sure) / 3
+    found = predict(build(content, plain, turned, last), engines, data).labels.data
+    assert np.array_equal(found, means > 0.5)
+    alone = predict(build(content, plain), {"plain": engines["plain"]}, data).labels.data
+    assert 0.01 < (alone != found).mean() < 0.99

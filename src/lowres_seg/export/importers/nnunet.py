@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lowres_seg.bundle.grids import Restore
-from lowres_seg.bundle.part import first_problem
-from lowres_seg.bundle.stage import Argmax, NonZero, Normalise, Stage, Windows
-from lowres_seg.errors import ExportError, one_line
-from lowres_seg.export.importers import nnunet_folder, nnunet_labels
-from lowres_seg.export.importers.nnunet_plans import Plan, conform, intensities
-from lowres_seg.export.importers.nnunet_trainers import BATCH_NORM, PLANS_NETWORK
-from lowres_seg.export.recipe import About, NetworkSource, Parity, Recipe
+from lowres_seg.bundle.rules import LargestComponent
+from lowres_seg.bundle.stage import Stage
+from lowres_seg.errors import ExportError
+from lowres_seg.export.importers import nnunet_folder, nnunet_labels, nnunet_postprocessing
+from lowres_seg.export.importers.nnunet_stages import NETWORK, Treatment, stage
+from lowres_seg.export.importers.nnunet_stages import networks as sources
+from lowres_seg.export.importers.nnunet_trained import Trained, Wanted, told_of
+from lowres_seg.export.recipe import About, Imported, NetworkSource, Parity
 from lowres_seg.volumes.orientations import ORIENTATIONS
 
-#: Name of a network, before its fold.
-_NETWORK = "fold-"
 #: Kinds of checkpoints for each value of the option, the preferred one first.
 _KINDS = {"": ("final", "best"), "any": nnunet_folder.KINDS} | {kind: (kind,) for kind in nnunet_folder.KINDS}
+
+#: Between the configuration of an ensemble and the rest of the name of its network.
+_OF = "."
 
 TITLE = "a results folder of nnU-Net v2 (plans.json, dataset.json, fold_0)"
 
@@ -50,6 +49,16 @@ class Options:
         to it. Without it scans are taken as they are stored, as nnU-Net takes them.
     plans_network : bool
         Assume that a trainer that is not nnU-Net's own trains the network of plans.json.
+    previous : str or None
+        Results folder whose labels a cascade refines. Without it the folder beside it is taken that nnU-Net's own
+        names mean.
+    previous_folds : sequence of str
+        Folds of that folder; `folds` if none is named.
+    postprocessing : str or None
+        A postprocessing.pkl or .json, or ``none``. Without it the file of the cross-validation of the same folds is
+        taken, if the folder has one.
+    configurations : sequence of str
+        Configurations of the folder of a data set, whose probabilities are averaged on the scan's grid.
     """
 
     folds: Sequence[str] = ()
@@ -57,6 +66,10 @@ class Options:
     mirror: bool = True
     orientation: str | None = None
     plans_network: bool = False
+    previous: str | None = None
+    previous_folds: Sequence[str] = ()
+    postprocessing: str | None = None
+    configurations: Sequence[str] = ()
 
 
 def matches(path: Path) -> bool:
@@ -65,19 +78,35 @@ def matches(path: Path) -> bool:
 
 
 def home(path: Path) -> Path:
-    """The results folder that `path` means. Raises ExportError if there is none, or several."""
-    return nnunet_folder.find(path).folder
+    """The results folder that `path` means, or a folder with several. Raises ExportError if there is none."""
+    return path if len(nnunet_folder.several(path)) > 1 else nnunet_folder.find(path).folder
 
 
 def files(path: Path, options: Options) -> list[Path]:  # noqa: ARG001 - they change none
     """Files that say what a recipe says."""
-    folder = home(path)
-    return [folder / "plans.json", folder / "dataset.json"]
+    folders = nnunet_folder.several(path) or [home(path)]
+    return [folder / name for folder in folders for name in ("plans.json", "dataset.json")]
 
 
 def options_again(networks: Sequence[str]) -> Options:
     """Options with which a bundle with these networks was read: its folds, and its trainer taken for nnU-Net's own."""
-    return Options(folds=[name.removeprefix(_NETWORK) for name in networks], checkpoint="any", plans_network=True)
+    folds: dict[str, list[str]] = {}
+    for name in networks:
+        start, _, fold = name.rpartition(NETWORK)
+        folds.setdefault(start, []).append(fold)
+    last = list(folds)[-1]
+    if _OF in last:
+        members = {start.partition(_OF)[0]: own for start, own in folds.items() if start.endswith(_OF)}
+        before = [fold for start, own in folds.items() if not start.endswith(_OF) for fold in own]
+        return Options(
+            folds=next(iter(members.values())),
+            previous_folds=before,
+            configurations=list(members),
+            checkpoint="any",
+            plans_network=True,
+        )
+    before = [fold for start, own in folds.items() if start != last for fold in own]
+    return Options(folds=folds[last], previous_folds=before, checkpoint="any", plans_network=True)
 
 
 def network(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -87,7 +116,7 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:
     return nnunet_network.network(name, **arguments)
 
 
-def recipe(path: Path, options: Options) -> Recipe:
+def recipe(path: Path, options: Options) -> Imported:
     """Read a results folder of nnU-Net v2.
 
     Parameters
@@ -101,39 +130,71 @@ def recipe(path: Path, options: Options) -> Recipe:
     ExportError
         If it is a folder of another version, a fold is missing, or something has no counterpart in a bundle.
     """
-    from lowres_seg.export.frameworks import torch_network
-
     if options.orientation is not None and options.orientation not in ORIENTATIONS:
         raise ExportError(f"orientation: {options.orientation!r} is none; expected three letters such as RAS or LPS")
-    folder, folds, kinds = _chosen(path, options)
-    plans, dataset = nnunet_folder.read(folder, "plans.json"), nnunet_folder.read(folder, "dataset.json")
-    checkpoints = nnunet_folder.checkpoints(folder, folds, kinds)
-    heads = {fold: torch_network.checkpoint(file) for fold, file in checkpoints.items()}
-    trainer, name = _training(folder, list(heads.values()))
-    if trainer not in PLANS_NETWORK | BATCH_NORM and not options.plans_network:
-        raise ExportError(
-            f"{folder}: was trained by {trainer}, which may build another network than plans.json says. If it does "
-            "not, say --plans-network; if it does, export it with a recipe.toml whose factory builds that network"
-        )
-    axes = next(iter(heads.values())).get("inference_allowed_mirroring_axes") or ()
-    try:
-        plan = Plan.of(folder, plans, name)
-        stage = _stage(plan, dataset, tuple(checkpoints), axes if options.mirror else (), options.orientation)
-        return _recipe(plan, dataset, stage, checkpoints, batch_norm=trainer in BATCH_NORM)
-    except KeyError as error:
-        raise ExportError(f"{folder / 'plans.json'}: configuration {name} has no {error}") from error
-    except ValidationError as error:
-        raise ExportError(f"{folder}: {first_problem(error)}") from error
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ExportError(f"{folder}: its plans.json is none that nnU-Net v2 writes ({one_line(error)})") from error
+    folders, folds, kinds = _chosen(path, options)
+    wanted = Wanted(folds, kinds, options.plans_network)
+    previous = None if options.previous is None else Path(options.previous)
+    members = [Trained.read(folder, wanted, previous, options.previous_folds) for folder in folders]
+    for other in members[1:]:
+        members[0].check_alike(other)
+    cleanup, notes = _cleanup(members, options)
+    how = Treatment(options.mirror, options.orientation, averaged=len(members) > 1)
+    stages: list[Stage] = []
+    networks: dict[str, NetworkSource] = {}
+    ends: list[str] = []
+    for member in members:
+        before = None
+        for one in _line(member):
+            name, prefix = _names(one, member, alone=len(members) == 1)
+            rules = cleanup if one is members[-1] else ()
+            averaged = tuple(ends) if one is members[-1] else ()
+            stages.append(
+                stage(one, name, prefix, before, how).model_copy(update={"cleanup": rules, "mean_with": averaged})
+            )
+            networks |= sources(one, prefix, home(path))
+            before = name
+        ends.append(stages[-1].name)
+    return _recipe(members[0], stages, networks, notes)
 
 
-def _chosen(path: Path, options: Options) -> tuple[Path, Sequence[str], Sequence[str]]:
-    """Results folder, folds and kinds of checkpoints that a path and the options name."""
-    results = nnunet_folder.find(path)
+def _names(one: Trained, member: Trained, *, alone: bool) -> tuple[str, str]:
+    """Name of the stage of a configuration that is a member, or that a member refines; and prefix of its networks."""
+    short = nnunet_labels.name_of(one.plan.name.removeprefix("3d_").removeprefix("cascade_"))
+    if alone:  # lowres of 3d_lowres, and fullres of 3d_cascade_fullres
+        return ("segment", "") if member.previous is None else (short, f"{short}-")
+    whole = nnunet_labels.name_of(member.plan.name)
+    return (whole, f"{whole}{_OF}") if one is member else (f"{whole}-{short}", f"{whole}{_OF}{short}-")
+
+
+def _line(trained: Trained) -> list[Trained]:
+    """A configuration and those that it refines, the first one first."""
+    return [*(_line(trained.previous) if trained.previous is not None else ()), trained]
+
+
+def _cleanup(members: Sequence[Trained], options: Options) -> tuple[tuple[LargestComponent, ...], tuple[str, ...]]:
+    """Clean-up rules of the file of postprocessing, and what to tell of it."""
+    given = options.postprocessing
+    if given == nnunet_postprocessing.NONE:
+        return (), ()
+    folders, folds = [one.folder for one in members], list(members[0].checkpoints)
+    file = nnunet_postprocessing.find(folders, folds) if given is None else Path(given)
+    if file is None:
+        return (), ()
+    rules = nnunet_postprocessing.read(file)
+    kept = "; ".join(f"the largest component of labels {', '.join(map(str, rule.labels))}" for rule in rules)
+    found = file if given is not None else f"{file.parent.name}/{file.name}"
+    return rules, (f"{found}: postprocessing {f'keeps {kept}' if kept else 'changes nothing'}",)
+
+
+def _chosen(path: Path, options: Options) -> tuple[list[Path], Sequence[str], Sequence[str]]:
+    """Results folders, folds and kinds of checkpoints that a path and the options name."""
     if options.checkpoint is not None and options.checkpoint not in _KINDS:
         raise ExportError(f"checkpoint: {options.checkpoint!r} is none; expected final, best or latest")
     folds, kinds = options.folds, _KINDS[options.checkpoint or ""]
+    if options.configurations:
+        return nnunet_folder.of_configurations(path, options.configurations), folds, kinds
+    results = nnunet_folder.find(path)
     if results.fold is not None:
         if list(folds) not in ([], [results.fold]):
             raise ExportError(
@@ -148,56 +209,14 @@ def _chosen(path: Path, options: Options) -> tuple[Path, Sequence[str], Sequence
                 "leave out one of them"
             )
         kinds = (results.checkpoint,)
-    return results.folder, folds, kinds
-
-
-def _training(folder: Path, heads: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Trainer and configuration of checkpoints."""
-    try:
-        trained = {(str(head["trainer_name"]), str(head["init_args"]["configuration"])) for head in heads}
-    except (KeyError, TypeError) as error:
-        raise ExportError(
-            f"{folder}: a checkpoint does not say how it was trained ({error}), expected one that nnU-Net v2 saved"
-        ) from error
-    if len(trained) != 1:
-        listed = "; ".join(f"{trainer} in {name}" for trainer, name in sorted(trained))
-        raise ExportError(f"{folder}: its folds were trained differently ({listed}); export them one by one")
-    return trained.pop()
-
-
-def _stage(
-    plan: Plan, dataset: Mapping[str, Any], folds: Sequence[str], mirror_axes: Sequence[int], orientation: str | None
-) -> Stage:
-    folder = plan.file.parent
-    decode, _, _ = nnunet_labels.decoding(folder, dataset)
-    flat = 3 - len(plan.patch_size)
-    return Stage(
-        name="segment",
-        networks=tuple(_NETWORK + fold for fold in folds),
-        mirror_axes=tuple(axis + flat for axis in mirror_axes),
-        region=NonZero(),
-        conform=conform(plan, orientation),
-        normalise=Normalise(when="before-conform", rules=intensities(plan, nnunet_labels.channels(folder, dataset))),
-        windows=Windows(roi_size=(*[1] * flat, *plan.patch_size)),
-        decode=decode,
-        restore=Restore(what="scores", activated="after", interpolation="linear"),
-    )
+    return [results.folder], folds, kinds
 
 
 def _recipe(
-    plan: Plan, dataset: Mapping[str, Any], stage: Stage, files: Mapping[str, Path], *, batch_norm: bool
-) -> Recipe:
-    folder, plans = plan.file.parent, plan.plans
-    decode, labels, regions = nnunet_labels.decoding(folder, dataset)
-    channels = nnunet_labels.channels(folder, dataset)
-    heads = len(decode.labels) if isinstance(decode, Argmax) else len(decode.regions)
-    kind, arguments = plan.network(batch_norm=batch_norm)
-    one = NetworkSource(
-        checkpoint="",
-        checkpoint_key="network_weights",
-        factory=f"nnunet:{kind}",
-        arguments={**arguments, "channels": len(channels), "heads": heads},
-    )
+    trained: Trained, stages: Sequence[Stage], networks: Mapping[str, NetworkSource], notes: Sequence[str]
+) -> Imported:
+    folder, plans, dataset = trained.folder, trained.plan.plans, trained.dataset
+    _, labels, regions = nnunet_labels.decoding(folder, dataset)
     about = About(
         name=nnunet_labels.name_of(str(dataset.get("name") or plans.get("dataset_name") or folder.absolute().name)),
         version="1.0.0",
@@ -206,16 +225,15 @@ def _recipe(
         source=str(dataset.get("reference") or f"nnU-Net v2 results folder {folder.absolute().name}"),
         intended_use="Research on scans like those it was trained on. Not a medical device.",
     )
-    return Recipe(
-        bundle=about,
-        channels=channels,
-        labels=labels,
-        regions=regions,
-        networks={
-            _NETWORK + fold: one.model_copy(update={"checkpoint": file.relative_to(folder).as_posix()})
-            for fold, file in files.items()
-        },
-        stages=(stage,),
-        # Deep stacks of instance norms: float32 sums in another order move scores by some hundredths, labels hardly.
-        parity=Parity(max_abs_diff=0.1, max_flipped=1e-3),
-    )
+    with told_of(folder, trained.plan.name):
+        return Imported(
+            bundle=about,
+            channels=trained.channels,
+            labels=labels,
+            regions=regions,
+            networks=dict(networks),
+            stages=tuple(stages),
+            # Deep stacks of instance norms: float32 sums in another order move scores by hundredths, labels hardly.
+            parity=Parity(max_abs_diff=0.1, max_flipped=1e-3),
+            notes=tuple(notes),
+        )

@@ -13,7 +13,10 @@ from lowres_seg.export.importers.files import read_json
 #: Which checkpoints of a fold there are. Each is the file ``checkpoint_KIND.pth``.
 KINDS = ("final", "best", "latest")
 _FOLD, _CHECKPOINT = "fold_", "checkpoint_"
-_VERSION_1 = "{}: is a folder of nnU-Net v1; train or convert it with v2"
+_VERSION_1 = (
+    "{}: is a folder of nnU-Net v1, whose networks v2 cannot run; convert its data set with "
+    "nnUNetv2_convert_old_nnUNet_dataset, and train it with v2"
+)
 _EXPECTED = "expected a results folder of nnU-Net v2: plans.json, dataset.json, fold_0"
 
 
@@ -64,16 +67,49 @@ def find(path: Path) -> Results:
         return Results(_owner(path, _parent(fold)), _fold_of(fold), path.stem.removeprefix(_CHECKPOINT))
     if _is_fold(path):
         return Results(_owner(path, _parent(path)), _fold_of(path))
-    below = [] if (path / "plans.json").is_file() or any(path.glob(f"{_FOLD}*")) else _below(path)
-    trained = [folder for folder in below if any(folder.glob(f"{_FOLD}*/{_CHECKPOINT}*.pth"))]
+    below, trained = _below(path), several(path)
+    if (path / "plans.json").is_file() or any(path.glob(f"{_FOLD}*")):
+        below = trained = []
     if len(trained) > 1:
         names = ", ".join(folder.relative_to(path).as_posix() for folder in trained)
-        raise ExportError(f"{path}: holds {len(trained)} trained configurations; name one of them: {names}")
+        raise ExportError(
+            f"{path}: holds {len(trained)} trained configurations; name one of them: {names}; or several as an "
+            "ensemble with --configurations"
+        )
     if below and not trained:
         raise ExportError(
             f"{path}: holds no trained configuration; {below[0].name} has no {_FOLD}0/checkpoint_final.pth"
         )
     return Results(trained[0] if trained else path)
+
+
+def several(path: Path) -> list[Path]:
+    """Results folders with a checkpoint in a folder that is none itself."""
+    if not path.is_dir() or _is_fold(path) or (path / "plans.json").is_file() or any(path.glob(f"{_FOLD}*")):
+        return []
+    return [folder for folder in _below(path) if any(folder.glob(f"{_FOLD}*/{_CHECKPOINT}*.pth"))]
+
+
+def of_configurations(path: Path, names: Sequence[str]) -> list[Path]:
+    """Results folders of some configurations of one data set.
+
+    Raises
+    ------
+    ExportError
+        If `path` is not the folder of a data set, or has none or several of a name.
+    """
+    there = several(path)
+    found = []
+    for name in names:
+        fitting = [folder for folder in there if folder.name.rpartition("__")[2] == name]
+        if len(fitting) != 1 or names.count(name) > 1:
+            listed = ", ".join(folder.relative_to(path).as_posix() for folder in there) or "none"
+            raise ExportError(
+                f"{path}: --configurations names {name}, expected different names, and for each one folder "
+                f"TRAINER__PLANS__{name} with a checkpoint; there are {listed}"
+            )
+        found += fitting
+    return found
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:

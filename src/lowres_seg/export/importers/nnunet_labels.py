@@ -60,6 +60,19 @@ def decoding(
     return Regions(activation="sigmoid", regions=tuple(painted)), labels, evaluated
 
 
+def foreground(folder: Path, dataset: Mapping[str, Any]) -> list[int]:
+    """Values of all labels but the background and the one to ignore, in their order.
+
+    Raises
+    ------
+    ExportError
+        If a label is no whole number.
+    """
+    every = _values(folder / "dataset.json", dataset.get("labels", {}))
+    every.pop(_IGNORE, None)
+    return sorted({value for values in every.values() for value in values} - {0})
+
+
 def _values(file: Path, labels: Any) -> dict[str, list[int]]:
     """Values of each label or region by its name, as they stand in dataset.json."""
     if not isinstance(labels, dict) or _BACKGROUND not in labels:

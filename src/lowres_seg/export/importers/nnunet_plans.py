@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lowres_seg.bundle.grids import Conform
 from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, PercentileScale, ZScore
 from lowres_seg.errors import ExportError
-from lowres_seg.volumes.orientations import STORED
 
-_READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
-_PICTURE_READERS = ("NaturalImage2DIO", "Tiff3DIO")
 _PREPROCESSOR, _LABEL_MANAGER = "DefaultPreprocessor", "LabelManager"
-#: Interpolation for each order of B-splines.
-_ORDERS = {3: "cubic", 1: "linear"}
-#: What each resampling function takes for force_separate_z if plans.json does not say; None is to look at spacings.
-_FORCE = {"resample_data_or_seg_to_shape": False, "resample_torch_fornnunet": None}
 #: Package of the networks that are built here. No other module of a file is imported.
 _NETWORKS = "dynamic_network_architectures"
 _UNET = f"{_NETWORKS}.architectures.unet"
@@ -56,8 +48,7 @@ class Plan:
         Raises
         ------
         ExportError
-            If it is not there, inherits in a circle, refines the result of another one, or names code that is not
-            nnU-Net's own.
+            If it is not there, inherits in a circle, or names code that is not nnU-Net's own.
         """
         file, every = folder / "plans.json", plans.get("configurations", {})
         if name not in every:
@@ -76,11 +67,6 @@ class Plan:
         return plan
 
     def _check(self) -> None:
-        if (previous := self.content.get("previous_stage")) is not None:
-            raise ExportError(
-                f"{self.file}: {self.name} refines the result of {previous}, another folder. nnU-Net resamples each "
-                f"label of that result linearly, a manifest resamples masks by nearest; export {previous} alone"
-            )
         for what, found, expected in (
             ("scans are preprocessed", self.content.get("preprocessor_name"), _PREPROCESSOR),
             ("labels are managed", self.plans.get("label_manager", _LABEL_MANAGER), _LABEL_MANAGER),
@@ -119,6 +105,11 @@ class Plan:
             dimension = str(arguments["conv_op"])[-2:]
             arguments |= {"norm_op": f"torch.nn.BatchNorm{dimension}", "norm_op_kwargs": {"eps": 1e-5, "affine": True}}
         return kind, {"arguments": arguments, "by_name": architecture["_kw_requires_import"]}
+
+    @property
+    def previous(self) -> str | None:
+        """Configuration whose labels the network takes as further channels."""
+        return self.content.get("previous_stage")
 
     @property
     def patch_size(self) -> list[int]:
@@ -162,95 +153,15 @@ def _before_2_4(plan: Plan) -> dict[str, Any]:
     }
 
 
-def conform(plan: Plan, orientation: str | None) -> Conform:
-    """The grid of a configuration's network.
+def intensities(plan: Plan, channels: Sequence[str], previous: str | None = None) -> tuple[IntensityRule, ...]:
+    """Intensity rules of each channel.
 
     Parameters
     ----------
     plan : Plan
-    orientation : str or None
-        Orientation of the files that it was trained on, if that is known.
-
-    Raises
-    ------
-    ExportError
-        If files are read, or scans resampled, in another way than a bundle does.
-    """
-    reader = str(plan.plans.get("image_reader_writer"))
-    if reader not in _READERS:
-        kind = "a reader of pictures" if reader in _PICTURE_READERS else "no reader of scans that nnU-Net has"
-        raise ExportError(
-            f"{plan.file}: images are read by {reader}, {kind}; expected {', '.join(_READERS)}, for NIfTI files"
-        )
-    fixed = _READERS[reader]
-    if orientation is not None and fixed not in (STORED, orientation):
-        raise ExportError(f"{plan.file}: {reader} turns every scan to {fixed}; leave out --orientation {orientation}")
-    order = list(plan.plans["transpose_forward"])
-    if sorted(order) != [0, 1, 2]:
-        raise ExportError(f"{plan.file}: transpose_forward is {order}, expected an order of the axes 0, 1 and 2")
-    scans, scores = _Resampling.of(plan, "data"), _Resampling.of(plan, "probabilities")
-    if (scans.separate_above, scans.interpolation is None) != (scores.separate_above, scores.interpolation is None):
-        raise ExportError(f"{plan.file}: scans and probabilities are resampled by different rules")
-    # nnU-Net's arrays are (z, y, x), before it reorders them.
-    axes = tuple((2, 1, 0)[axis] for axis in order)
-    letters = orientation or fixed
-    known = (
-        {"orientation": STORED, "axes": axes}
-        if letters == STORED
-        else {"orientation": "".join(letters[a] for a in axes)}
-    )
-    spacing = plan.content["spacing"]
-    return Conform.model_validate(
-        {
-            **known,
-            "spacing_mm": [*[None] * (3 - len(spacing)), *spacing] if scans.interpolation else None,
-            "interpolation": scans.interpolation or "nearest",
-            "separate_above": scans.separate_above,
-            "pad": "zero",
-        }
-    )
-
-
-@dataclass(frozen=True)
-class _Resampling:
-    """How scans or scores are resampled: interpolation, and anisotropy above which an axis is sampled by nearest.
-
-    The interpolation is None if nothing is resampled, the anisotropy is None for never.
-    """
-
-    interpolation: str | None
-    separate_above: float | None = None
-
-    @classmethod
-    def of(cls, plan: Plan, kind: str) -> _Resampling:
-        """Resampling of ``data`` or of ``probabilities``."""
-        function, given = plan.content[f"resampling_fn_{kind}"], dict(plan.content[f"resampling_fn_{kind}_kwargs"])
-        expected = _ORDERS if kind == "data" else {1: _ORDERS[1]}
-        force = given.get("force_separate_z", _FORCE.get(function))
-        above = float(given.get("separate_z_anisotropy_threshold", 3)) if force is None else None
-        if function == "no_resampling_hack" and not given:
-            return cls(None)
-        if not given.get("is_seg", False) and force is not True:
-            order, across = given.get("order", 3), given.get("order_z", 0)
-            if function == "resample_data_or_seg_to_shape" and order in expected and (across == 0 or above is None):
-                return cls(expected[order], above)
-            modes = given.get("mode", "linear"), given.get("aniso_axis_mode", "nearest-exact")
-            if function == "resample_torch_fornnunet" and kind == "probabilities":
-                raise ExportError(
-                    f"{plan.file}: probabilities is resampled by {function}, which gives single precision; a bundle "
-                    "keeps nnU-Net's scores in half precision, as resample_data_or_seg_to_shape gives them"
-                )
-            if function == "resample_torch_fornnunet" and modes == ("linear", "nearest-exact"):
-                return cls("linear", above)
-        orders = " or ".join(map(str, expected))
-        raise ExportError(
-            f"{plan.file}: {kind} is resampled by {function} with {given}; expected resample_data_or_seg_to_shape of "
-            f"order {orders} and order_z 0, or another function of nnU-Net's for linear or no resampling"
-        )
-
-
-def intensities(plan: Plan, channels: Sequence[str]) -> tuple[IntensityRule, ...]:
-    """Intensity rules of each channel.
+    channels : sequence of str
+    previous : str or None
+        Stage whose labels nnU-Net takes as inside the scan too.
 
     Raises
     ------
@@ -266,7 +177,8 @@ def intensities(plan: Plan, channels: Sequence[str]) -> tuple[IntensityRule, ...
     for index, (channel, scheme, mask) in enumerate(zip(channels, schemes, masked, strict=True)):
         one = (channel,)
         if scheme == "ZScoreNormalization":
-            rules.append(ZScore(channels=one, voxels="inside" if mask else "all"))
+            where: Any = {"voxels": "inside", "inside_also": previous} if mask else {"voxels": "all"}
+            rules.append(ZScore(channels=one, **where))
         elif scheme == "CTNormalization":
             known = _foreground(plan)[str(index)]
             scale = 1 / max(known["std"], 1e-8)
