@@ -33,9 +33,9 @@ def main() -> None:
         x = prepared_inputs(bundle, Segmenter.load(bundle, lean=True), [{"t1": Volume.load(assets.head)}])["brain"][0]
         files = bundle.network_files()["brain"]
         engines = {"fp32": OpenVinoEngine(files, threads=2)}
-        kept = int8.NORMS
-        for label, norms in (("norms in f32", kept), ("norms read INT8", ())):
-            int8.NORMS = norms
+        kept = int8.NORMS, int8.nodes_of_norms
+        for label, (kinds, nodes) in (("norms in f32", kept), ("norms read INT8", ((), lambda _: []))):
+            int8.NORMS, int8.nodes_of_norms = kinds, nodes
             graph = read_graph(files)
             model = int8.quantize_network("brain", graph, [x], preset="performance", reverted=[], max_ram_bytes=8 << 30)
             int8.save(model, folder / f"{label}.xml")

@@ -282,9 +282,9 @@ def _compared(
     if one.source_name != "onnxruntime":
         candidates["onnxruntime"] = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
     exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
-    reports, norms_of = [], one.conversion.norm_values
+    reports = []
     for name, found in candidates.items():
-        report = compare(one.name, source, decode, (one.source_name, scores), (name, found), norms_of)
+        report = compare(one.name, source, decode, (one.source_name, scores), (name, found))
         if exact is not None and recipe.parity.is_open and not report.is_close:
             report = with_float64(report, decode, scores, found, exact)
         report.check(recipe.parity)

@@ -24,8 +24,6 @@ from lowres_seg.runtime.decode import labels_of, select
 Scores = NDArray[np.float32]
 #: Largest difference of a score that needs no further question, as a share of the range of the scores.
 RELATIVE = 3e-5
-#: The same for each value that a norm averages: OpenVINO sums them in float32, one after the other.
-PER_NORM_VALUE = 5e-10
 #: Largest share of voxels with another label, on a scan or a phantom.
 FLIPPED = 1e-4
 #: How much larger than the source's own error in float32 an error may be.
@@ -70,8 +68,6 @@ class ParityReport:
     voxels : int
     score_range : float
         Range of the scores of the reference.
-    norm_values : int
-        Largest number of values over which a norm takes mean and variance at inference.
     float64 : Errors or None
         Differences of both from the source in float64, if they were asked for.
     """
@@ -85,7 +81,6 @@ class ParityReport:
     flipped: int
     voxels: int
     score_range: float = 0.0
-    norm_values: int = 0
     float64: Errors | None = None
 
     @property
@@ -99,14 +94,9 @@ class ParityReport:
 
         A comparison with NaN is false, so NaN is never close.
         """
-        return self.max_abs_diff <= self.share_allowed * self.score_range and (
-            self.input == "random" or self.flipped <= max(FLIPPED, self.share_allowed) * self.voxels
+        return self.max_abs_diff <= RELATIVE * self.score_range and (
+            self.input == "random" or self.flipped <= FLIPPED * self.voxels
         )
-
-    @property
-    def share_allowed(self) -> float:
-        """Largest difference of a score that needs no further question, as a share of the range of the scores."""
-        return max(RELATIVE, PER_NORM_VALUE * self.norm_values)
 
     @property
     def errs_like_its_source(self) -> bool:
@@ -149,7 +139,7 @@ class ParityReport:
                 )
             raise ParityError(
                 f"{where} {self.max_abs_diff:.3g} in a range of {self.score_range:.3g} (allowed "
-                f"{self.share_allowed:.2g} of it) and {flips}{why}; no bundle was written"
+                f"{RELATIVE:.2g} of it) and {flips}{why}; no bundle was written"
             )
 
 
@@ -159,7 +149,6 @@ def compare(
     decode: Decode,
     reference: tuple[str, Scores],
     candidate: tuple[str, Scores],
-    norm_values: int = 0,
 ) -> ParityReport:
     """Compare the scores (1, C, D, H, W) that two runtimes give for one input.
 
@@ -185,7 +174,6 @@ def compare(
         flipped=flipped,
         voxels=voxels,
         score_range=float(np.ptp(a)),
-        norm_values=norm_values,
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lowres_seg.errors import QuantizationError, one_line
 from lowres_seg.quantize.settings import Preset
 from lowres_seg.runtime import openvino_engine  # before OpenVINO and NNCF, whose telemetry it keeps out
+from lowres_seg.runtime.norms_in_steps import norms_in_steps
 
 import nncf  # isort: skip
 import openvino  # isort: skip
@@ -122,7 +123,8 @@ def quantize_network(
         overflow_fix=nncf.OverflowFix.ENABLE,
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
-    ignored = nncf.IgnoredScope(names=sorted({*reverted, *_interpolations(model)}), types=list(NORMS), validate=False)
+    kept = {*reverted, *_interpolations(model), *nodes_of_norms(model)}
+    ignored = nncf.IgnoredScope(names=sorted(kept), types=list(NORMS), validate=False)
     try:
         with _quiet(), _few_points_at_a_time(points):
             quantized = nncf.quantize(
@@ -158,7 +160,15 @@ def layers(model: Any) -> list[Layer]:
 
 def norms(model: Any) -> list[str]:
     """Names of the norms of a network. They are not quantized."""
-    return [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in NORMS]
+    nodes = [(node.get_friendly_name(), node.get_type_name()) for node in model.get_ordered_ops()]
+    in_steps = norms_in_steps([name for name, _ in nodes])
+    return [name for name, kind in nodes if kind in NORMS or name in in_steps]
+
+
+def nodes_of_norms(model: Any) -> list[str]:
+    """Names of the nodes that NNCF might quantize in norms that sum in steps."""
+    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() != "Constant"]
+    return [name for nodes in norms_in_steps(names).values() for name in nodes]
 
 
 def without(model: Any, names: Sequence[str]) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export import rewrites
+from lowres_seg.export import exact_norms, rewrites
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
 
@@ -36,15 +35,12 @@ class Conversion:
     output_shape : tuple of int
     parameters : int
         Number of values in the weights.
-    norm_values : int
-        Largest number of values over which a norm takes mean and variance at inference; 0 without such norms.
     """
 
     operators: dict[str, int]
     removed: dict[str, int]
     output_shape: Shape
     parameters: int
-    norm_values: int
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
@@ -52,7 +48,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
 
     The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
     as scale and shift of a norm with running statistics, and fold a constant scale and shift into the convolution
-    before it. Those of `rewrites` follow.
+    before it. Those of `rewrites` follow, and norms sum in steps.
 
     Parameters
     ----------
@@ -82,6 +78,7 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     rewrites.narrow_before_upsampling(model)
     rewrites.join_by_planes(model)
     rewrites.upsample_rows_first(model)
+    exact_norms.sum_in_steps(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
@@ -92,21 +89,12 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32
     )
     removed = dict(sorted((before - after).items()))
-    return Conversion(dict(sorted(after.items())), removed, output, weights, _norm_values(model))
+    return Conversion(dict(sorted(after.items())), removed, output, weights)
 
 
 def version() -> str:
     """Version of OpenVINO."""
     return openvino_engine.version()
-
-
-def _norm_values(model: Any) -> int:
-    counts = [0]
-    for node in model.get_ops():
-        if node.get_type_name() in ("MVN", "GroupNormalization"):
-            shape = list(node.get_input_shape(0))
-            counts.append(prod(shape[2:]) if node.get_type_name() == "MVN" else prod(shape[1:]))
-    return max(counts)
 
 
 def _operators(model: Any) -> Counter[str]:

@@ -19,7 +19,7 @@ from lowres_seg.export.importers import nnunet_folder, nnunet_labels, nnunet_pos
 from lowres_seg.export.importers.nnunet_stages import NETWORK, Treatment, stage
 from lowres_seg.export.importers.nnunet_stages import networks as sources
 from lowres_seg.export.importers.nnunet_trained import Trained, Wanted, told_of
-from lowres_seg.export.recipe import About, Imported, NetworkSource, Parity
+from lowres_seg.export.recipe import About, Imported, NetworkSource
 from lowres_seg.volumes.orientations import ORIENTATIONS
 
 #: Kinds of checkpoints for each value of the option, the preferred one first.
@@ -233,7 +233,5 @@ def _recipe(
             regions=regions,
             networks=dict(networks),
             stages=tuple(stages),
-            # Deep stacks of instance norms: float32 sums in another order move scores by hundredths, labels hardly.
-            parity=Parity(max_abs_diff=0.1, max_flipped=1e-3),
             notes=tuple(notes),
         )

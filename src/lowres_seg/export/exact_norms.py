@@ -1,0 +1,132 @@
+"""Norms that sum in steps: the same function as OpenVINO's MVN, with the rounding of torch.
+
+OpenVINO sums the values of a norm one after the other in float32. Over the millions of values of a large window the sum
+of squares is off by 1e-4 and more, and labels flip. Here mean and deviation are taken along one axis after the other,
+so that no sum is long. A network takes about as long as with MVN (benchmarks/exact_norms.py).
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from lowres_seg.runtime import openvino_engine  # noqa: F401 - before OpenVINO, whose telemetry it keeps out
+from lowres_seg.runtime.norms_in_steps import CENTRED
+
+from openvino import opset13 as opset  # isort: skip
+
+#: Norms of fewer values are exact enough.
+FROM_VALUES = 1 << 14
+#: Longest axis that is summed at a time.
+_LONGEST = 4096
+
+
+def sum_in_steps(model: Any) -> None:
+    """Replace each MVN of many values by nodes that take its mean and deviation in steps.
+
+    The last of them has the name of the MVN, and the names of the others begin with it.
+    """
+    for node in model.get_ordered_ops():
+        grouped = node.get_type_name() == "GroupNormalization"
+        if not grouped and not (node.get_type_name() == "MVN" and _is_plain(node)):
+            continue
+        if node.input_value(0).partial_shape.is_dynamic:
+            continue
+        name, shape = node.get_friendly_name(), list(node.input_value(0).shape)
+        apart, axes = _of_groups(shape, node) if grouped else (shape, _axes(node))
+        count = prod(apart[axis] for axis in axes)
+        split = _split(apart, axes)
+        if count < FROM_VALUES or split is None:
+            continue
+        readers = node.output(0).get_target_inputs()
+        node.set_friendly_name(f"{name}/replaced")
+        y = _in_steps(node.input_value(0), *split, _epsilon(node), name)
+        if y.output(0).shape != node.input_value(0).shape:
+            _named(y, f"{name}/scaled")
+            y = opset.reshape(y, np.array(shape), special_zero=False)
+        if grouped:
+            by_channel = [1, shape[1], *([1] * (len(shape) - 2))]
+            for operation, port in ((opset.multiply, 1), (opset.add, 2)):
+                _named(y, f"{name}/before{port}")
+                y = operation(y, opset.reshape(node.input_value(port), np.array(by_channel), special_zero=False))
+        _named(y, name)
+        for reader in readers:
+            reader.replace_source_output(y.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _in_steps(x: Any, shape: list[int], axes: list[int], epsilon: float, name: str) -> Any:
+    """Centred values over their deviation along some axes, in a shape."""
+    if list(x.shape) != shape:
+        x = _named(opset.reshape(x, np.array(shape), special_zero=False), f"{name}/pieces").output(0)
+    mean = _mean(x, shape, axes, f"{name}/mean")
+    centred = _named(opset.subtract(x, mean), f"{name}{CENTRED}").output(0)
+    *others, last = axes
+    length = _named(opset.reduce_l2(centred, np.array([last]), keep_dims=True), f"{name}/length").output(0)
+    squares = opset.multiply(opset.multiply(length, length), np.float32(1 / shape[last])).output(0)
+    variance = _mean(squares, shape, others, f"{name}/variance")
+    deviation = opset.sqrt(opset.add(variance, np.float32(epsilon)))
+    return opset.multiply(centred, _named(opset.divide(np.float32(1), deviation), f"{name}/scale"))
+
+
+def _mean(x: Any, shape: list[int], axes: list[int], name: str) -> Any:
+    """Mean along one axis after the other. OpenVINO would merge neighbouring nodes of one type into one long sum."""
+    for place, axis in enumerate(reversed(axes)):
+        if place % 2:
+            x = opset.multiply(opset.reduce_sum(x, np.array([axis]), keep_dims=True), np.float32(1 / shape[axis]))
+        else:
+            x = opset.reduce_mean(x, np.array([axis]), keep_dims=True)
+        x = _named(x, f"{name}{axis}").output(0)
+    return x
+
+
+def _axes(node: Any) -> list[int]:
+    """Axes of an MVN."""
+    rank = len(node.input_value(0).shape)
+    return sorted(int(axis) % rank for axis in np.atleast_1d(node.input_value(1).get_node().data))
+
+
+def _of_groups(shape: list[int], node: Any) -> tuple[list[int], list[int]]:
+    """Shape in which each group of channels is apart, and the axes of its values."""
+    groups = int(node.get_attributes()["num_groups"])
+    return [shape[0], groups, shape[1] // groups, *shape[2:]], list(range(2, len(shape) + 1))
+
+
+def _epsilon(node: Any) -> float:
+    attributes = node.get_attributes()
+    return float(attributes["eps"] if "eps" in attributes else attributes["epsilon"])
+
+
+def _is_plain(node: Any) -> bool:
+    """True if a norm divides by the deviation, and its shape and axes are known."""
+    attributes = node.get_attributes()
+    return (
+        attributes["normalize_variance"]
+        and attributes["eps_mode"].lower() == "inside_sqrt"
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+    )
+
+
+def _split(shape: list[int], axes: list[int]) -> tuple[list[int], list[int]] | None:
+    """Shape in which no axis that is summed is long, and its axes; None if there is none."""
+    new_shape: list[int] = []
+    new_axes: list[int] = []
+    for axis, length in enumerate(shape):
+        pieces = [length]
+        while axis in axes and pieces[-1] > _LONGEST:
+            last = pieces.pop()
+            piece = next((n for n in range(_LONGEST, 15, -1) if last % n == 0), None)
+            if piece is None:
+                return None
+            pieces += [piece, last // piece]
+        if axis in axes:
+            new_axes += range(len(new_shape), len(new_shape) + len(pieces))
+        new_shape += pieces
+    return new_shape, new_axes
+
+
+def _named(node: Any, name: str) -> Any:
+    node.set_friendly_name(name)
+    return node
