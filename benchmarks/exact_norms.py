@@ -26,12 +26,19 @@ from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 warnings.simplefilter("ignore")
 SEGRESNET = {"init_filters": 16, "in_channels": 4, "out_channels": 3, "blocks_down": [1, 2, 2, 4], "blocks_up": [1] * 3}
+
+
+def unet() -> torch.nn.Module:
+    """A UNet with instance norms."""
+    return UNet(3, 1, 2, (16, 32, 64, 128), (2, 2, 2), num_res_units=2)
+
+
 NETWORKS = {
-    "UNet, instance norm, 96³": (lambda: UNet(3, 1, 2, (16, 32, 64, 128), (2, 2, 2), num_res_units=2), (1, 1, 96, 96, 96)),
-    "UNet, instance norm, 160³": (lambda: UNet(3, 1, 2, (16, 32, 64, 128), (2, 2, 2), num_res_units=2), (1, 1, 160, 160, 160)),
+    "UNet, instance norm, 96³": (unet, (1, 1, 96, 96, 96)),
+    "UNet, instance norm, 160³": (unet, (1, 1, 160, 160, 160)),
     "SegResNet, group norm, 96³": (lambda: SegResNet(**SEGRESNET), (1, 4, 96, 96, 96)),
     "SegResNet, group norm, 160×160×128": (lambda: SegResNet(**SEGRESNET), (1, 4, 160, 160, 128)),
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ HOMES = {
     "onnxruntime": {"export.frameworks.onnx_graph"},
     "openvino": {
         "export.frameworks.ir",
+        "export.exact_norms",
         "export.rewrites",
         "quantize.int8",
         "runtime.openvino_engine",
