@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
@@ -48,16 +49,16 @@ class Conversion:
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
-    """Write TorchScript, or an ONNX file, as IR in fp32.
+    """Write TorchScript, a program of torch.export, or an ONNX file, as IR in fp32.
 
     The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
     as scale and shift of a norm with running statistics, and fold a constant scale and shift into the convolution
-    before it. Those of `rewrites` follow.
+    before it. Those of `rewrites` follow, unless a shape within the network depends on values.
 
     Parameters
     ----------
-    source : torch.jit.ScriptModule or pathlib.Path
-        TorchScript in eval mode, or path of an ONNX file.
+    source : torch.jit.ScriptModule, torch.export.ExportedProgram or pathlib.Path
+        TorchScript in eval mode, a program for inputs of `shape`, or path of an ONNX file.
     shape : tuple of int
         (1, C, D, H, W) of the input.
     target : pathlib.Path
@@ -69,19 +70,22 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         If OpenVINO cannot convert the network, or it does not give one output (1, C, D, H, W).
     """
     try:
-        if isinstance(source, Path):
-            model = openvino.convert_model(source)
-            model.reshape(list(shape))
-        else:
-            model = openvino.convert_model(source, input=[list(shape)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how OpenVINO reads programs of torch.export
+            if isinstance(source, Path) or hasattr(source, "graph_module"):
+                model = openvino.convert_model(source)
+                model.reshape(list(shape))
+            else:
+                model = openvino.convert_model(source, input=[list(shape)])
     except Exception as error:
         raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
     _check_output(model, shape)
-    rewrites.narrow_before_upsampling(model)
-    rewrites.join_by_planes(model)
-    rewrites.upsample_rows_first(model)
+    if _is_static(model):
+        rewrites.narrow_before_upsampling(model)
+        rewrites.join_by_planes(model)
+        rewrites.upsample_rows_first(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
@@ -103,10 +107,14 @@ def version() -> str:
 def _norm_values(model: Any) -> int:
     counts = [0]
     for node in model.get_ops():
-        if node.get_type_name() in ("MVN", "GroupNormalization"):
+        if node.get_type_name() in ("MVN", "GroupNormalization") and node.get_input_partial_shape(0).is_static:
             shape = list(node.get_input_shape(0))
             counts.append(prod(shape[2:]) if node.get_type_name() == "MVN" else prod(shape[1:]))
     return max(counts)
+
+
+def _is_static(model: Any) -> bool:
+    return all(output.partial_shape.is_static for node in model.get_ops() for output in node.outputs())
 
 
 def _operators(model: Any) -> Counter[str]:
