@@ -274,7 +274,7 @@ def build():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return self.a(x) if x.sum() >= 0 else self.a(x)[:, :1]", "torch cannot write the network as ONNX (it branches on values of its input"),
+        ("return self.a(x) if x.sum() >= 0 else self.a(x)[:, :1]", "torch cannot trace the network: its code branches on values of its input or computes with them in Python, at network.py, line 8 (return"),
         ("return special.bessel_j0(self.a(x))", "No conversion rule found for operations: aten::special_bessel_j0"),
         ("raise KeyError('no such\\nlayer')", "no such"),
         ("return None", "the network gives no tensor, expected one output (1, C, D, H, W)"),

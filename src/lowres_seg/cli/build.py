@@ -90,7 +90,7 @@ def export(
     reestimate_norm: Annotated[
         Path | None, typer.Option(metavar="CASES", help="Re-estimate the statistics of norms on these cases.")
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Keep the ONNX graphs in the bundle.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX graphs too, and compare them.")] = False,
     max_ram: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +155,10 @@ def export(
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
             out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+            if network["route"] == "export":
+                out.print(f"{name}: by torch.export, because a trace did not convert")
+            if network["onnx_failed"]:
+                out.print(plain(f"{name}: no ONNX graph ({network['onnx_failed']})"))
             if network["output"]:
                 out.print(f"{name}: scores are {network['output']}")
         for moved in report["norms_reestimated"]:

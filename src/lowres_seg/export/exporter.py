@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -19,17 +21,15 @@ from lowres_seg.atomic import check_target
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
 from lowres_seg.bundle.manifest import MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
-from lowres_seg.errors import ExportError
-from lowres_seg.export import norms, reference_scan
+from lowres_seg.errors import ExportError, LowresSegError
+from lowres_seg.export import norms, reference_scan, routes
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
-from lowres_seg.export.frameworks.ir import Conversion
-from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64
 from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights, with_weights_key
-from lowres_seg.export.scores import check_channels
+from lowres_seg.export.routes import Exported
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.openvino_engine import compile_networks
@@ -41,24 +41,6 @@ REFERENCE_NAME = "reference.npz"
 _REFERENCE_BOUND = Reference(file=REFERENCE_NAME, max_abs_diff=5e-3, max_flipped=1e-3)
 Notify = Callable[[str], None]
 Engines = Mapping[str, Sequence[Engine]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Exported:
-    """One network that was converted.
-
-    `source` runs it in the framework of its source, whose name is `source_name`.
-    """
-
-    name: str
-    weights: Path
-    source: Engine
-    source_name: str
-    onnx: Path
-    conversion: Conversion
-    running_norms: int
-    output: str = ""
-    weights_key: str = ""
 
 
 def export(
@@ -99,7 +81,8 @@ def export(
     reestimate_norm : pathlib.Path, optional
         Table of cases, without labels, on which to re-estimate the running statistics of norms.
     keep_onnx : bool
-        Put the ONNX graphs into the bundle too.
+        Write the ONNX graphs too, compare them in ONNX Runtime, and put them into the bundle. A network whose graph
+        torch cannot write, or ONNX Runtime does not run as torch does, has none, and the report says why.
     max_ram_bytes : int, optional
         Bound on the memory that the reference case takes, 2 GB by default, so that a small workstation can run it: with
         a small bound it has fewer windows. The export itself takes what torch and the conversion take.
@@ -131,7 +114,7 @@ def export(
     found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
     networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
-    with staged(target, force=force) as staging:
+    with staged(target, force=force) as staging, _named(staging.folder):
         folder = staging.folder
         (folder / "networks").mkdir()
         if changes:
@@ -139,7 +122,9 @@ def export(
         exported = []
         for name, network in networks.items():
             notify(f"converting {name}")
-            exported.append(_convert(name, network, read.recipe, found[name], folder / "networks", threads))
+            networks_folder = folder / "networks"
+            one = routes.convert(name, network, read.recipe, found[name], networks_folder, threads, with_onnx=keep_onnx)
+            exported.append(one)
         files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
         engines = compile_networks(read.recipe, files, threads=threads, lean=True)
         segmenter = Segmenter(read.recipe, engines, threads=threads)
@@ -158,16 +143,29 @@ def export(
         if volume is not None or read.recipe.parity.is_open:  # bounds of recipes are for random input and real scans
             notify(f"comparing with the source on the {kind}")
             reports += _scan_parity(exported, recorders, read.recipe, kind, threads)
-        if not keep_onnx:
-            for one in exported:
+        for one in exported:
+            if one.onnx is not None and not keep_onnx:
                 one.onnx.unlink()
+                one.onnx = None
         (folder / "reports").mkdir()
         report = _report(exported, reports, read, perf_counter() - began)
         report["norms_reestimated"] = [asdict(one) for one in changes]
         (folder / "reports" / "export.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        manifest = _manifest(read.recipe, exported, _lineage(read, found), folder, keep_onnx=keep_onnx)
+        manifest = _manifest(read.recipe, exported, _lineage(read, found), folder)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return staging.bundle
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Errors that name networks, and not the hidden folder in which they are made."""
+    try:
+        yield
+    except LowresSegError as error:
+        told = re.sub(rf"{re.escape(str(folder))}/networks/([\w-]+)\.(xml|bin|onnx)", r"network \1", str(error))
+        if told == str(error):
+            raise
+        raise type(error)(told) from error
 
 
 def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
@@ -200,46 +198,7 @@ def _statistics(networks: Mapping[str, TorchNetwork | None]) -> dict[str, NDArra
     }
 
 
-def _convert(
-    name: str, network: TorchNetwork | None, recipe: Recipe, weights: Path, folder: Path, threads: int
-) -> _Exported:
-    """Write NAME.xml, NAME.bin and NAME.onnx."""
-    shape = recipe.input_shape(name)
-    onnx_path = folder / f"{name}.onnx"
-    xml = folder / f"{name}.xml"
-    try:
-        if network is None:
-            outputs = Outputs(recipe.networks[name].output)
-            graph = onnx_graph.with_one_output(onnx_graph.load(weights), outputs, shape, weights)
-            onnx_graph.save(graph, onnx_path)
-            conversion = ir.convert(onnx_path, shape, xml)
-            _check_scores(name, recipe, conversion)
-            running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
-            return _Exported(name, weights, running, "onnxruntime", onnx_path, conversion, 0, outputs.taken)
-        try:
-            conversion = ir.convert(network.script(shape), shape, xml)
-        except ExportError:
-            if not network.traced:
-                raise
-            # The windows of transformers need a frozen trace, and 2D networks one that is not frozen.
-            conversion = ir.convert(network.script(shape, frozen=True), shape, xml)
-        _check_scores(name, recipe, conversion)
-        network.to_onnx(onnx_path, shape)
-        onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
-    except ExportError as error:
-        told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
-        raise type(error)(f"network {name}: {told}") from error
-    taken, key = network.outputs.taken, network.weights_key
-    return _Exported(name, weights, network, "torch", onnx_path, conversion, network.running_norms, taken, key)
-
-
-def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
-    for stage in recipe.stages:
-        if name in stage.networks:
-            check_channels(stage.decode, conversion.output_shape[1])
-
-
-def _random_parity(one: _Exported, recipe: Recipe, engines: Engines, threads: int) -> list[ParityReport]:
+def _random_parity(one: Exported, recipe: Recipe, engines: Engines, threads: int) -> list[ParityReport]:
     x = np.random.default_rng(0).standard_normal(recipe.input_shape(one.name), dtype=np.float32)
     stage = recipe.stage_of(one.name)
     engine = engines[stage.name][stage.networks.index(one.name)]
@@ -249,7 +208,7 @@ def _random_parity(one: _Exported, recipe: Recipe, engines: Engines, threads: in
 
 
 def _scan_parity(
-    exported: Sequence[_Exported], recorders: Recorders, recipe: Recipe, kind: str, threads: int
+    exported: Sequence[Exported], recorders: Recorders, recipe: Recipe, kind: str, threads: int
 ) -> list[ParityReport]:
     """Compare on the last window that was kept. A stage may find nothing in a phantom, but must in a scan."""
     reports = []
@@ -268,27 +227,31 @@ def _scan_parity(
 
 
 def _compared(
-    one: _Exported,
+    one: Exported,
     recipe: Recipe,
     source: str,
     x: NDArray[np.float32],
     candidate: NDArray[np.float32],
     threads: int,
 ) -> list[ParityReport]:
-    """Compare OpenVINO with the source, and ONNX Runtime unless it is the source itself. Check both."""
+    """Compare OpenVINO with the source, and ONNX Runtime where there is a graph beside it. A bad graph is dropped."""
     decode = recipe.stage_of(one.name).decode
     scores = one.source.run(x)
-    candidates = {"openvino": candidate}
-    if one.source_name != "onnxruntime":
-        candidates["onnxruntime"] = onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)
     exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
-    reports = []
-    for name, found in candidates.items():
+
+    def judged(name: str, found: NDArray[np.float32]) -> ParityReport:
         report = compare(one.name, source, decode, (one.source_name, scores), (name, found))
         if exact is not None and recipe.parity.is_open and not report.is_close:
             report = with_float64(report, decode, scores, found, exact)
         report.check(recipe.parity)
-        reports.append(report)
+        return report
+
+    reports = [judged("openvino", candidate)]
+    if one.onnx is not None and one.source_name != "onnxruntime":
+        try:
+            reports.append(judged("onnxruntime", onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)))
+        except ExportError as error:  # of ONNX Runtime, or of parity
+            one.drop_onnx(str(error).replace("; no bundle was written", ""))
     return reports
 
 
@@ -315,14 +278,12 @@ def _lineage(read: Source, found: Mapping[str, Path]) -> Lineage:
     )
 
 
-def _manifest(
-    recipe: Recipe, exported: Sequence[_Exported], lineage: Lineage, folder: Path, *, keep_onnx: bool
-) -> Manifest:
+def _manifest(recipe: Recipe, exported: Sequence[Exported], lineage: Lineage, folder: Path) -> Manifest:
     networks = {
         one.name: Network(
             xml=f"networks/{one.name}.xml",
             bin=f"networks/{one.name}.bin",
-            onnx=f"networks/{one.name}.onnx" if keep_onnx else None,
+            onnx=None if one.onnx is None else f"networks/{one.name}.onnx",
             input_shape=recipe.input_shape(one.name),
             output_shape=one.conversion.output_shape,
         )
@@ -342,11 +303,13 @@ def _manifest(
 
 
 def _report(
-    exported: Sequence[_Exported], parity: Sequence[ParityReport], read: Source, seconds: float
+    exported: Sequence[Exported], parity: Sequence[ParityReport], read: Source, seconds: float
 ) -> dict[str, Any]:
     return {
         "networks": {
             one.name: {
+                "route": one.route,
+                "onnx_failed": one.without_onnx or None,
                 "operators": one.conversion.operators,
                 "parameters": one.conversion.parameters,
                 "output": one.output or None,

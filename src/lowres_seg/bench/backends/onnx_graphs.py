@@ -30,7 +30,7 @@ class OnnxGraphs(ABC):
         if not subject.is_fp32:
             return "the ONNX graph is that of the network in fp32: it is measured beside the fp32 bundle"
         if any(network.onnx is None for network in subject.bundle.manifest.networks.values()):
-            return "the bundle holds no ONNX graph: export it with --onnx"
+            return "the bundle holds no ONNX graph: export it with --onnx, or see onnx_failed in reports/export.json"
         return ""
 
     def inference_precision(self, bundle: Bundle) -> str:  # noqa: ARG002 - the same for all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +45,16 @@ class Conversion:
 
 
 def convert(source: Any, shape: Shape, target: Path) -> Conversion:
-    """Write TorchScript, or an ONNX file, as IR in fp32.
+    """Write TorchScript, a program of torch.export, or an ONNX file, as IR in fp32.
 
     The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
     as scale and shift of a norm with running statistics, and fold a constant scale and shift into the convolution
-    before it. Those of `rewrites` follow, and norms sum in steps.
+    before it. Those of `rewrites` follow, unless a shape within the network depends on values, and norms sum in steps.
 
     Parameters
     ----------
-    source : torch.jit.ScriptModule or pathlib.Path
-        TorchScript in eval mode, or path of an ONNX file.
+    source : torch.jit.ScriptModule, torch.export.ExportedProgram or pathlib.Path
+        TorchScript in eval mode, a program for inputs of `shape`, or path of an ONNX file.
     shape : tuple of int
         (1, C, D, H, W) of the input.
     target : pathlib.Path
@@ -65,19 +66,22 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         If OpenVINO cannot convert the network, or it does not give one output (1, C, D, H, W).
     """
     try:
-        if isinstance(source, Path):
-            model = openvino.convert_model(source)
-            model.reshape(list(shape))
-        else:
-            model = openvino.convert_model(source, input=[list(shape)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how OpenVINO reads programs of torch.export
+            if isinstance(source, Path) or hasattr(source, "graph_module"):
+                model = openvino.convert_model(source)
+                model.reshape(list(shape))
+            else:
+                model = openvino.convert_model(source, input=[list(shape)])
     except Exception as error:
         raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
     _check_output(model, shape)
-    rewrites.narrow_before_upsampling(model)
-    rewrites.join_by_planes(model)
-    rewrites.upsample_rows_first(model)
+    if _is_static(model):
+        rewrites.narrow_before_upsampling(model)
+        rewrites.join_by_planes(model)
+        rewrites.upsample_rows_first(model)
     exact_norms.sum_in_steps(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
@@ -95,6 +99,10 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
 def version() -> str:
     """Version of OpenVINO."""
     return openvino_engine.version()
+
+
+def _is_static(model: Any) -> bool:
+    return all(output.partial_shape.is_static for node in model.get_ops() for output in node.outputs())
 
 
 def _operators(model: Any) -> Counter[str]:

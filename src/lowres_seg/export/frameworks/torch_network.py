@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks import states, values
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
+from lowres_seg.export.frameworks.decompositions import Decomposed
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.runtime.engine import ResidentEngine
 
@@ -160,13 +161,50 @@ class TorchNetwork(ResidentEngine):
             try:
                 # Parity compares with the module itself, so torch need not trace it a second time to check. A trace of
                 # TorchScript keeps its branches.
-                traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                with Decomposed():
+                    traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
                 frozen |= isinstance(self.module, _OneOutput)
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except ExportError:
                 raise
             except Exception as error:
                 raise ExportError(f"torch cannot trace the network ({cause_of(error)})") from error
+
+    def check_values(self, shape: Shape) -> None:
+        """Check that a trace of the network would serve every input of `shape`. TorchScript keeps its branches.
+
+        Raises
+        ------
+        ExportError
+            If its Python code reads values of its input, or it fails.
+        """
+        if not self.traced:
+            self.run(np.zeros(shape, dtype=np.float32))
+            return
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with _quiet():
+            try:
+                values.check(self.module, x)
+            except ExportError:
+                raise
+            except Exception as error:
+                raise ExportError(f"torch cannot trace the network ({cause_of(error)})") from error
+
+    def program(self, shape: Shape) -> Any:
+        """Program of torch.export of the network for inputs of `shape`.
+
+        Raises
+        ------
+        ExportError
+            If torch.export cannot express the network.
+        """
+        with _quiet(), torch.no_grad(), Decomposed():
+            try:
+                return torch.export.export(self.module, (torch.zeros(shape),), strict=False)
+            except ExportError:
+                raise
+            except Exception as error:
+                raise ExportError(f"torch cannot export the network ({cause_of(error)})") from error
 
     def to_onnx(self, path: Path, shape: Shape) -> None:
         """Write as ONNX, for inputs of `shape`, weights inside.
