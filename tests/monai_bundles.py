@@ -201,7 +201,7 @@ def write(
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata, indent=4))
     (folder / "configs" / "inference.json").write_text(json.dumps(inference, indent=4))
     if images:
-        _spread(network, folder, images)
+        spread(network, folder, images)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder
 
@@ -215,7 +215,7 @@ def _built(definition: Config) -> torch.nn.Module:
         return getattr(nets, definition["_target_"])(**given).eval()
 
 
-def _spread(network: torch.nn.Module, folder: Path, images: Sequence[Path]) -> None:
+def spread(network: torch.nn.Module, folder: Path, images: Sequence[Path]) -> None:
     """Move the last bias so that every channel is above its threshold, or above the others, somewhere."""
     parser = _parser(folder)
     with _quiet(), torch.no_grad():

@@ -94,7 +94,7 @@ def convert(
             _check_scores(name, recipe, conversion)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
             return Exported(name, weights, running, "onnxruntime", "onnx", conversion, onnx_path, output=outputs.taken)
-        route, conversion = _from_torch(network, shape, xml)
+        route, conversion = from_torch(network, shape, xml)
         _check_scores(name, recipe, conversion)
     except ExportError as error:
         told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
@@ -120,7 +120,7 @@ def convert(
     return exported
 
 
-def _from_torch(network: TorchNetwork, shape: tuple[int, ...], xml: Path) -> tuple[str, Conversion]:
+def from_torch(network: TorchNetwork, shape: tuple[int, ...], xml: Path) -> tuple[str, Conversion]:
     """Convert on the first route that serves; the error is that of the first."""
     network.check_values(shape)
     if not network.traced:

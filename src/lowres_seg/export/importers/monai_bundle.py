@@ -21,7 +21,7 @@ from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, S
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named
-from lowres_seg.export.importers.monai_arguments import EXAMPLE, problem, validated
+from lowres_seg.export.importers.monai_arguments import EXAMPLE, Arguments, problem, validated
 from lowres_seg.export.importers.monai_config import Config, Role
 from lowres_seg.export.importers.monai_grids import GRIDS
 from lowres_seg.export.importers.monai_intensities import INTENSITIES
@@ -31,6 +31,9 @@ from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInfere
 from lowres_seg.export.recipe import About, Imported
 
 PRED = "pred"
+#: Inferers that see a scan in windows, and all that are known.
+WINDOWS = {"SlidingWindowInferer": SlidingWindowInferer, "SliceInferer": SliceInferer}
+INFERERS: dict[str, type[Arguments]] = {**WINDOWS, "SimpleInferer": SimpleInferer}
 #: BraTS's regions in the order in which they are painted: label, and name of the part that keeps it.
 _BRATS = {"wt": (2, "edema"), "tc": (1, "non-enhancing-core"), "et": (4, "enhancing-tumor")}
 _BRATS_CALLED = {"whole-tumor": "wt", "tumor-core": "tc", "enhancing-tumor": "et"}
@@ -266,13 +269,9 @@ def _windows(config: Config, metadata: Config, scan: Scan) -> Windows | None:
         raise ExportError(f"{config.path}: has no inferer; expected a SlidingWindowInferer")
     name, given = config.component(role.entry, role.key)
     where = f"{config.where(role.key)} {name}"
-    kinds: dict[str, type[SlidingWindowInferer]] = {
-        "SlidingWindowInferer": SlidingWindowInferer,
-        "SliceInferer": SliceInferer,
-    }
-    if name in kinds:
+    if name in WINDOWS:
         try:
-            return validated(kinds[name], given, where).windows(scan)
+            return validated(WINDOWS[name], given, where).windows(scan)
         except ValueError as error:
             raise ExportError(f"{where}: {problem(error)}") from error
     if name != "SimpleInferer":

@@ -19,8 +19,8 @@ from lowres_seg.volumes.orientations import STORED
 
 #: Name of a network, before its fold.
 NETWORK = "fold-"
-_READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
-_PICTURE_READERS = ("NaturalImage2DIO", "Tiff3DIO")
+READERS = {"SimpleITKIO": STORED, "NibabelIO": STORED, "NibabelIOWithReorient": "RAS"}
+PICTURE_READERS = ("NaturalImage2DIO", "Tiff3DIO")
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ def _conform(plan: Plan, orientation: str | None) -> Conform:
         If files are read, or scans resampled, in another way than a bundle does.
     """
     reader = str(plan.plans.get("image_reader_writer"))
-    if reader not in _READERS:
-        kind = "a reader of pictures" if reader in _PICTURE_READERS else "no reader of scans that nnU-Net has"
+    if reader not in READERS:
+        kind = "a reader of pictures" if reader in PICTURE_READERS else "no reader of scans that nnU-Net has"
         raise ExportError(
-            f"{plan.file}: images are read by {reader}, {kind}; expected {', '.join(_READERS)}, for NIfTI files"
+            f"{plan.file}: images are read by {reader}, {kind}; expected {', '.join(READERS)}, for NIfTI files"
         )
-    fixed = _READERS[reader]
+    fixed = READERS[reader]
     if orientation is not None and fixed not in (STORED, orientation):
         raise ExportError(f"{plan.file}: {reader} turns every scan to {fixed}; leave out --orientation {orientation}")
     order = list(plan.plans["transpose_forward"])
