@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from lowres_seg import Segmenter
 from lowres_seg.export import export, importers, loading
@@ -20,7 +22,9 @@ RECIPES = [path for path in ALL if path.parent.name != "deepbet"]
 #: What makes a network narrower: a file of the recipe, a text in it, and what replaces that.
 NARROW = {
     "brainmage": ("recipe.toml", 'factory = "network.py:build"', 'factory = "network.py:build"\narguments = { filters = 2 }'),
+    "meshnet_50": ("network.py", "CHANNELS = 30", "CHANNELS = 4"),
     "msnet": ("network.py", "CHANNELS = 32", "CHANNELS = 8"),
+    "sae_robust_tissue": ("network.py", "FILTERS = 16", "FILTERS = 2"),
 }  # fmt: skip
 #: Largest side of a network's input or of a window; a multiple of what any network needs.
 SIDE = 16
@@ -46,14 +50,28 @@ def reduced(recipe: Path, folder: Path) -> Path:
         (home / name).write_text(content.replace(wide, narrow), encoding="utf-8")
     source = importers.read(home / "recipe.toml", {})
     for entry in source.recipe.networks.values():
+        if entry.onnx is not None:
+            as_published(home / entry.onnx)
+            continue
         network = seeded(loading._function(home, entry.factory or "")(**entry.arguments))
         state = network.state_dict()
         torch.save({entry.checkpoint_key: state} if entry.checkpoint_key else state, home / entry.file)
     return home / "recipe.toml"
 
 
+def as_published(file: Path) -> None:
+    """An ONNX file of a small MeshNet, with an open batch as niivue's has."""
+    network = seeded(nn.Sequential(nn.Conv3d(1, 2, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv3d(2, 3, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x = torch.zeros(1, 1, SIDE, SIDE, SIDE)
+        axes = {"input": {0: "batch_size"}, "output": {0: "batch_size"}}
+        names = {"input_names": ["input"], "output_names": ["output"]}
+        torch.onnx.export(network, (x,), file, dynamic_axes=axes, dynamo=False, **names)
+
+
 def test_there_are_recipes() -> None:
-    assert len(ALL) >= 4
+    assert len(ALL) >= 7
     assert len(RECIPES) == len(ALL) - 1
 
 

@@ -24,7 +24,7 @@ HOMES = {
     "monai": {"export.importers.monai_classes"},
     "nibabel": {"volumes.grid", "volumes.nifti"},
     "nncf": {"quantize.int8"},
-    "onnx": {"export.frameworks.onnx_graph"},
+    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs"},
     "onnxruntime": {"export.frameworks.onnx_graph"},
     "openvino": {
         "export.frameworks.ir",

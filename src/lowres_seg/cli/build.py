@@ -157,6 +157,8 @@ def export(
             out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
             if network["route"] == "export":
                 out.print(f"{name}: by torch.export, because a trace did not convert")
+            for change in network["changes"]:
+                out.print(plain(f"{name}: {change}"))
             if network["onnx_failed"]:
                 out.print(plain(f"{name}: no ONNX graph ({network['onnx_failed']})"))
             if network["output"]:

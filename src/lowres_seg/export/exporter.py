@@ -309,6 +309,7 @@ def _report(
         "networks": {
             one.name: {
                 "route": one.route,
+                "changes": list(one.changes),
                 "onnx_failed": one.without_onnx or None,
                 "operators": one.conversion.operators,
                 "parameters": one.conversion.parameters,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import ir, onnx_graph
+from lowres_seg.export.frameworks import ir, onnx_graph, onnx_inputs
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
@@ -41,6 +41,8 @@ class Exported:
     running_norms : int
     output, weights_key : str
         Which output and which state were taken.
+    changes : tuple of str
+        What was changed in an ONNX file of another tool, in words.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Exported:
     running_norms: int = 0
     output: str = ""
     weights_key: str = ""
+    changes: tuple[str, ...] = ()
 
     def drop_onnx(self, why: str) -> None:
         """Remove the ONNX graph, and say why."""
@@ -88,12 +91,24 @@ def convert(
     try:
         if network is None:
             outputs = Outputs(recipe.networks[name].output)
-            graph = onnx_graph.with_one_output(onnx_graph.load(weights), outputs, shape, weights)
+            graph = onnx_graph.load(weights)
+            changes = onnx_inputs.fit(graph, shape, weights)
+            graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
             onnx_graph.save(graph, onnx_path)
             conversion = ir.convert(onnx_path, shape, xml)
             _check_scores(name, recipe, conversion)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
-            return Exported(name, weights, running, "onnxruntime", "onnx", conversion, onnx_path, output=outputs.taken)
+            return Exported(
+                name,
+                weights,
+                running,
+                "onnxruntime",
+                "onnx",
+                conversion,
+                onnx_path,
+                output=outputs.taken,
+                changes=tuple(changes),
+            )
         route, conversion = from_torch(network, shape, xml)
         _check_scores(name, recipe, conversion)
     except ExportError as error:

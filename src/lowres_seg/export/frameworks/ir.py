@@ -86,7 +86,10 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
-    openvino_engine.write_graph(model, target)
+    try:
+        openvino_engine.write_graph(model, target)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot write the network ({cause_of(error)})") from error
     weights = sum(
         int(np.prod(tuple(node.output(0).shape)))
         for node in model.get_ops()

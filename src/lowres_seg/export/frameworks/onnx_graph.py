@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError, last_line, one_line
+from lowres_seg.export.frameworks import onnx_inputs
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.runtime.engine import ResidentEngine
 
@@ -33,7 +34,7 @@ def load(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(graph)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ExportError(f"{path}: is no valid ONNX ({one_line(error, most=200)})") from error
-    inputs = [value.name for value in _inputs(graph)]
+    inputs = [value.name for value in onnx_inputs.inputs(graph)]
     if len(inputs) != 1:
         raise ExportError(
             f"{path}: takes {', '.join(inputs) or 'nothing'}, expected one input; make the others constant"
@@ -47,7 +48,7 @@ def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path
     Parameters
     ----------
     graph : onnx.ModelProto
-        Changed in place if it has several outputs.
+        One whose input has its size. It is changed in place if it has several outputs.
     outputs : Outputs
         The choice. It is told what was taken.
     shape : tuple of int
@@ -63,7 +64,7 @@ def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path
     names = [value.name for value in graph.graph.output]
     if len(names) == 1 and outputs.key in (None, 0, "0", names[0]):
         return graph
-    shapes = _output_shapes(graph, shape)
+    shapes = onnx_inputs.output_shapes(graph)
     try:
         chosen = outputs.of(shapes, shape)
     except ExportError as error:
@@ -72,33 +73,6 @@ def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path
     del graph.graph.output[:]
     graph.graph.output.append(kept)
     return graph
-
-
-def _inputs(graph: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    weights = {tensor.name for tensor in graph.graph.initializer}
-    return [value for value in graph.graph.input if value.name not in weights]
-
-
-def _output_shapes(graph: onnx.ModelProto, shape: Shape) -> dict[str, Shape | None]:
-    """Shape of each output for an input of `shape`; None where the graph does not tell it."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(graph)
-    (given,) = _inputs(fixed)
-    del given.type.tensor_type.shape.dim[:]
-    for size in shape:
-        given.type.tensor_type.shape.dim.add().dim_value = size
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del fixed.graph.value_info[:]
-    try:
-        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        return dict.fromkeys([value.name for value in graph.graph.output])
-    found: dict[str, Shape | None] = {}
-    for value in fixed.graph.output:
-        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        found[value.name] = tuple(sizes) if sizes and all(sizes) else None
-    return found
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
