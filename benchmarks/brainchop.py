@@ -39,7 +39,7 @@ Array = NDArray[np.float32]
 NETWORKS = {
     "meshnet_gwm": ("meshnet_gwm_onnx", (0, 1, 2), (0, 100)),
     "sae_robust_tissue": ("sae_robust_tissue", (2, 1, 0), (2, 98)),
-    "meshnet_50": ("meshnet_50", (0, 1, 2), (0, 100)),
+    "meshnet_50": ("meshnet_50", (0, 1, 2), (2, 98)),
 }
 COMMAND = (sys.executable, "-m", "lowres_seg")
 

@@ -25,7 +25,11 @@ class MeshNet(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
+        last = self.model[-1]
+        x = self.model[:-1](x)
+        # torch crashes on a convolution whose result has more than 2 GiB, as 50 channels of 256³ have.
+        halves = zip(last.weight.chunk(2), last.bias.chunk(2), strict=True)
+        return torch.cat([nn.functional.conv3d(x, weight, bias) for weight, bias in halves], 1)
 
 
 def build() -> MeshNet:
