@@ -247,6 +247,12 @@ BAD: dict[str, tuple[Edit, str]] = {
     "window of two axes": (_inferer(roi_size=[96, 96]), "roi_size is [96, 96]: expected three sizes"),
     "another inferer": (_inferer(_target_="SaliencyInferer"), "inferer SaliencyInferer: has no exact counterpart"),
     "an unknown padding": (_inferer(padding_mode="linear_ramp"), "mode is 'linear_ramp': expected constant, replicate, reflect or circular"),
+    "whole scans where patches were trained": (lambda m, i: (_simple(m, i), m["network_data_format"]["inputs"]["image"].update(spatial_shape=[8, 8, 8])), "takes the whole scan, whatever its shape, and metadata.json says is_patch_data"),
+    "an evaluator in training": (lambda m, i: i["evaluator"].update(mode="train"), "evaluator#mode is train, and a bundle evaluates"),
+    "a reader with arguments": (_before({"_target_": "LoadImaged", "reader": {"_target_": "NibabelReader", "as_closest_canonical": True}}), "expected NibabelReader or ITKReader without arguments"),
+    "a lazy chain": (lambda m, i: i["preprocessing"].update(lazy=True), "preprocessing: lazy is True; expected false"),
+    "copies that are joined": (lambda m, i: i["preprocessing"]["transforms"].extend([{"_target_": "CopyItemsd", "keys": "image", "names": "z"}, {"_target_": "ConcatItemsd", "keys": ["image", "z"], "name": "image"}]), "ConcatItemsd: joins z, which is no image as it was read"),
+    "weights loaded by an expression": (lambda m, i: (i.pop("handlers"), i["evaluator"].pop("val_handlers"), i.update(initialize=["$@network_def.load_state_dict(torch.load('models/best.pt'))"])), "loads weights by the expression"),
     "whole scans of any shape": (_simple, "takes scans of any shape, a bundle one shape or windows"),
     "another inferer in use": (lambda m, i: i["evaluator"].update(inferer="@other"), "evaluator#inferer refers to @other, which leads to no value"),
     "network of the bundle": (lambda m, i: i["network_def"].update(_target_="scripts.networks.Mine"), "network_def is scripts.networks.Mine, which is not of monai.networks.nets"),
@@ -308,12 +314,24 @@ def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:
 def test_whole_scans_of_one_shape(tmp_path: Path) -> None:
     def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
         inference["inferer"] = {"_target_": "SimpleInferer"}
-        metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [64, 48, 32]
+        metadata["network_data_format"]["inputs"]["image"] |= {"spatial_shape": [64, 48, 32], "is_patch_data": False}
 
     (stage,) = _recipe(bundles.write(tmp_path / "b", bundles.brats(filters=8), edit=edit)).stages
     assert stage.windows is None
     assert stage.conform.shape == (64, 48, 32)
     assert stage.conform.spacing_mm == (None, None, None)
+
+
+def test_the_weights_are_those_of_the_last_loader_that_is_not_switched_off(tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any], inference: dict[str, Any]) -> None:
+        (loader, *others) = inference["handlers"]
+        first = {**loader, "load_path": "$@bundle_root + '/models/pretrained.pt'"}
+        inference["fresh"] = True
+        off = {**loader, "load_path": "$@bundle_root + '/models/off.pt'", "_disabled_": "@fresh"}
+        inference["handlers"] = [first, loader, off, *others]
+
+    recipe = _recipe(bundles.write(tmp_path / "b", bundles.unet(filters=2), edit=edit))
+    assert recipe.networks["net"].checkpoint == "models/model.pt"
 
 
 def test_the_largest_component_of_one_label(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lowres_seg import Segmenter, host
-from lowres_seg.errors import ExportError
+from lowres_seg.errors import ExportError, InputError
 from lowres_seg.export.importers import monai_bundle
 from lowres_seg.export.loading import load_network
 
@@ -109,6 +109,12 @@ CASES: dict[str, tuple[Chain, dict[str, Any], Chain, dict[str, Any]]] = {
         ],
         {},
     ),
+    "clean-up on a grid that is smaller than a window": (
+        [RAS, SPACING, ZSCORE],
+        {**ROI, "roi_size": [48, 64, 48]},
+        [SOFTMAX, ARGMAX, keep(applied_labels=[1, 2]), invert(nearest=True)],
+        {},
+    ),
     "clipped and thresholded": (
         [
             RAS, {"_target_": "ClipIntensityPercentilesd", "lower": 2, "upper": 97}, SPACING,
@@ -187,6 +193,17 @@ def test_the_label_map_is_monais(case: str, image: Path, tmp_path: Path) -> None
     if case == "label values interpolated":
         assert np.any(expected != np.rint(expected))
         assert any("rounds them to the nearest label" in note for note in recipe.notes)
+
+
+def test_a_scan_whose_axes_lean_is_refused_where_it_is_resampled(image: Path, tmp_path: Path) -> None:
+    stored = nibabel.load(image)
+    affine = stored.affine.copy()
+    affine[:3, 1] += 0.001 * affine[:3, 0]
+    leaning = tmp_path / "leaning.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(stored.get_fdata(dtype=np.float32), affine), leaning)
+    folder = written(tmp_path / "b", "scores back by linear", [image])
+    with pytest.raises(InputError, match=r"axes are not at right angles \(they lean by 0\.\d+ voxels\)"):
+        predicted(folder, [leaning])
 
 
 def same_chains(case: str) -> dict[str, Any]:

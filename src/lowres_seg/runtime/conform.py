@@ -23,6 +23,8 @@ Affine = NDArray[np.float64]
 MAX_VOXELS = 1024**3
 #: Scores are resampled back to the region in slabs of about this size.
 SLAB_BYTES = 64 << 20
+#: How far, in voxels, the axes of a scan that is resampled by MONAI's rule may lean: headers round to less.
+_MOST_LEAN = 0.01
 #: Names of our paddings in numpy.
 _NUMPY_PADS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
@@ -41,6 +43,8 @@ class Fit:
         Shape of the conformed grid: the resampled region, cut to the crop, then padded or cropped about its centre.
     crop : Box or None
         Part of the resampled region that is kept; it may reach beyond it. None for all of it.
+    unpadded : Box or None
+        The conformed grid without what pads it to one window. None for all of it.
     separate, separate_back : int or None
         Axis that is resampled apart when the region is conformed, and when it is restored.
     shifts : tuple of 3 int
@@ -52,6 +56,7 @@ class Fit:
     conformed: Shape
     shifts: Shape
     crop: Box | None = None
+    unpadded: Box | None = None
     separate: int | None = None
     separate_back: int | None = None
 
@@ -92,6 +97,12 @@ class Fit:
             for have, want in zip(spacing_mm, conform.spacing_mm or (None,) * 3, strict=True)
         )
         there, back = _axes(region, affine, wanted, conform, stored)
+        lean = max(abs(by) * axis.m for axis in there for by in axis.lean)
+        if lean > _MOST_LEAN:
+            raise InputError(
+                f"the scan's axes are not at right angles (they lean by {lean:.2g} voxels), and the bundle resamples "
+                "to upright axes; resample the scan to an upright grid first"
+            )
         resampled = three(axis.m for axis in there)
         if np.prod(resampled, dtype=object) > MAX_VOXELS:
             raise InputError(
@@ -108,9 +119,9 @@ class Fit:
         most = (conform.shape if conform.convention == "monai" else None) or conform.at_most
         if most is not None:
             box = _centre(box, most)
-        conformed, shifts = _placed(box.shape, conform, at_least)
+        conformed, shifts, unpadded = _placed(box.shape, conform, at_least)
         kept = None if box == Box.whole(self.resampled) else box
-        return replace(self, conformed=conformed, shifts=shifts, crop=kept)
+        return replace(self, conformed=conformed, shifts=shifts, crop=kept, unpadded=unpadded)
 
     @property
     def region(self) -> Shape:
@@ -305,8 +316,8 @@ def _centre(box: Box, most: Shape) -> Box:
     return Box(three(start), three(stop))
 
 
-def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shape]:
-    """Shape of the conformed grid, and the first voxel of the kept part in it."""
+def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shape, Box]:
+    """Shape of the conformed grid, the first voxel of the kept part in it, and the grid without windows' padding."""
     shape = conform.shape
     if shape is None:
         least, multiple = conform.at_least or kept, conform.multiple_of or (1, 1, 1)
@@ -314,8 +325,9 @@ def _placed(kept: Shape, conform: Conform, at_least: Shape) -> tuple[Shape, Shap
     shifts = [0 if m >= n and conform.pad_side == "end" else (m - n) // 2 for n, m in zip(kept, shape, strict=True)]
     # Windows are padded on both sides, whatever the padding before.
     conformed = three(max(pair) for pair in zip(shape, at_least, strict=True))
-    more = [(m - n) // 2 for n, m in zip(shape, conformed, strict=True)]
-    return conformed, three(shift + extra for shift, extra in zip(shifts, more, strict=True))
+    more = three((m - n) // 2 for n, m in zip(shape, conformed, strict=True))
+    unpadded = Box(more, three(first + n for first, n in zip(more, shape, strict=True)))
+    return conformed, three(shift + extra for shift, extra in zip(shifts, more, strict=True)), unpadded
 
 
 def _coarse_axis(first: Spacing, second: Spacing | None, above: float) -> int | None:

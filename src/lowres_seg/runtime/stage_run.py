@@ -191,7 +191,8 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
     if stage.cleanup_before_restore:
         with timed(timings_s, f"{stage.name}.cleanup"):
-            labels = clean(labels, stage.cleanup_before_restore, placement.conformed_voxel_mm3)
+            own = np.s_[:, :, :] if fit.unpadded is None else fit.unpadded.slices
+            labels[own] = clean(labels[own], stage.cleanup_before_restore, placement.conformed_voxel_mm3)
     if stage.restore.quantity == "nothing":
         return labels
     with timed(timings_s, f"{stage.name}.restore"):

@@ -22,17 +22,21 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named
 from lowres_seg.export.importers.monai_arguments import EXAMPLE, Arguments, problem, validated
-from lowres_seg.export.importers.monai_config import Config, Role
-from lowres_seg.export.importers.monai_grids import GRIDS
+from lowres_seg.export.importers.monai_config import JOINED, Config, Role
+from lowres_seg.export.importers.monai_grids import GRIDS, Joined
 from lowres_seg.export.importers.monai_intensities import INTENSITIES
 from lowres_seg.export.importers.monai_result import RESULTS, Result
-from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, starting
+from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, Transform, starting
 from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInferer, SlidingWindowInferer
 from lowres_seg.export.recipe import About, Imported
 
 PRED = "pred"
 #: Inferers that see a scan in windows, and all that are known.
-WINDOWS = {"SlidingWindowInferer": SlidingWindowInferer, "SliceInferer": SliceInferer}
+WINDOWS = {
+    "SlidingWindowInferer": SlidingWindowInferer,
+    "SlidingWindowInfererAdapt": SlidingWindowInferer,
+    "SliceInferer": SliceInferer,
+}
 INFERERS: dict[str, type[Arguments]] = {**WINDOWS, "SimpleInferer": SimpleInferer}
 #: BraTS's regions in the order in which they are painted: label, and name of the part that keeps it.
 _BRATS = {"wt": (2, "edema"), "tc": (1, "non-enhancing-core"), "et": (4, "enhancing-tumor")}
@@ -186,7 +190,7 @@ def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[
         scan = starting(channels, [(name, given) for _, name, given in chain])
     except ValueError as error:
         raise ExportError(f"{config.where(role.key)}: {problem(error)}") from error
-    known = HARMLESS | GRIDS | INTENSITIES
+    known: dict[str, type[Transform]] = {**HARMLESS, **GRIDS, **INTENSITIES, JOINED: Joined}
     scan.later = [name for _, name, _ in chain]
     if scan.will("Spacingd", "Resized"):
         scan.phase = "before-conform"
@@ -286,8 +290,13 @@ def _windows(config: Config, metadata: Config, scan: Scan) -> Windows | None:
             f"{where}: takes scans of any shape, a bundle one shape or windows; use SlidingWindowInferer, or write "
             f"the one shape of the scans into {metadata.path}, inputs.{IMAGE}.spatial_shape, where {shape} was found"
         )
-    for key in ("at_most", "at_least", "multiple_of"):
-        scan.conform.pop(key, None)
+    grown = [key for key in ("at_most", "at_least", "multiple_of") if key in scan.conform]
+    if grown or inputs.get("is_patch_data"):
+        why = "the scan is padded or cropped by its own size" if grown else "metadata.json says is_patch_data"
+        raise ExportError(
+            f"{where}: takes the whole scan, whatever its shape, and {why}; a bundle takes one shape or windows: use "
+            "SlidingWindowInferer, or a ResizeWithPadOrCropd or Resized to one shape"
+        )
     scan.conform |= {"shape": shape} | ({} if "spacing_mm" in scan.conform else {"spacing_mm": [None] * 3})
     scan.conform.setdefault("pad", "zero")
     return None

@@ -35,6 +35,8 @@ from lowres_seg.export.importers.monai_values import (
 
 #: Keys of a component that are no arguments.
 _ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_", "_mode_"})
+#: Name of a transform of the bundle's own that only joins images, as the user vouches.
+JOINED = "--channels"
 _EVALUATORS = ("evaluator", "validate#evaluator")
 #: Keys under which a part of inference usually stands, for bundles without an evaluator.
 _USUAL = {
@@ -180,7 +182,7 @@ class Config:
         while stack:
             key, value = stack.pop()
             if isinstance(value, dict):
-                if str(value.get("_target_")).endswith(last) and not is_disabled(value):
+                if str(value.get("_target_")).endswith(last) and not self._is_disabled(value, key):
                     yield key
                 stack += [(f"{key}#{part}", one) for part, one in reversed(value.items())]
             elif isinstance(value, list):
@@ -220,7 +222,7 @@ class Config:
         key : str
         joined : sequence of str, optional
             Keys of images that transforms of the bundle's own only join, as the user vouches. Such a transform is given
-            as a ConcatItemsd. Without it they are given as others are.
+            the name `JOINED`. Without it they are given as others are.
 
         Raises
         ------
@@ -232,6 +234,8 @@ class Config:
     def _chain(self, chain: Any, where: str, joined: Sequence[str] | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
         if isinstance(chain, dict):
             name, given = self.component(chain, where)
+            if given.get("lazy") not in (None, False):
+                raise ExportError(f"{self.where(where)}: lazy is {short(given['lazy'])}; expected false")
             harmless = {"lazy": (None, False), "map_items": (True,), "unpack_items": (False,), "log_stats": (False,)}
             others = {one for one, value in given.items() if one not in harmless or value not in harmless[one]}
             if name != "Compose" or others != {"transforms"}:
@@ -257,7 +261,7 @@ class Config:
                         "one, name their keys in its order: --channels KEY,KEY"
                     )
                 self.notes.append(f"{here} was left out: --channels says that it only joins {', '.join(joined)}")
-                yield here, "ConcatItemsd", {"keys": list(joined), "name": "image"}
+                yield here, JOINED, {"keys": list(joined), "name": "image"}
                 continue
             yield here, re.sub("(D|Dict)$", "d", name), given
 
@@ -273,6 +277,8 @@ class Config:
             raise ExportError(
                 f"{self.where(key)}: the evaluator is {target[:100]}, expected MONAI's SupervisedEvaluator"
             )
+        if str(self.at(f"{key}#mode")).rpartition(".")[2].lower() == "train":
+            raise ExportError(f"{self.where(key)}#mode is train, and a bundle evaluates; expected eval")
         for changed in ("prepare_batch", "iteration_update"):
             if entry.get(changed) is not None:
                 raise ExportError(
@@ -290,6 +296,10 @@ class Config:
         except LookupError:
             return NOTHING
         return found
+
+    def _is_disabled(self, entry: dict[str, Any], key: str) -> bool:
+        """Tell whether a component is switched off. Raises ExportError if that cannot be read."""
+        return is_disabled({"_disabled_": self.used(self._plain(entry.get("_disabled_"), f"{key}#_disabled_"))})
 
     def _plain(self, raw: Any, key: str) -> Any:
         try:

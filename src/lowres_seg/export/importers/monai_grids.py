@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from lowres_seg.bundle.grids import Interpolation
 from lowres_seg.export.importers.monai_scan import LoadImaged, Scan, Transform, Truth, named, padding_by
@@ -20,17 +22,34 @@ class ConcatItemsd(Transform):
 
     def apply(self, scan: Scan) -> None:
         """Join the channels."""
-        if not self.items(scan):
-            return
+        strange = [key for key in self.keys if key not in scan.images or self.keys.count(key) > 1]
+        if strange:
+            raise ValueError(
+                f"joins {strange[0]}, which is no image as it was read, once; make such channels of the scan before, "
+                "and read them as images"
+            )
         joined = tuple(name for key in self.keys for name in scan.images.pop(key))
         scan.images[self.name] = joined
+
+
+class Joined(ConcatItemsd):
+    """Items that a transform of the bundle's own joins, as the user vouches; nothing if they are one image already."""
+
+    def apply(self, scan: Scan) -> None:
+        """Join the channels."""
+        if self.items(scan):
+            super().apply(scan)
+
+
+def _together(letters: Any) -> Any:
+    return "".join(letters) if isinstance(letters, list) and all(isinstance(one, str) for one in letters) else letters
 
 
 class Orientationd(Transform):
     """An orientation of the array axes."""
 
     ignored = "lazy"
-    axcodes: str | None = None
+    axcodes: Annotated[str, BeforeValidator(_together)] | None = None
     as_closest_canonical: Truth = False
     labels: list[list[str]] | None = None
 

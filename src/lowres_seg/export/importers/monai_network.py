@@ -140,7 +140,10 @@ def weights(config: Config, network: Definition) -> tuple[Path, Sequence[str]]:
     ExportError
         If the path of a CheckpointLoader cannot be read, or lies outside the bundle.
     """
-    for key in _loaders(config):
+    loaders = _loaders(config)
+    if not loaders:
+        _check_no_other_loads(config)
+    for key in loaders[-1:]:  # the last one that runs gives the weights
         path = config.used(config.at(f"{key}#load_path"))
         objects = config.at(f"{key}#load_dict")
         where = config.where(f"{key}#load_path")
@@ -186,10 +189,20 @@ def _unwrapped(entry: Any) -> Any:
 
 
 def _loaders(config: Config) -> list[str]:
-    """Keys of the loaders of checkpoints: those of the evaluator, then others but those of training."""
+    """Keys of the loaders of checkpoints but those of training, in the order in which they run."""
     found = list(config.components("CheckpointLoader"))
-    first = [key for key in found if key.startswith(("handlers#", "evaluator#", "validate#", "val_handlers#"))]
-    return [*first, *(key for key in found if key not in first and not key.startswith("train"))]
+    own = [key for key in found if key.startswith(("handlers#", "evaluator#", "validate#", "val_handlers#"))]
+    return own or [key for key in found if not key.startswith("train")]
+
+
+def _check_no_other_loads(config: Config) -> None:
+    """Check that no expression loads weights where no CheckpointLoader does. Raises ExportError if one does."""
+    for place, text in leaves(config.content, ""):
+        if isinstance(text, str) and text.startswith("$") and "load_state_dict" in text:
+            raise ExportError(
+                f"{config.where(place.lstrip('#'))} loads weights by the expression {short(text)}, and no code of a "
+                "bundle is run; expected a CheckpointLoader with their path"
+            )
 
 
 def _script(config: Config, network: Definition) -> Path:

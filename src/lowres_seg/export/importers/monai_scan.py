@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict
 from lowres_seg.bundle.grids import Interpolation
 from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, Phase, Threshold, ZScore
 from lowres_seg.export.importers.monai_arguments import Arguments
+from lowres_seg.export.importers.monai_config import JOINED
 from lowres_seg.volumes.orientations import STORED
 
 IMAGE = "image"
@@ -22,6 +23,8 @@ _Given = TypeVar("_Given")
 
 
 def _truth(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
@@ -200,11 +203,12 @@ class LoadImaged(Transform):
     def apply(self, scan: Scan) -> None:
         """Check the reader and the type."""
         check_type(self, self.dtype, self.items(scan))
-        if isinstance(self.reader, dict) and str(self.reader.get("_target_", "")).rpartition(".")[2] not in (
-            "NibabelReader",
-            "ITKReader",
-        ):
-            raise ValueError(f"reader is {self.reader}: expected NibabelReader or ITKReader")
+        reader = self.reader
+        if isinstance(reader, dict):
+            name = str(reader.get("_target_", "")).rpartition(".")[2]
+            others = [key for key in reader if not key.startswith("_")]
+            if name not in ("NibabelReader", "ITKReader") or others:
+                raise ValueError(f"reader is {reader}: expected NibabelReader or ITKReader without arguments")
 
 
 class Same(Transform):
@@ -261,9 +265,10 @@ def starting(channels: Sequence[str], chain: Iterable[tuple[str, dict[str, Any]]
     for name, given in chain:
         keys = given.get("keys")
         named_keys = [str(key) for key in keys] if isinstance(keys, list) else [str(keys)]
-        if name == "ConcatItemsd" and given.get("name") == IMAGE and loaded.issuperset(named_keys):
-            parts = tuple(named_keys)
-        loaded.update(named_keys)
+        if name in ("ConcatItemsd", JOINED) and given.get("name") == IMAGE and loaded.issuperset(named_keys):
+            parts = tuple(dict.fromkeys(named_keys))
+        if name == "LoadImaged":
+            loaded.update(named_keys)
     if parts == (IMAGE,):
         return Scan(channels, {IMAGE: tuple(channels)})
     if len(parts) != len(channels):
