@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,6 @@ MAX_VOXELS = 1024**3
 SLAB_BYTES = 64 << 20
 #: How far, in voxels, the axes of a scan that is resampled by MONAI's rule may lean: headers round to less.
 _MOST_LEAN = 0.01
-#: Names of our paddings in numpy.
-_NUMPY_PADS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Fit:
         beyond = [(max(0, -a), max(0, b - n)) for a, b, n in ends]
         return np.pad(x[:, inside[0], inside[1], inside[2]], [(0, 0), *beyond])
 
-    def place(self, x: Array, pad: float | str | None) -> Array:
+    def place(self, x: Array, pad: float | Literal["edge", "reflect", "wrap"] | None) -> Array:
         """Pad or crop (C, *kept) to (C, *conformed).
 
         Parameters
@@ -203,7 +202,7 @@ class Fit:
         i, j, k = (one[0] for one in inside)
         if isinstance(pad, str):
             widths = [(0, 0), *(one[1:] for one in inside)]
-            return np.pad(x[:, i, j, k], widths, mode=_NUMPY_PADS[pad])  # type: ignore[call-overload,no-any-return]
+            return np.pad(x[:, i, j, k], widths, mode=pad)
         if pad is None:
             result = np.broadcast_to(x.min(axis=(1, 2, 3), keepdims=True), (len(x), *self.conformed)).copy()
         else:

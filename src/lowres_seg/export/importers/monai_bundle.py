@@ -25,12 +25,11 @@ from lowres_seg.export.importers.monai_arguments import EXAMPLE, Arguments, prob
 from lowres_seg.export.importers.monai_config import JOINED, Config, Role
 from lowres_seg.export.importers.monai_grids import GRIDS, Joined
 from lowres_seg.export.importers.monai_intensities import INTENSITIES
-from lowres_seg.export.importers.monai_result import RESULTS, Result
+from lowres_seg.export.importers.monai_result import PRED, RESULTS, Result
 from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, Transform, starting
 from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInferer, SlidingWindowInferer
 from lowres_seg.export.recipe import About, Imported
 
-PRED = "pred"
 #: Inferers that see a scan in windows, and all that are known.
 WINDOWS = {
     "SlidingWindowInferer": SlidingWindowInferer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from lowres_seg.bundle.rules import Affine, Clip, IntensityRule, PercentileClip,
 from lowres_seg.export.importers.monai_scan import Scan, Transform, Truth, check_type, named
 
 
-class _Intensities(Transform):
+class _Intensities(Transform, ABC):
     """A transform of intensities."""
 
     channel_wise: Truth = False
@@ -26,9 +27,9 @@ class _Intensities(Transform):
         for item, found in rules.items():
             scan.add([item], *found)
 
+    @abstractmethod
     def rules(self, channels: Sequence[str]) -> list[IntensityRule]:
         """Rules for an item with some channels. Raises ValueError if a manifest has none."""
-        raise NotImplementedError
 
     def together(self, channels: Sequence[str]) -> bool:
         """Whether the statistics are those of all channels of an item at once."""

@@ -41,12 +41,14 @@ class SlidingWindowInferer(Arguments):
 
     def size(self, scan: Scan) -> list[int]:
         """Size of a window."""
-        given = [self.roi_size] * 3 if isinstance(self.roi_size, int) else list(self.roi_size)
-        # Where no size is given, a window is as long as the scan.
-        shape = scan.conform.get("shape", [0] * 3)
+        return self._sizes(scan.conform.get("shape", [0] * 3), "three")
+
+    def _sizes(self, shape: list[int], count: str) -> list[int]:
+        """Sizes of a window along the axes of a shape. Where none is given, it is as long as the shape."""
+        given = [self.roi_size] * len(shape) if isinstance(self.roi_size, int) else list(self.roi_size)
         roi = [n if not m or m < 0 else m for m, n in zip(given, shape, strict=False)]
-        if len(given) != 3 or min(roi) < 1:
-            raise ValueError(f"roi_size is {given}: expected three sizes of at least 1, the same for every scan")
+        if len(given) != len(shape) or min(roi) < 1:
+            raise ValueError(f"roi_size is {given}: expected {count} sizes of at least 1, the same for every scan")
         return roi
 
     def _pad(self, scan: Scan, roi: list[int]) -> None:
@@ -73,12 +75,8 @@ class SliceInferer(SlidingWindowInferer):
 
     def size(self, scan: Scan) -> list[int]:
         """Size of a window, one slice thick."""
-        given = [self.roi_size] * 2 if isinstance(self.roi_size, int) else list(self.roi_size)
         shape = scan.conform.get("shape", [0] * 3)
-        others = [n for axis, n in enumerate(shape) if axis != self.spatial_dim]
-        roi = [n if not m or m < 0 else m for m, n in zip(given, others, strict=False)]
-        if len(given) != 2 or min(roi) < 1:
-            raise ValueError(f"roi_size is {given}: expected two sizes of at least 1, the same for every scan")
+        roi = self._sizes([n for axis, n in enumerate(shape) if axis != self.spatial_dim], "two")
         return [*roi[: self.spatial_dim], 1, *roi[self.spatial_dim :]]
 
 
