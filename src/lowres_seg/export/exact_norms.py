@@ -2,7 +2,9 @@
 
 OpenVINO sums the values of a norm one after the other in float32. Over the millions of values of a large window the sum
 of squares is off by 1e-4 and more, and labels flip. Here mean and deviation are taken along one axis after the other,
-so that no sum is long. A network takes about as long as with MVN (benchmarks/exact_norms.py).
+so that no sum is long.
+Most networks take about as long (benchmarks/exact_norms.py); those with few channels in large windows take longer, and
+more memory (ADR 13).
 """
 
 from __future__ import annotations
