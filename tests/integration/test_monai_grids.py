@@ -233,6 +233,25 @@ def test_labels_come_back_by_nearest(case: str, affine: str) -> None:
     assert len(np.unique(mine)) == 9
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "down"])
+@pytest.mark.parametrize("affine", AFFINES)
+def test_label_values_between_two_labels_are_rounded_as_monai_has_them(affine: str, rounding: str) -> None:
+    there = (AFFINES[affine] if affine.startswith("sheared") else orthogonal(AFFINES[affine])).astype(np.float32)
+    there = there.astype(np.float64)  # a header's precision: the axes lean by what it leaves
+    spacing = 2 * np.sqrt((there[:3, :3] ** 2).sum(axis=0))
+    chain = mt.Compose([mt.Spacingd("image", spacing.tolist())])
+    expected = chain({"image": MetaTensor(torch.from_numpy(scan()), affine=torch.from_numpy(there))})
+    restore = {"what": "labels", "interpolation": "linear", "rounding": rounding, "outside": "zero"}
+    conform = {"orientation": "stored", "spacing_mm": spacing.tolist(), "convention": "monai", "pad": "zero"}
+    place, found = placed(conform, restore, there)
+    labels = np.random.default_rng(1).integers(0, 4, found.shape[1:]).astype(np.float32)
+    expected["pred"] = MetaTensor(torch.from_numpy(labels)[None])
+    values = mt.Invertd("pred", chain, "image", nearest_interp=False)(expected)["pred"].numpy()[0]
+    assert np.mean(np.abs(values % 1 - 0.5) < 1e-5) > 0.01  # many lie halfway
+    mine = place.oriented.undo(stage_run._restored_labels(place, labels[None], 1))
+    np.testing.assert_array_equal(mine, np.rint(values) if rounding == "nearest" else np.floor(values))
+
+
 def rules(*content: dict[str, Any]) -> list[dict[str, Any]]:
     return list(content)
 

@@ -211,6 +211,17 @@ class Fit:
         result[:, a, b, c] = x[:, i, j, k]
         return result
 
+    def unplaced(self, y: Array, outside: Border) -> Array:
+        """Cut or pad (C, *conformed) to (C, *resampled), by zero or the values at the nearest edge."""
+        if self.resampled == self.conformed and self.crop is None:
+            return y
+        ours, theirs = self._overlap()
+        edges = [(s.start, n - s.stop) for s, n in zip(ours, self.resampled, strict=True)]
+        y = y[:, theirs[0], theirs[1], theirs[2]]
+        if not any(before or after for before, after in edges):
+            return y
+        return np.pad(y, [(0, 0), *edges], mode="edge" if outside == "edge" and y.size else "constant")
+
     def restored(
         self,
         y: Array,
@@ -232,12 +243,7 @@ class Fit:
             Where the slab lies in the region.
         values : (C, planes, J, K) ndarray
         """
-        if self.resampled != self.conformed or self.crop is not None:
-            ours, theirs = self._overlap()
-            edges = [(s.start, n - s.stop) for s, n in zip(ours, self.resampled, strict=True)]
-            y = y[:, theirs[0], theirs[1], theirs[2]]
-            if any(before or after for before, after in edges):
-                y = np.pad(y, [(0, 0), *edges], mode="edge" if outside == "edge" and y.size else "constant")
+        y = self.unplaced(y, outside)
         planes = max(1, SLAB_BYTES // (4 * len(y) * self.region[1] * self.region[2]))
         axes, apart = self.axes_back, self.separate_back
         for start in range(0, self.region[0], planes):

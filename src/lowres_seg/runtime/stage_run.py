@@ -14,6 +14,7 @@ from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
+from lowres_seg.runtime.label_values import rounded
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
@@ -198,9 +199,20 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
     with timed(timings_s, f"{stage.name}.restore"):
         if fit.same:
             return np.ascontiguousarray(labels[fit.inner])
-        parts = _restored(placement, labels[None].astype(np.float32), threads)
-        rounding = np.floor if stage.restore.rounding == "down" else np.rint
-        return np.concatenate([rounding(part[0]) for _, part in parts]).astype(np.uint8)
+        return _restored_labels(placement, labels[None].astype(np.float32), threads)
+
+
+def _restored_labels(placement: Placement, y: Array, threads: int) -> Labels:
+    """Resample labels (1, *conformed) to the region."""
+    stage, fit = placement.stage, placement.fit
+    restore, parts = stage.restore, _restored(placement, y, threads)
+    if restore.rounding is None or restore.interpolation != "linear" or fit.separate_back is not None:
+        whole_numbers = np.floor if restore.rounding == "down" else np.rint
+        return np.concatenate([whole_numbers(part[0]) for _, part in parts]).astype(np.uint8)
+    whole, axes, border = fit.unplaced(y, restore.outside)[0], fit.axes_back, stage.conform.border
+    return np.concatenate(
+        [rounded(part[0], whole, axes, planes, border=border, rounding=restore.rounding) for planes, part in parts]
+    )
 
 
 def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[slice, Array]]:
