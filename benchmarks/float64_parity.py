@@ -1,5 +1,7 @@
 """Which runtime is off? deepbet's second network on random input, in each, against a float64 run in torch.
 
+OpenVINO runs it with its own norms and with exact ones.
+
     .venv-dev/bin/python benchmarks/float64_parity.py
 
 Needs lowres-seg[all]; about 5 GB of memory.
@@ -25,12 +27,13 @@ def main() -> None:
     network = torch_network.load_torchscript(fetch().weights / "model.pt")
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     found = {"torch": network.run(x)}
-    with tempfile.TemporaryDirectory() as name:
-        onnx, xml = Path(name) / "n.onnx", Path(name) / "n.xml"
+    with tempfile.TemporaryDirectory() as folder:
+        onnx, xml = Path(folder) / "n.onnx", Path(folder) / "n.xml"
         network.to_onnx(onnx, SHAPE)
         found["onnxruntime"] = onnx_graph.OrtNetwork(onnx, threads=2).run(x)
-        ir.convert(network.script(SHAPE), SHAPE, xml)
-        found["openvino"] = OpenVinoEngine(xml, threads=2, inference_precision="f32").run(x).copy()
+        for name, exact_norms in (("openvino", False), ("exact norms", True)):
+            ir.convert(network.script(SHAPE), SHAPE, xml, with_exact_norms=exact_norms)
+            found[name] = OpenVinoEngine(xml, threads=2, inference_precision="f32").run(x).copy()
     with torch.inference_mode():
         exact = network.module.double()(torch.from_numpy(x).double()).numpy()
     for name, scores in found.items():

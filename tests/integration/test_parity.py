@@ -14,6 +14,7 @@ from torch import nn
 
 from lowres_seg import ParityError
 from lowres_seg.bundle.stage import Argmax
+from lowres_seg.export import routes
 from lowres_seg.export.frameworks import ir
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.parity import ParityReport, compare, with_float64
@@ -141,3 +142,17 @@ def test_norms_of_a_large_window_are_as_exact_as_torchs(tmp_path: Path, norm: st
     found = OpenVinoEngine(path, threads=1, inference_precision="f32").run(x)
     compare("net", "phantom", ARGMAX, ("torch", scores), ("openvino", found)).check(Parity())
     assert np.abs(found - exact).max() < 5 * np.abs(scores - exact).max()
+
+    conversion = ir.convert(network.script(shape), shape, path, with_exact_norms=False)
+    assert {"MVN", "GroupNormalization"} & set(conversion.operators)
+    found = OpenVinoEngine(path, threads=1, inference_precision="f32").run(x)
+    assert np.abs(found - exact).max() > 5 * np.abs(scores - exact).max()
+
+
+@pytest.mark.parametrize("exact_norms", [True, False])
+def test_a_recipe_may_keep_openvinos_norms(tmp_path: Path, exact_norms: bool) -> None:
+    module = Deep(NORMS["instance"], repeats=1).eval()
+    network = TorchNetwork(module, 0)
+    shape = (1, 2, 32, 32, 32)
+    route, conversion = routes.from_torch(network, shape, tmp_path / "n.xml", exact_norms=exact_norms)
+    assert (route, "MVN" in conversion.operators) == ("trace", not exact_norms)

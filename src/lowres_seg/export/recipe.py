@@ -52,7 +52,9 @@ class NetworkSource(Part):
     that an importer builds, such as ``monai:UNet``. It is called with `arguments` and returns the network. The
     checkpoint holds the network's state, under `checkpoint_key` if that is given; else it is found. `convert`, of the
     form ``file.py:function``, turns the content of another framework's checkpoint into that state. `output` is the name
-    or the index of the output that holds the scores. With `sha256` the file must have that digest.
+    or the index of the output that holds the scores. With `sha256` the file must have that digest. Without
+    `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks of few channels
+    and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
     """
 
     torchscript: str | None = None
@@ -64,6 +66,7 @@ class NetworkSource(Part):
     convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
     sha256: Sha256 | None = None
+    exact_norms: bool = True
 
     @model_validator(mode="after")
     def _one_source(self) -> NetworkSource:

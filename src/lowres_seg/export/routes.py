@@ -88,6 +88,7 @@ def convert(
     shape = recipe.input_shape(name)
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
+    exact_norms = recipe.networks[name].exact_norms
     try:
         if network is None:
             outputs = Outputs(recipe.networks[name].output)
@@ -95,7 +96,7 @@ def convert(
             changes = onnx_inputs.fit(graph, shape, weights)
             graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
             onnx_graph.save(graph, onnx_path)
-            conversion = ir.convert(onnx_path, shape, xml)
+            conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
             _check_scores(name, recipe, conversion)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
             return Exported(
@@ -109,7 +110,7 @@ def convert(
                 output=outputs.taken,
                 changes=tuple(changes),
             )
-        route, conversion = from_torch(network, shape, xml)
+        route, conversion = from_torch(network, shape, xml, exact_norms=exact_norms)
         _check_scores(name, recipe, conversion)
     except ExportError as error:
         told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
@@ -135,11 +136,14 @@ def convert(
     return exported
 
 
-def from_torch(network: TorchNetwork, shape: tuple[int, ...], xml: Path) -> tuple[str, Conversion]:
+def from_torch(
+    network: TorchNetwork, shape: tuple[int, ...], xml: Path, *, exact_norms: bool = True
+) -> tuple[str, Conversion]:
     """Convert on the first route that serves; the error is that of the first."""
     network.check_values(shape)
+    write = partial(ir.convert, shape=shape, target=xml, with_exact_norms=exact_norms)
     if not network.traced:
-        return "torchscript", ir.convert(network.script(shape), shape, xml)
+        return "torchscript", write(network.script(shape))
     # The windows of transformers need a frozen trace, and 2D networks one that is not frozen. A trace keeps operators
     # for which OpenVINO has no rule, and torch.export writes many of them with simpler ones.
     routes: list[tuple[str, Callable[[], Any]]] = [
@@ -150,7 +154,7 @@ def from_torch(network: TorchNetwork, shape: tuple[int, ...], xml: Path) -> tupl
     failed = []
     for route, source in routes:
         try:
-            return route, ir.convert(source(), shape, xml)
+            return route, write(source())
         except ExportError as error:
             failed.append(error)
     raise failed[0]

@@ -44,12 +44,12 @@ class Conversion:
     parameters: int
 
 
-def convert(source: Any, shape: Shape, target: Path) -> Conversion:
+def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool = True) -> Conversion:
     """Write TorchScript, a program of torch.export, or an ONNX file, as IR in fp32.
 
     The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
     as scale and shift of a norm with running statistics, and fold a constant scale and shift into the convolution
-    before it. Those of `rewrites` follow, unless a shape within the network depends on values, and norms sum in steps.
+    before it. Those of `rewrites` follow, unless a shape within the network depends on values.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         (1, C, D, H, W) of the input.
     target : pathlib.Path
         Path of the .xml to write. The .bin is written beside it.
+    with_exact_norms : bool
+        Whether norms sum in steps; else they are OpenVINO's own.
 
     Raises
     ------
@@ -82,7 +84,8 @@ def convert(source: Any, shape: Shape, target: Path) -> Conversion:
         rewrites.narrow_before_upsampling(model)
         rewrites.join_by_planes(model)
         rewrites.upsample_rows_first(model)
-    exact_norms.sum_in_steps(model)
+    if with_exact_norms:
+        exact_norms.sum_in_steps(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
