@@ -154,8 +154,7 @@ def fingerprint(scan: dict[str, Volume]) -> str:
 def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -> Case:
     if None in row or None in row.values():
         raise InputError(f"{path}: line {line} has another number of fields than the first line")
-    row = {column: value.strip() for column, value in row.items()}
-    files = {column: path.parent / row[column] for column in (*channels, "label") if row.get(column)}
+    files = {column: _file(path.parent, row[column]) for column in (*channels, "label") if row.get(column, "").strip()}
     for channel in channels:
         if channel not in files:
             raise InputError(f"{path}: line {line} names no file for channel {channel}")
@@ -163,7 +162,13 @@ def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -
         if not file.is_file():
             raise InputError(f"{path}: line {line}, column {column}: {file} does not exist")
     label = files.pop("label", None)
-    return Case(row.get("id") or "", files, label)
+    return Case(row.get("id", "").strip(), files, label)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """File that a table names: exactly, or without the blanks around its name where no file has them."""
+    exact = folder / name
+    return exact if exact.is_file() else folder / name.strip()
 
 
 def _named(cases: Sequence[Case], channels: Sequence[str]) -> list[Case]:

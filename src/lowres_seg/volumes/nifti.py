@@ -34,8 +34,8 @@ def stem(path: Path) -> str:
     'head'
     """
     for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
     return path.stem
 
 
@@ -95,6 +95,18 @@ def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: boo
     """
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
+    with atomic.file(path, force=force) as staged:
+        write_staged(staged, data, grid, header)
+
+
+def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> None:
+    """Write an array as `write` does, where the caller sees to it that the file appears whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
     own = None if header is None else header.copy()
     if own is not None:
         own.set_data_dtype(data.dtype)
@@ -102,8 +114,7 @@ def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: boo
         own["cal_min"], own["cal_max"] = 0, 0
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
-    with atomic.file(path, force=force) as staged:
-        image.to_filename(staged)
+    image.to_filename(path)
 
 
 def _open(path: Path) -> Any:
@@ -112,7 +123,7 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path}: does not exist")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a NIfTI file")
-    if not path.name.endswith(SUFFIXES):
+    if not path.name.lower().endswith(SUFFIXES):
         raise InputError(f"{path}: expected a NIfTI file, with a name that ends in .nii.gz or .nii")
     try:
         image = nibabel.load(path)
@@ -129,7 +140,7 @@ def _refuse_missing_voxels(path: Path, image: Any) -> None:
     claimed = offset + int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
     size = path.stat().st_size
     held = size
-    if path.name.endswith(".gz"):
+    if path.name.lower().endswith(".gz"):
         if claimed > size * _DEFLATE_MAX_RATIO:
             held = size * _DEFLATE_MAX_RATIO
         else:

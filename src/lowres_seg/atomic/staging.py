@@ -1,0 +1,141 @@
+"""Hidden folders in which outputs are written, and their owners.
+
+A staging folder holds the file ``owner``, on which its process has a lock. The system drops the lock when the process
+ends, however it ends. Its name has digests of host and boot, and the process id, for file systems without locks.
+
+What nobody owns any more is swept by the next run into that place. What another host made is left alone unless its lock
+is free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+PREFIX = ".lowres-seg-"
+_OWNER = "owner"
+
+
+@contextmanager
+def staging(parent: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `parent`, which this process owns. It is removed in the end.
+
+    ``new`` in it is for what is written. What is moved to ``was`` goes back to `parent` if this process is killed
+    before something else has its name there.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made.
+    """
+    folder, descriptor = _made(parent)
+    try:
+        for name in ("new", "was", "old"):
+            (folder / name).mkdir()
+        yield folder
+    finally:
+        _remove(folder, descriptor)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what processes that have ended left in `parent`.
+
+    What cannot be removed stays, because it may be another user's.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(parent)):
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+                _sweep(Path(entry.path))
+
+
+def is_over(name: str) -> bool:
+    """Tell from the name of a staging folder whether its process has ended for sure: this host's, and not there."""
+    host, boot, pid = name.removeprefix(PREFIX).split("-")[:3]
+    if host != _host():
+        return False
+    return boot != _boot() or not _is_alive(int(pid))
+
+
+def _made(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{PREFIX}{_host()}-{_boot()}-{os.getpid()}-"))
+        try:
+            descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileNotFoundError:  # another run has swept it before it had an owner
+            continue
+        if _lock(descriptor) is not False and (folder / _OWNER).exists():
+            return folder, descriptor
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder / _OWNER, os.O_RDWR)
+    except FileNotFoundError:  # its process ended when it had made the folder, or had emptied it
+        folder.rmdir()
+        return
+    free = _lock(descriptor)
+    if free is None:
+        free = is_over(folder.name)
+    if not free:
+        os.close(descriptor)
+        return
+    for retired in (folder / "was").iterdir() if (folder / "was").is_dir() else ():
+        # It was to be replaced, and its process ended between two renames.
+        if not os.path.lexists(folder.parent / retired.name):
+            retired.rename(folder.parent / retired.name)
+    _remove(folder, descriptor)
+
+
+def _remove(folder: Path, descriptor: int) -> None:
+    """Remove a staging folder, its owner last: so it is never without one while it holds something."""
+    for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+        if entry.name != _OWNER:
+            shutil.rmtree(entry.path, ignore_errors=True)
+    os.close(descriptor)  # before its removal, for network file systems that keep open files under another name
+    with suppress(OSError):
+        (folder / _OWNER).unlink()
+        folder.rmdir()
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock a file that nobody else has locked; False if somebody has, None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _boot() -> str:
+    """Part of the identity of this boot; nothing where the system does not tell."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text(encoding="ascii")[:8] if path.is_file() else ""
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
