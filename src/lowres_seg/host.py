@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -74,7 +75,6 @@ class Host:
 def inspect() -> Host:
     """Look at the machine and at the limits of this process."""
     logical = psutil.cpu_count() or 1
-    memory = int(psutil.virtual_memory().total)
     cpuinfo = _cpuinfo()
     return Host(
         cpu=cpuinfo.get("model name", platform.processor() or "unknown"),
@@ -82,12 +82,19 @@ def inspect() -> Host:
         logical_cores=logical,
         affinity=_affinity(logical),
         quota=_quota(),
-        memory_bytes=memory,
-        memory_limit_bytes=min(memory, _memory_limit() or memory),
+        memory_bytes=int(psutil.virtual_memory().total),
+        memory_limit_bytes=memory_limit_bytes(),
         features=tuple(flag for flag in FEATURES if flag in cpuinfo.get("flags", "").split()),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
+
+
+@lru_cache(maxsize=1)
+def memory_limit_bytes() -> int:
+    """Memory of the machine, or the part of it that the cgroup grants."""
+    memory = int(psutil.virtual_memory().total)
+    return min(memory, _memory_limit() or memory)
 
 
 def peak_rss_bytes() -> int:

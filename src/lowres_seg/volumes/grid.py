@@ -7,6 +7,7 @@ anatomical direction of each array axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -89,13 +90,15 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError("affine: expected a 4×4 matrix of finite numbers")
-        spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing):
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers of a damaged header may be as large as any
+            spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+            flat = abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing)
+        low, high = PLAUSIBLE_SPACING_MM
+        if flat and (spacing <= high).all():
             raise InputError(
                 f"affine: singular, its axes do not span space (spacing {_mm(spacing)}); "
                 "repair the qform or sform of the header"
             )
-        low, high = PLAUSIBLE_SPACING_MM
         if (spacing < low).any() or (spacing > high).any():
             raise InputError(
                 f"spacing {_mm(spacing)}: expected {low} to {high} mm; is it in metres or micrometres? "
@@ -130,11 +133,63 @@ class Grid:
 
     def same_space(self, other: Grid, *, tolerance_mm: float = 1e-2) -> bool:
         """Tell whether both grids have one shape, and no corner lies more than `tolerance_mm` from its counterpart."""
+        return self.shape == other.shape and self._corners_apart_mm(other) <= tolerance_mm
+
+    def difference(
+        self, other: Grid, *, shift_mm: float = 1e-2, stretch: float = 1e-5, turn_degrees: float = 1e-3
+    ) -> str:
+        """What differs between two grids, in words, with the figures of both; empty if nothing does.
+
+        Parameters
+        ----------
+        other : Grid
+        shift_mm : float
+            How far the first voxels may lie apart.
+        stretch : float
+            How far the ratio of their spacings may differ from 1.
+        turn_degrees : float
+            By how much the axes of one may be turned against the axes of the other.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> a, b = np.eye(4), np.eye(4)
+        >>> b[0, 3] = 1
+        >>> Grid((4, 4, 4), a).difference(Grid((4, 4, 5), b))
+        'shape 4×4×4 and 4×4×5; first voxel at (0, 0, 0) and (1, 0, 0) mm, 1 mm apart'
+        """
+        found = []
         if self.shape != other.shape:
-            return False
+            found.append(f"shape {_times(self.shape)} and {_times(other.shape)}")
+        ours, theirs = (np.array(grid.spacing_mm) for grid in (self, other))
+        turned = self.orientation != other.orientation
+        if turned:
+            found.append(f"orientation {self.orientation} and {other.orientation}")
+        if (np.abs(ours / theirs - 1) > stretch).any():
+            found.append(f"spacing {_times(f'{s:.6g}' for s in ours)} and {_times(f'{s:.6g}' for s in theirs)} mm")
+        if turned:
+            return "; ".join(found)
+        a, b = self.affine[:3, 3], other.affine[:3, 3]
+        apart = math.dist(a, b)
+        if apart > shift_mm:
+            found.append(f"first voxel at {_point(a)} and {_point(b)} mm, {apart:.3g} mm apart")
+        # Two rotations by an angle θ from each other differ by 2·√2·sin(θ/2) in the Frobenius norm.
+        norm = float(np.linalg.norm(self.affine[:3, :3] / ours - other.affine[:3, :3] / theirs))
+        angle = float(np.degrees(2 * np.arcsin(min(1.0, norm / np.sqrt(8)))))
+        if angle > turn_degrees:
+            found.append(f"axes turned by {angle:.3g}°")
+        return "; ".join(found)
+
+    def another_grid(self, other: Grid) -> str:
+        """What differs between two grids that are not of the same space."""
+        return self.difference(other) or f"corners lie up to {self._corners_apart_mm(other):.3g} mm apart"
+
+    def _corners_apart_mm(self, other: Grid) -> float:
+        """Largest distance of a corner from its counterpart on a grid of the same shape."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], [1.0])).reshape(4, -1)
-        apart = (self.affine - other.affine) @ corners
-        return bool(np.sqrt((apart[:3] ** 2).sum(axis=0)).max() <= tolerance_mm)
+        with np.errstate(over="ignore"):
+            apart = (self.affine - other.affine) @ corners
+            return float(np.sqrt((apart[:3] ** 2).sum(axis=0)).max())
 
 
 @dataclass(frozen=True)
@@ -234,4 +289,12 @@ def _reoriented(box: Box, transform: NDArray[np.float64], shape: tuple[int, int,
 
 
 def _mm(spacing: Iterable[float]) -> str:
-    return "×".join(f"{s:.4g}" for s in spacing) + " mm"
+    return _times(f"{s:.4g}" for s in spacing) + " mm"
+
+
+def _times(values: Iterable[object]) -> str:
+    return "×".join(map(str, values))
+
+
+def _point(values: Iterable[float]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in values)})"

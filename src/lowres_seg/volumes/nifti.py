@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-import struct
-import zlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from lowres_seg import atomic
+from lowres_seg import atomic, host
 from lowres_seg.errors import InputError, one_line
-from lowres_seg.volumes.grid import Grid, three
+from lowres_seg.volumes import header as fields
+from lowres_seg.volumes.grid import Grid
+from lowres_seg.volumes.stored import GzipBytes, PlainBytes, opened
 
 SUFFIXES = (".nii.gz", ".nii")
-#: Deflate shrinks no data by more than this factor, so a smaller file cannot hold what its header claims.
-_DEFLATE_MAX_RATIO = 1032
+#: Extensions of a header (a DICOM header, comments) are small. A larger first byte of the voxels is damage.
+_MOST_EXTENSIONS = 1 << 28
+#: Sizes of the headers of NIfTI-1 and NIfTI-2.
+_SIZES = (348, 540)
+_LINE_ENDS = [13, 10, 26, 10]
+_NATIVE = "<" if sys.byteorder == "little" else ">"
 
 
 def stem(path: Path) -> str:
-    """Name of a NIfTI file without its suffix.
+    """Name of a NIfTI file without its suffix, whose letters may be of either case.
 
     Examples
     --------
@@ -37,6 +44,46 @@ def stem(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.stem
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the header of a NIfTI file says.
+
+    Attributes
+    ----------
+    header : nibabel.Nifti1Header
+    grid : Grid
+    dtype : numpy dtype
+        Of the voxels as they are stored.
+    first : int
+        First byte of the voxels.
+    doubts : tuple of str
+        What a reader of the result should know about the header.
+    """
+
+    header: Any
+    grid: Grid
+    dtype: np.dtype[Any]
+    first: int
+    doubts: tuple[str, ...]
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes of all voxels as they are stored."""
+        return prod(self.grid.shape) * self.dtype.itemsize
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the grid of a NIfTI file from its header.
+
+    Raises
+    ------
+    InputError
+        As for `read`, without what the voxels say.
+    """
+    with _opened(path) as stream:
+        return _described(path, stream).grid
 
 
 def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
@@ -54,32 +101,26 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
     Raises
     ------
     InputError
-        If the file is missing, truncated or not NIfTI; if it is not one 3D image of real numbers; if its header claims
-        more voxels than the file holds (checked before memory is allocated); or if its grid is unusable.
+        If the file is missing, truncated, damaged or not NIfTI; if it is not one 3D image of real numbers; if its
+        header claims more voxels than the file holds, or than this machine's memory (checked before memory is
+        allocated); if it holds at least one more face of voxels than its header claims; or if its grid is unusable.
     """
-    image = _open(path)
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise InputError(f"{path}: has {len(shape)} dimensions {shape}, expected one 3D image")
-    if 0 in shape:
-        raise InputError(f"{path}: is empty, its shape is {shape}")
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"{path}: holds {image.get_data_dtype()} voxels, expected real numbers")
-    unit = image.header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):
-        raise InputError(f"{path}: its header counts in {unit}, expected mm; rewrite it in millimetres")
-    try:
-        grid = Grid(three(shape), image.affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    _refuse_missing_voxels(path, image)
-    try:
-        data = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: is damaged or truncated ({one_line(error)})") from error
-    return data, grid, image.header.copy(), _doubts(path, image)
+    with _opened(path) as stream:
+        found = _described(path, stream)
+        shape = found.grid.shape
+        try:
+            raw = np.empty(found.voxel_bytes, np.uint8)
+            read = stream.fill(raw.data)
+            if read < len(raw):
+                raise InputError(
+                    f"{path}: is truncated, its header claims {len(raw)} bytes of voxels and {read} could be read"
+                )
+            more = _behind(path, stream, found)
+            stored: NDArray[Any] = np.ndarray(shape, found.dtype, raw.data, order="F")
+            data = _scaled(stored, *_scale(found.header))
+        except MemoryError as error:
+            raise InputError(f"{path}: {_times(shape)} voxels take more memory than there is; crop the scan") from error
+    return data, found.grid, found.header, (*found.doubts, *more)
 
 
 def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: bool = False) -> None:
@@ -117,63 +158,124 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
     image.to_filename(path)
 
 
-def _open(path: Path) -> Any:
-    """Read the header of a NIfTI file. Its voxels stay on disk."""
-    if not path.exists():
-        raise InputError(f"{path}: does not exist")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a NIfTI file")
-    if not path.name.lower().endswith(SUFFIXES):
-        raise InputError(f"{path}: expected a NIfTI file, with a name that ends in .nii.gz or .nii")
+@contextmanager
+def _opened(path: Path) -> Iterator[PlainBytes | GzipBytes]:
+    name = path.name.lower()
+    with opened(path, gzipped=name.endswith(".gz")) as stream:
+        if not name.endswith(SUFFIXES):
+            raise InputError(f"{path}: expected a NIfTI file, with a name that ends in .nii.gz or .nii")
+        yield stream
+
+
+def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
+    """Read and judge the header, and its claims about the file. The stream is then at the first voxel."""
     try:
-        image = nibabel.load(path)
-    except (ImageFileError, HeaderDataError, WrapStructError, EOFError, OSError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as NIfTI ({one_line(error)})") from error
-    if not isinstance(image, nibabel.Nifti1Pair):
-        raise InputError(f"{path}: is {type(image).__name__}, expected NIfTI")
-    return image
+        header, first, doubts = _header(stream)
+        shape = fields.shape(header)
+        dtype = fields.dtype(header)
+        doubts += fields.units(header)
+        grid, more = fields.grid(header, shape)
+        _scale(header)
+    except (HeaderDataError, ValueError) as error:  # InputError is a ValueError
+        raise InputError(f"{path}: {one_line(error)}") from error
+    found = Described(header, grid, dtype, first, tuple(f"{path.name}: {doubt}" for doubt in (*doubts, *more)))
+    _refuse_claims(path, stream, found)
+    return found
 
 
-def _refuse_missing_voxels(path: Path, image: Any) -> None:
-    """Refuse a file that holds fewer bytes than its header claims, before memory of the claimed size is allocated."""
-    offset = int(image.dataobj.offset)
-    claimed = offset + int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
-    size = path.stat().st_size
-    held = size
-    if path.name.lower().endswith(".gz"):
-        if claimed > size * _DEFLATE_MAX_RATIO:
-            held = size * _DEFLATE_MAX_RATIO
-        else:
-            with path.open("rb") as stream:
-                stream.seek(-4, os.SEEK_END)
-                (last_member,) = struct.unpack("<I", stream.read(4))
-            # The trailer has the size modulo 2^32, of the last gzip member only: it can confirm a claim, not refute it.
-            held = claimed if last_member == claimed % 2**32 else _decompressed_size(path, up_to=claimed)
-    if held < claimed:
+def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
+    """Read the header with its extensions, up to the first voxel. Its fields are not checked.
+
+    Returns
+    -------
+    header : nibabel.Nifti1Header or nibabel.Nifti2Header
+    first : int
+        First byte of the voxels.
+    doubts : list of str
+    """
+    block = _bytes(stream, _SIZES[0])
+    kind = nibabel.Nifti1Header
+    if block[344:348] not in (b"n+1\0", b"ni1\0"):
+        block += _bytes(stream, _SIZES[1] - _SIZES[0])
+        kind = nibabel.Nifti2Header
+        if block[4:8] not in (b"n+2\0", b"ni2\0"):
+            raise InputError(
+                f"cannot be read as NIfTI: it holds {len(block)} bytes that are no NIfTI header"
+                if len(block) < _SIZES[1]
+                else "cannot be read as NIfTI: its header has no magic word n+1 or n+2"
+            )
+    if len(block) < kind.sizeof_hdr:
+        raise InputError(f"cannot be read as NIfTI: it ends after {len(block)} bytes, within its header")
+    header = kind(block, check=False)
+    if kind is nibabel.Nifti2Header and header["eol_check"].tolist() not in (_LINE_ENDS, [0, 0, 0, 0]):
+        raise InputError("is damaged: a transfer as text has changed its line ends")
+    first, doubts = fields.offset(header)
+    size = first - kind.sizeof_hdr
+    if size > _MOST_EXTENSIONS:
+        raise InputError(f"vox_offset of its header is {first}, behind {size} bytes of extensions; it is damaged")
+    behind = _bytes(stream, size)
+    if behind[:1] not in (b"", b"\0"):
+        header.extensions = kind.exts_klass.from_fileobj(
+            io.BytesIO(behind[4:]), len(behind) - 4, header.endianness != _NATIVE
+        )
+    header["sizeof_hdr"] = kind.sizeof_hdr
+    if kind is nibabel.Nifti2Header:
+        header["eol_check"] = _LINE_ENDS
+    header["vox_offset"] = 0  # a file that is written with it counts anew
+    return header, first, doubts
+
+
+def _bytes(stream: PlainBytes | GzipBytes, count: int) -> bytes:
+    """The next bytes, or as many as there are."""
+    buffer = bytearray(count)
+    return bytes(buffer[: stream.fill(memoryview(buffer))])
+
+
+def _refuse_claims(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> None:
+    """Refuse a header that claims more bytes than the file holds, or than memory, before any are allocated."""
+    claimed = found.first + found.voxel_bytes
+    shape = _times(found.grid.shape)
+    says = f"{path}: its header claims {claimed} bytes ({shape} voxels of {found.dtype}), the file holds"
+    if stream.at_most() < claimed:
+        about = "at most " if isinstance(stream, GzipBytes) else ""
+        raise InputError(f"{says} {about}{stream.at_most()}; it is truncated or damaged")
+    need, memory = found.voxel_bytes + 4 * prod(found.grid.shape), host.memory_limit_bytes()
+    if need > memory:
         raise InputError(
-            f"{path}: its header claims {claimed} bytes ({tuple(image.shape)} voxels), "
-            f"the file holds {'at most ' if path.name.endswith('.gz') else ''}{held}; it is truncated or damaged"
+            f"{path}: {shape} voxels take {need / 1e9:.1f} GB to read, this machine has {memory / 1e9:.1f} GB; "
+            "crop the scan, or use a machine with more"
         )
+    held = stream.held(claimed)
+    if held < claimed:
+        raise InputError(f"{says} {held}; it is truncated or damaged")
 
 
-def _decompressed_size(path: Path, *, up_to: int) -> int:
-    total = 0
-    try:
-        with gzip.open(path) as stream:
-            while total < up_to and (block := stream.read(1 << 22)):
-                total += len(block)
-    except (EOFError, OSError, zlib.error):
-        return total
-    return total
+def _behind(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> list[str]:
+    """Read to the end of the file. A header that claims fewer voxels than the file holds has a wrong shape.
 
-
-def _doubts(path: Path, image: Any) -> tuple[str, ...]:
-    header = image.header
-    sform, qform = int(header["sform_code"]), int(header["qform_code"])
-    if not sform and not qform:
-        return (
-            f"{path.name}: its header names no orientation (sform and qform codes are 0); left and right are a guess",
+    A wrong number on any axis leaves at least one face of voxels behind the last one.
+    """
+    face = found.voxel_bytes // max(found.grid.shape)
+    behind = stream.beyond(face)
+    if behind >= face:
+        raise InputError(
+            f"{path}: its header claims {found.voxel_bytes} bytes of voxels ({_times(found.grid.shape)} of "
+            f"{found.dtype}), the file holds at least {found.voxel_bytes + behind}; its shape or datatype is wrong"
         )
-    if sform and qform and nibabel.aff2axcodes(header.get_sform()) != nibabel.aff2axcodes(header.get_qform()):
-        return (f"{path.name}: sform and qform of its header disagree in orientation; the sform was used",)
-    return ()
+    return [f"{path.name}: {behind} bytes behind its voxels were left out"] if behind else []
+
+
+def _scale(header: Any) -> tuple[float, float]:
+    """Slope and intercept of the stored voxels."""
+    slope, intercept = header.get_slope_inter()
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+
+
+def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Voxels in float32, rounded as nibabel rounds them."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused when it is segmented
+        return np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)), dtype=np.float32)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

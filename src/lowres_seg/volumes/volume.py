@@ -65,8 +65,9 @@ class Volume:
         Raises
         ------
         InputError
-            If the file is missing, truncated or not NIfTI; if it is not one 3D image of real numbers; if its header
-            claims more voxels than the file holds; or if its grid is unusable.
+            If the file is missing, truncated, damaged or not NIfTI; if it is not one 3D image of real numbers; if its
+            header claims another number of voxels than the file holds, or more than this machine's memory; or if its
+            grid is unusable.
         """
         path = Path(path)
         data, grid, header, doubts = nifti.read(path)
