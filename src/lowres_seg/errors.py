@@ -84,3 +84,9 @@ def last_line(error: BaseException, *, most: int = 300) -> str:
     """Last line of a foreign exception. OpenVINO and torch put file names and stack frames before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:most] if lines else type(error).__name__
+
+
+def shown(value: object, *, most: int = 80) -> str:
+    """Repr of a value from elsewhere, for a message: in one line, without control characters, shortened."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

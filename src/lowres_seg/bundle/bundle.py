@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowres_seg import atomic
+from lowres_seg.bundle import contents
+from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
-from lowres_seg.errors import BundleError, IntegrityError
+from lowres_seg.errors import BundleError, IntegrityError, ManifestError
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,14 @@ class NetworkFiles:
     xml, bin : pathlib.Path
     sha256 : pair of str or None
         Digests that the files must have whenever they are read. None for files that this process wrote itself.
+    shapes : pair of tuple or None
+        Shapes of input and output that the graph must have. None for files that this process wrote itself.
     """
 
     xml: Path
     bin: Path
     sha256: tuple[str, str] | None = None
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @classmethod
     def written(cls, xml: Path) -> NetworkFiles:
@@ -73,26 +78,29 @@ class Bundle:
         BundleError
             If `path` is not a bundle.
         ManifestError
-            If the manifest is not valid.
+            If the manifest is not valid, or beyond the bounds.
         IntegrityError
-            If a file is missing, has changed, or lies outside the bundle.
+            If a file is missing, has changed, is no plain file of the bundle's own, or is not listed.
         """
         path = Path(path)
         text = _manifest_text(path)
         manifest = Manifest.parse(text, where=str(path / MANIFEST_NAME))
+        try:
+            manifest.check_scores()
+        except ValueError as error:
+            raise ManifestError(f"{path / MANIFEST_NAME}: {error}") from error
+        contents.check(path, manifest.most_bytes)
         bundle = cls(path, manifest, hashlib.sha256(text).hexdigest())
-        for name, expected in bundle.manifest.files.items():
+        for name, expected in manifest.files.items():
             bundle._check(name, expected)
         return bundle
 
     def _check(self, name: str, expected: str) -> None:
         file = self.path / name
-        # The content behind a link could change without a change in the bundle.
-        if not file.resolve().is_relative_to(self.path.resolve()):
-            raise IntegrityError(f"{self.path}: {name} is a link that leads outside the bundle; export it again")
-        if not file.is_file():
-            raise IntegrityError(f"{self.path}: {name} is missing; copy or export the bundle again")
-        found = file_sha256(file)
+        try:
+            found = file_sha256(file)
+        except OSError as error:
+            raise IntegrityError(_unreadable(file, error)) from error
         if found != expected:
             raise IntegrityError(_changed(file, found, expected))
 
@@ -118,7 +126,12 @@ class Bundle:
         """Files of each network, by name."""
         digests = self.manifest.files
         return {
-            name: NetworkFiles(self.path / n.xml, self.path / n.bin, (digests[n.xml], digests[n.bin]))
+            name: NetworkFiles(
+                self.path / n.xml,
+                self.path / n.bin,
+                (digests[n.xml], digests[n.bin]),
+                (n.input_shape, n.output_shape),
+            )
             for name, n in self.manifest.networks.items()
         }
 
@@ -175,9 +188,9 @@ def manifest_of(path: str | os.PathLike[str]) -> Manifest:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Digest of every file below `folder` but the manifest, by relative path."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST_NAME)
-    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+    """Digest of every file below `folder` that a manifest lists, by relative path."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file_sha256(files[name]) for name in sorted(files) if not contents.is_apart(name)}
 
 
 def file_sha256(path: Path) -> str:
@@ -191,10 +204,21 @@ def file_sha256(path: Path) -> str:
 
 def _manifest_text(path: Path) -> bytes:
     file = path / MANIFEST_NAME
+    if file.is_symlink():
+        raise BundleError(f"{file}: is a link, expected a plain file; copy the bundle with its links resolved")
     if file.is_file():
-        return file.read_bytes()
+        try:
+            with file.open("rb") as stream:
+                text = stream.read(MANIFEST_BYTES + 1)
+        except OSError as error:
+            raise BundleError(_unreadable(file, error)) from error
+        if len(text) > MANIFEST_BYTES:
+            raise ManifestError(f"{file}: has more than {MANIFEST_BYTES} bytes, the most that a manifest may have")
+        return text
     found = (
         f"is a folder without a {MANIFEST_NAME}"
+        if path.is_dir() and not file.exists()
+        else f"has a {MANIFEST_NAME} that is no plain file"
         if path.is_dir()
         else "is a file"
         if path.exists()
@@ -214,10 +238,14 @@ def checked_bytes(path: Path, expected: str | None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise IntegrityError(f"{path}: cannot be read ({error.strerror}); copy or export the bundle again") from error
+        raise IntegrityError(_unreadable(path, error)) from error
     if expected is not None and (found := hashlib.sha256(content).hexdigest()) != expected:
         raise IntegrityError(_changed(path, found, expected))
     return content
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be read ({error.strerror}); copy or export the bundle again"
 
 
 def _changed(path: Path, found: str, expected: str) -> str:

@@ -6,12 +6,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from lowres_seg.bundle.bounds import CHANNELS, SIDE, SPACING_MM
 from lowres_seg.bundle.part import Name, Part
 from lowres_seg.bundle.versions import Since
 from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 
-Shape = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-Millimetres = Annotated[float, Field(gt=0, le=50)]
+_Side = Annotated[int, Field(ge=1, le=SIDE)]
+Shape = tuple[_Side, _Side, _Side]
+Millimetres = Annotated[float, Field(ge=SPACING_MM, le=50)]
 Axis = Literal[0, 1, 2]
 Clipped = Literal["quadratic", "cubic", "quartic", "quintic"]
 Interpolation = Literal[Clipped, "nearest", "floor", "linear", "area", "spline-2", "spline-3", "spline-4", "spline-5"]
@@ -35,7 +37,7 @@ class Crop(Part):
 
     since = 3
     above: float = 0.0
-    channels: tuple[Name, ...] = ()
+    channels: tuple[Name, ...] = Field(default=(), max_length=CHANNELS)
     margin_voxels: tuple[Annotated[int, Field(ge=0, le=1024)], ...] = Field(
         default=(0, 0, 0), min_length=3, max_length=3
     )

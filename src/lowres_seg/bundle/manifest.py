@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from lowres_seg.bundle import plain_json
+from lowres_seg.bundle.bounds import FILE_BYTES, REFERENCE_BYTES, SCORES, SIDE, XML_BYTES
+from lowres_seg.bundle.contents import MANIFEST_NAME, is_apart
 from lowres_seg.bundle.part import Name, Part, Sha256, first_problem
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.scores import unfit
 from lowres_seg.bundle.versions import NEWEST, OLDEST_WRITTEN, Since, needed, written
-from lowres_seg.errors import ManifestError
+from lowres_seg.errors import ManifestError, shown
 
-MANIFEST_NAME = "manifest.json"
+__all__ = ["EXPORT_REPORT", "MANIFEST_NAME", "NORMS_NAME", "Lineage", "Manifest", "Network", "Reference", "json_schema"]
+
 #: File of a bundle with re-estimated statistics of norms, which torch needs to run the same network.
 NORMS_NAME = "norms.npz"
 #: Report of an export. No manifest needs to list it.
@@ -26,14 +32,20 @@ EXPORT_REPORT = "reports/export.json"
 _FIRST_KEYS = ("schema_version", "name", "version", "description", "license", "source", "intended_use")
 
 
+_FileName = Annotated[str, Field(min_length=1, max_length=255)]
+_Side = Annotated[int, Field(ge=1, le=SIDE)]
+_Channels = Annotated[int, Field(ge=1, le=SCORES)]
+_NetworkShape = tuple[Literal[1], _Channels, _Side, _Side, _Side]
+
+
 class Network(Part):
     """One network in IR: its files, its input and output, and the precision of its weights and activations."""
 
-    xml: str
-    bin: str
-    onnx: str | None = None
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    xml: _FileName
+    bin: _FileName
+    onnx: _FileName | None = None
+    input_shape: _NetworkShape
+    output_shape: _NetworkShape
     precision: Literal["fp32", "int8"] = "fp32"
 
 
@@ -43,7 +55,7 @@ class Reference(Part):
     `max_abs_diff` bounds the difference of a score, `max_flipped` the share of voxels with another label.
     """
 
-    file: str
+    file: _FileName
     max_abs_diff: float = Field(gt=0)
     max_flipped: float = Field(ge=0, lt=1)
 
@@ -87,7 +99,7 @@ class Manifest(Pipeline):
     networks: dict[Name, Network] = Field(min_length=1)
     reference: Reference
     lineage: Lineage
-    files: dict[str, Sha256] = Field(description="sha256 of every file but the manifest itself")
+    files: dict[_FileName, Sha256] = Field(description="sha256 of every file but the manifest itself")
 
     @model_validator(mode="after")
     def _networks_and_files_fit(self) -> Manifest:
@@ -95,7 +107,13 @@ class Manifest(Pipeline):
         for path in [*self.files, *self._named_files()]:
             parts = PurePosixPath(path).parts
             if not re.fullmatch(r"[A-Za-z0-9_.\-/]+", path) or path.startswith("/") or ".." in parts or not parts:
-                msg = f"file {path!r} points outside the bundle; expected a relative path below it"
+                msg = f"file {shown(path)} points outside the bundle; expected a relative path below it"
+                raise ValueError(msg)
+            if str(PurePosixPath(path)) != path:
+                msg = f"file {shown(path)} is no plain path; expected {shown(str(PurePosixPath(path)))}"
+                raise ValueError(msg)
+            if is_apart(path):
+                msg = f"file {shown(path)} is none that a manifest lists; nothing of a bundle may need it"
                 raise ValueError(msg)
         unlisted = sorted(set(self._named_files()) - set(self.files))
         if unlisted:
@@ -108,6 +126,29 @@ class Manifest(Pipeline):
                     msg = f"network {name} takes {found}, stage {stage.name} gives it {expected}"
                     raise ValueError(msg)
         return self
+
+    @property
+    def most_bytes(self) -> dict[str, int]:
+        """The most bytes that each file may have, by relative path."""
+        most = dict.fromkeys(self.files, FILE_BYTES)
+        for network in self.networks.values():
+            most[network.xml] = XML_BYTES
+        return most | {self.reference.file: REFERENCE_BYTES}
+
+    def check_scores(self) -> None:
+        """Check that each network gives the channels of scores that its stages decode.
+
+        Raises
+        ------
+        ValueError
+            With the first one that does not.
+        """
+        for stage, name in chain.from_iterable(((stage, name) for name in stage.networks) for stage in self.stages):
+            output = self.networks[name].output_shape
+            problem = unfit(stage.decode, output, self.networks[name].input_shape)
+            if problem is not None:
+                msg = f"network {name} gives scores {list(output)}, and stage {stage.name} {problem}"
+                raise ValueError(msg)
 
     def _named_files(self) -> list[str]:
         files = [self.reference.file]
@@ -125,16 +166,16 @@ class Manifest(Pipeline):
             If it is not JSON, has another schema version, or is not valid. The message begins with `where`.
         """
         try:
-            content = json.loads(text)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{where}: is not JSON ({error})") from error
+            content = plain_json.parse(text)
+        except ValueError as error:
+            raise ManifestError(f"{where}: {error}") from error
         if not isinstance(content, dict):
             raise ManifestError(f"{where}: is {type(content).__name__}, expected a JSON object")
         version = content.get("schema_version")
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= NEWEST:
             newer = isinstance(version, int) and version > NEWEST
             raise ManifestError(
-                f"{where}: has schema version {version!r}, this lowres-seg reads 1 to {NEWEST}; "
+                f"{where}: has schema version {shown(version)}, this lowres-seg reads 1 to {NEWEST}; "
                 + ("install a newer lowres-seg" if newer else "export the bundle again")
             )
         try:

@@ -12,7 +12,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from typing_extensions import assert_never
 
-from lowres_seg.bundle.part import LabelValue, Name, Part
+from lowres_seg.bundle.bounds import CHANNELS, NETWORKS, STAGES
+from lowres_seg.bundle.part import LabelValue, Name, Part, check_once
 from lowres_seg.bundle.rules import (
     FillHoles,
     LargestComponent,
@@ -73,7 +74,7 @@ class EvaluatedRegion(Part):
     """
 
     name: Name
-    labels: tuple[LabelValue, ...] = Field(min_length=1)
+    labels: tuple[LabelValue, ...] = Field(min_length=1, max_length=255)
 
 
 class Pipeline(Part):
@@ -93,16 +94,31 @@ class Pipeline(Part):
         Number of threads that is recommended; null for as many as there are.
     """
 
-    channels: tuple[Name, ...] = Field(min_length=1)
-    labels: tuple[Label, ...]
+    channels: tuple[Name, ...] = Field(min_length=1, max_length=CHANNELS)
+    labels: tuple[Label, ...] = Field(max_length=255)
     regions: tuple[EvaluatedRegion, ...] = Field(
-        default=(), description="Regions that Dice and HD95 are taken of; each label, if there are none"
+        default=(), max_length=255, description="Regions that Dice and HD95 are taken of; each label, if there are none"
     )
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=STAGES)
     threads: Annotated[int | None, Field(ge=1, le=1024), Since(3)] = None
 
     @model_validator(mode="after")
+    def _named_once(self) -> Pipeline:
+        check_once("channel", self.channels)
+        check_once("label value", (label.value for label in self.labels))
+        check_once("label", (label.name for label in self.labels))
+        check_once("region", (region.name for region in self.regions))
+        for stage in self.stages:
+            for named in _lists_of_channels(stage):
+                check_once(f"stage {stage.name}: channel", named)
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit_together(self) -> Pipeline:
+        runs = sum(len(stage.networks) for stage in self.stages)
+        if runs > NETWORKS:
+            msg = f"the stages run {runs} networks; expected at most {NETWORKS}"
+            raise ValueError(msg)
         earlier: dict[str, Stage] = {}
         for stage in self.stages:
             self._check(stage, earlier)
@@ -209,10 +225,15 @@ def statistics_sources(stage: Stage) -> list[str]:
 
 def _named_channels(stage: Stage) -> list[str]:
     """Channels of the scan that a stage names."""
-    named = [name for rule in stage.normalise.rules for name in rule.channels]
+    return [name for named in _lists_of_channels(stage) for name in named]
+
+
+def _lists_of_channels(stage: Stage) -> list[tuple[str, ...]]:
+    """Channels of each rule, of the crop and of the region of a stage."""
+    named = [rule.channels for rule in stage.normalise.rules]
     if stage.conform.crop is not None:
-        named += stage.conform.crop.channels
-    return named + (list(stage.region.channels) if isinstance(stage.region, Above) else [])
+        named.append(stage.conform.crop.channels)
+    return [*named, stage.region.channels] if isinstance(stage.region, Above) else named
 
 
 def _needed_stages(stage: Stage) -> list[str]:

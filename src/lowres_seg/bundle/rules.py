@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from lowres_seg.bundle.bounds import CHANNELS
 from lowres_seg.bundle.part import LabelValue, Name, Part
 from lowres_seg.bundle.versions import Since
 
@@ -19,7 +20,7 @@ class _OfChannels(Part):
     `when` is the step before or after which it applies, if that is another than the stage's `normalise.when`.
     """
 
-    channels: tuple[Name, ...] = ()
+    channels: tuple[Name, ...] = Field(default=(), max_length=CHANNELS)
     when: Annotated[Phase | None, Since(3)] = None
 
 
@@ -166,7 +167,7 @@ class LargestComponent(Part):
 
     rule: Literal["largest-component"] = "largest-component"
     connectivity: Connectivity = 26
-    labels: Annotated[tuple[LabelValue, ...], Since(3)] = ()
+    labels: Annotated[tuple[LabelValue, ...], Field(max_length=255), Since(3)] = ()
     each: Annotated[bool, Since(3)] = False
     count: Annotated[int, Field(ge=1, le=1000), Since(3)] = 1
     ties: Annotated[Literal["first", "all"], Since(3)] = "first"

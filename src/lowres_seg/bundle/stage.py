@@ -7,12 +7,14 @@ own grid, and **cleans** them up.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from lowres_seg.bundle.bounds import CHANNELS, NETWORKS, OVERLAP, RULES, SCORES, STAGES, VOXELS
 from lowres_seg.bundle.grids import Axis, Clipped, Conform, Restore, Shape
-from lowres_seg.bundle.part import LabelValue, Name, Part
+from lowres_seg.bundle.part import LabelValue, Name, Part, check_once
 from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase, ZScore
 from lowres_seg.bundle.versions import Since
 from lowres_seg.volumes.orientations import STORED
@@ -58,7 +60,7 @@ class Above(Part):
     since = 3
     kind: Literal["above"] = "above"
     above: float = 0.0
-    channels: tuple[Name, ...] = ()
+    channels: tuple[Name, ...] = Field(default=(), max_length=CHANNELS)
     margin_voxels: int = Field(default=0, ge=0, le=1024)
 
 
@@ -72,7 +74,7 @@ class Normalise(Part):
     """
 
     when: Literal["before-conform", "after-conform"] = "after-conform"
-    rules: tuple[IntensityRule, ...] = ()
+    rules: tuple[IntensityRule, ...] = Field(default=(), max_length=RULES)
 
     @model_validator(mode="after")
     def _in_order(self) -> Normalise:
@@ -92,7 +94,7 @@ class Normalise(Part):
         return tuple(rule for rule in self.rules if (rule.when or self.when) == phase)
 
 
-_Overlap = Annotated[float, Field(ge=0, lt=1)]
+_Overlap = Annotated[float, Field(ge=0, le=OVERLAP)]
 _Sigma = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -137,10 +139,10 @@ class PaintedRegion(Part):
     With `within` it is written only where the score of one of those channels exceeds its own threshold as well.
     """
 
-    channel: int = Field(ge=0)
+    channel: int = Field(ge=0, lt=SCORES)
     threshold: float = 0.5
     label: LabelValue
-    within: tuple[int, ...] = ()
+    within: tuple[int, ...] = Field(default=(), max_length=SCORES)
 
 
 class Regions(Part):
@@ -151,7 +153,7 @@ class Regions(Part):
 
     kind: Literal["regions"] = "regions"
     activation: Activation = "none"
-    regions: tuple[PaintedRegion, ...] = Field(min_length=1)
+    regions: tuple[PaintedRegion, ...] = Field(min_length=1, max_length=SCORES)
 
     @model_validator(mode="after")
     def _within_regions(self) -> Regions:
@@ -172,7 +174,7 @@ class Argmax(Part):
 
     kind: Literal["argmax"] = "argmax"
     activation: Activation = "none"
-    labels: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=2)
+    labels: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=2, max_length=SCORES)
 
 
 class Classes(Part):
@@ -180,7 +182,12 @@ class Classes(Part):
 
     kind: Literal["classes"] = "classes"
     activation: Activation = "softmax"
-    names: tuple[Name, ...] = Field(min_length=1)
+    names: tuple[Name, ...] = Field(min_length=1, max_length=SCORES)
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Classes:
+        check_once("class", self.names)
+        return self
 
 
 Decode = Annotated[Regions | Argmax | Classes, Field(discriminator="kind")]
@@ -197,7 +204,7 @@ class MaskOf(Part):
     """
 
     stage: Name
-    labels: tuple[LabelValue, ...] = ()
+    labels: tuple[LabelValue, ...] = Field(default=(), max_length=255)
     interpolation: Annotated[Literal[Clipped, "nearest", "linear"], Since(3)] = "nearest"
     ties: Annotated[Literal["nearest", "lowest"], Since(3)] = "nearest"
     outside_apart: Annotated[bool, Since(3)] = False
@@ -237,20 +244,20 @@ class Stage(Part):
     """
 
     name: Name
-    networks: tuple[Name, ...] = Field(min_length=1)
-    views: dict[Name, View] = Field(default={})
+    networks: tuple[Name, ...] = Field(min_length=1, max_length=NETWORKS)
+    views: dict[Name, View] = Field(default={}, max_length=NETWORKS)
     ensemble: Literal["mean-scores", "mean-probabilities", "vote"] = "mean-scores"
-    mirror_axes: tuple[Axis, ...] = ()
+    mirror_axes: tuple[Axis, ...] = Field(default=(), max_length=3)
     region: Region = WholeVolume()
     conform: Conform
     normalise: Normalise = Normalise()
-    mask_channels: tuple[MaskOf, ...] = ()
+    mask_channels: tuple[MaskOf, ...] = Field(default=(), max_length=RULES)
     windows: Windows | None = None
     decode: Decode
     restore: Restore = Restore()
-    cleanup: tuple[CleanupRule, ...] = ()
-    cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Since(3)] = ()
-    mean_with: Annotated[tuple[Name, ...], Since(3)] = ()
+    cleanup: tuple[CleanupRule, ...] = Field(default=(), max_length=RULES)
+    cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Field(max_length=RULES), Since(3)] = ()
+    mean_with: Annotated[tuple[Name, ...], Field(max_length=STAGES), Since(3)] = ()
     onto: Name | None = None
     inference_precision: Literal["f32", "bf16"] = "f32"
 
@@ -260,6 +267,10 @@ class Stage(Part):
         if self.windows is None and self.conform.shape is None:
             msg = f"{where}: expected a shape to conform to, or windows"
             raise ValueError(msg)
+        for shape in (self.conform.shape, self.shape):
+            if shape is not None and prod(shape) > VOXELS:
+                msg = f"{where}: has a grid of {list(shape)} voxels; expected at most {VOXELS} voxels"
+                raise ValueError(msg)
         if self.cleanup_before_restore and self.restore.quantity != "labels":
             msg = f"{where}: labels are cleaned up before they are restored, and {self.restore.quantity} are restored"
             raise ValueError(msg)

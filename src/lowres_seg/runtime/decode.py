@@ -8,24 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
+from lowres_seg.bundle.scores import channels_used
 from lowres_seg.bundle.stage import Activation, Argmax, Classes, Decode, Regions
 from lowres_seg.errors import EngineError
 
 Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]
-
-
-def channels_used(decode: Decode) -> list[int]:
-    """Channels of the scores that are decoded, in ascending order."""
-    match decode:
-        case Regions(regions=regions):
-            return sorted({region.channel for region in regions})
-        case Argmax(labels=labels):
-            return list(range(len(labels)))
-        case Classes(names=names):
-            return list(range(len(names)))
-        case _:
-            assert_never(decode)
 
 
 def select(scores: Scores, decode: Decode, *, probabilities: bool = False) -> Scores:

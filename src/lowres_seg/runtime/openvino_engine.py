@@ -181,10 +181,14 @@ def compile_networks(
     Raises
     ------
     EngineError
-        If a network cannot be compiled.
+        If a network cannot be read or compiled, or is another than the bundle says.
     IntegrityError
         If a file has changed since its bundle was opened.
     """
+    if lean:  # the others are read when they are compiled, now
+        for name in dict.fromkeys(name for stage in pipeline.stages for name in stage.networks):
+            if files[name].shapes is not None:
+                read_graph(files[name])
     engine = LeanEngine if lean else OpenVinoEngine
     return {
         stage.name: [
@@ -222,15 +226,24 @@ def read_graph(files: NetworkFiles) -> Any:
     Raises
     ------
     EngineError
-        If OpenVINO cannot read it.
+        If OpenVINO cannot read it, or its input or output has another shape than the bundle says.
     IntegrityError
         If a file has changed since its bundle was opened.
     """
     xml, weights = files.read()
     try:
         model = core().read_model(xml, weights)
-    except RuntimeError as error:
+        found = [tuple(one.partial_shape.get_min_shape()) for one in (*model.inputs, *model.outputs[:1])]
+        fixed = all(one.partial_shape.is_static for one in (*model.inputs, *model.outputs[:1]))
+    except Exception as error:  # the binding gives errors of several types for files that are damaged
         raise EngineError(f"{files.xml}: OpenVINO cannot read it ({last_line(error)})") from error
+    if files.shapes is not None and (found != list(files.shapes) or not fixed):
+        told = " → ".join("×".join(map(str, shape)) if fixed else "open" for shape in found)
+        expected = " → ".join("×".join(map(str, shape)) for shape in files.shapes)
+        raise EngineError(
+            f"{files.xml}: the network takes and gives {told[:200]}, the manifest says {expected}; "
+            "export the bundle again"
+        )
     return model
 
 

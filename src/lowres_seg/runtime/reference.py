@@ -8,9 +8,7 @@ it.
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.bounds import REFERENCE_VOXELS
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Reference
-from lowres_seg.errors import InputError, IntegrityError
+from lowres_seg.errors import InputError, IntegrityError, one_line
+from lowres_seg.runtime import plain_arrays
 from lowres_seg.runtime.engine import Array, Engine, Recorder
 from lowres_seg.volumes.volume import Volume
 
@@ -127,21 +127,62 @@ def read(bundle: Bundle) -> ReferenceCase:
     Raises
     ------
     IntegrityError
-        If the file has changed, or is no reference case of a bundle with these channels.
+        If the file has changed, is beyond the bounds, or is no reference case of a bundle with these channels.
     """
     name = bundle.manifest.reference.file
     where = str(bundle.file(name))
     content = bundle.read(name)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = plain_arrays.read(content)
+        _check(arrays, bundle.manifest.channels)
         scan = {
             channel: Volume.from_array(arrays[f"channel.{channel}"], arrays["affine"])
             for channel in bundle.manifest.channels
         }
-    except (KeyError, ValueError, InputError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"{where}: does not fit the bundle ({error}); export it again") from error
+    except (ValueError, InputError) as error:
+        raise IntegrityError(f"{where}: does not fit the bundle ({one_line(error)}); export it again") from error
     return ReferenceCase(where, scan, arrays)
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], channels: Sequence[str]) -> None:
+    """Check that there is a scan with its labels, and that places and scores of each run go together.
+
+    Raises
+    ------
+    ValueError
+    """
+    labels = _needed(arrays, "labels", "u", 3)
+    if not 0 < labels.size <= REFERENCE_VOXELS:
+        msg = f"labels have {labels.size} voxels, expected 1 to {REFERENCE_VOXELS}"
+        raise ValueError(msg)
+    if _needed(arrays, "affine", "f", 2).shape != (4, 4):
+        msg = f"affine has the shape {arrays['affine'].shape}, expected (4, 4)"
+        raise ValueError(msg)
+    for channel in channels:
+        if _needed(arrays, f"channel.{channel}", "iuf", 3).shape != labels.shape:
+            msg = f"channel {channel} has the shape {arrays[f'channel.{channel}'].shape}, labels {labels.shape}"
+            raise ValueError(msg)
+    for key in arrays:
+        if run := _PLACES.fullmatch(key):
+            at = _needed(arrays, key, "iu", 1)
+            if at.shape != _needed(arrays, f"{run[1]}.scores{run[2]}", "f", 1).shape or not at.size or at.min() < 0:
+                msg = f"{key} has {at.size} places, expected one for each score, from 0 on"
+                raise ValueError(msg)
+
+
+#: Key of the places of a run.
+_PLACES = re.compile(r"(.+\.\d+)\.at(|\.\d+)")
+
+
+def _needed(arrays: Mapping[str, NDArray[Any]], key: str, kinds: str, dimensions: int) -> NDArray[Any]:
+    array = arrays.get(key)
+    if array is None:
+        msg = f"has no {key}"
+        raise ValueError(msg)
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        msg = f"{key} is {array.dtype} of {array.ndim} axes, expected {dimensions} axes of numbers (kind {kinds})"
+        raise ValueError(msg)
+    return array
 
 
 def compare(expected: ReferenceCase, labels: Volume, recorders: Recorders, bound: Reference) -> SelfTest:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.bounds import WINDOWS
 from lowres_seg.bundle.stage import Windows
+from lowres_seg.errors import InputError
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -127,7 +129,17 @@ def rows(shape: Shape, windows: Windows) -> Iterator[tuple[list[Shape], int]]:
         First voxels of the windows that begin at one plane.
     stop : int
         First plane that later windows reach.
+
+    Raises
+    ------
+    InputError
+        If there would be more windows than any scan needs.
     """
     i, j, k = (starts(n, axis, windows) for axis, n in enumerate(shape))
+    if len(i) * len(j) * len(k) > WINDOWS:
+        raise InputError(
+            f"the scan would be cut into {len(i) * len(j) * len(k)} windows on a grid of {'×'.join(map(str, shape))} "
+            f"voxels, more than {WINDOWS}; check its spacing"
+        )
     for place, plane in enumerate(i):
         yield [(plane, b, c) for b in j for c in k], i[place + 1] if place + 1 < len(i) else shape[0]
