@@ -122,6 +122,32 @@ def test_a_bundle_is_not_replaced_unless_forced(tiny_network: Tiny, bundle: Path
     assert Bundle.open(tmp_path / "b").manifest.name == "tiny"
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_an_input_is_never_the_bundle(tiny_network: Tiny, tmp_path: Path, command: Command, force: list[str]) -> None:
+    """Nor a folder around one; inside the folder of a recipe and its weights is no harm."""
+    recipe = _edited(tmp_path, "", "")
+    weights = recipe.with_name("tiny.pt")
+    weights.write_bytes(tiny_network.checkpoint.read_bytes())
+    phantom.head((40, 46, 44), 4.0).save(tmp_path / "head.nii.gz")
+    (tmp_path / "link").symlink_to(recipe.parent)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words, output in [
+        ([recipe], recipe),
+        ([recipe], recipe.parent),
+        ([recipe], tmp_path / "link"),
+        ([recipe], weights),
+        ([recipe], tmp_path),
+        ([weights, "--recipe", recipe], weights),
+        ([weights, "--recipe", recipe], recipe),
+        ([recipe, "--volume", tmp_path / "head.nii.gz"], tmp_path / "head.nii.gz"),
+    ]:
+        done = command("export", *words, "-o", output, *force)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "input" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert command("export", recipe, "-o", recipe.parent / "bundle").returncode == 0
+
+
 def _edited(folder: Path, old: str, new: str) -> Path:
     """A copy of the tiny recipe with one thing changed."""
     home = folder / "recipe"

@@ -324,7 +324,7 @@ def test_an_input_is_never_an_output(tmp_path: Path, name: str, force: bool) -> 
 def test_a_folder_around_an_input_or_inside_of_one_is_no_output(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "weights").write_text("")
-    for words in ({}, {"force": True}, {"force": True, "replaces_only": "manifest.json"}):
+    for words in ({}, {"force": True}, {"force": True, "folder": True}):
         with pytest.raises(InputError, match="a: holds the input"):
             atomic.check_target(tmp_path / "a", inputs=[tmp_path / "a" / "b" / "weights"], **words)
         with pytest.raises(InputError, match="lies inside the input"):
@@ -332,17 +332,18 @@ def test_a_folder_around_an_input_or_inside_of_one_is_no_output(tmp_path: Path) 
     atomic.check_target(tmp_path / "a" / "b" / "new", inputs=[tmp_path / "a" / "b" / "weights", tmp_path / "none"])
 
 
-def test_force_replaces_no_folder_of_another_kind(tmp_path: Path) -> None:
+def test_force_replaces_nothing_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "notes").write_text("")
-    with pytest.raises(InputError, match="study: is a folder without manifest.json"):
-        atomic.check_target(tmp_path / "study", force=True, replaces_only="manifest.json")
-    (tmp_path / "study" / "manifest.json").write_text("")
-    atomic.check_target(tmp_path / "study", force=True, replaces_only="manifest.json")
-    with pytest.raises(InputError, match="notes: is a file, expected the path of a folder"):
-        atomic.check_target(tmp_path / "study" / "notes", force=True, replaces_only="manifest.json")
-    with pytest.raises(InputError, match="is a device"):
-        atomic.check_target(Path(os.devnull), force=True)
+    atomic.check_target(tmp_path / "study", force=True, folder=True)
+    for target, words, message in [
+        (tmp_path / "study", {}, "is a folder, expected the path of a file"),
+        (tmp_path / "study" / "notes", {"folder": True}, "is a file, expected the path of a folder"),
+        (Path(os.devnull), {}, "is a device"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            atomic.check_target(target, force=True, **words)
+    assert (tmp_path / "study" / "notes").exists()
 
 
 def test_two_outputs_of_one_name_are_refused(tmp_path: Path) -> None:

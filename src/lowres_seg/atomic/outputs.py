@@ -23,15 +23,18 @@ _CURES = {
 }
 
 
-def check_target(
-    target: Path, *, force: bool = False, inputs: Iterable[Path] = (), replaces_only: str | None = None
-) -> None:
+def check_target(target: Path, *, force: bool = False, inputs: Iterable[Path] = (), folder: bool = False) -> None:
     """Check before any work that one output can be put in place, as `check_targets` does."""
-    check_targets([target], force=force, inputs=inputs, replaces_only=replaces_only)
+    check_targets([target], force=force, inputs=inputs, folder=folder)
 
 
 def check_targets(
-    targets: Sequence[Path], *, force: bool = False, inputs: Iterable[Path] = (), replaces_only: str | None = None
+    targets: Sequence[Path],
+    *,
+    force: bool = False,
+    inputs: Iterable[Path] = (),
+    folder: bool = False,
+    make_folders: bool = False,
 ) -> None:
     """Check before any work that outputs can be put in place, and remove what killed runs left there.
 
@@ -44,8 +47,10 @@ def check_targets(
     inputs : iterable of pathlib.Path
         Files and folders that are read. No output is one of them under any name, lies inside such a folder, or has one
         of them inside itself, also with `force`. An input may be missing.
-    replaces_only : str, optional
-        For outputs that are folders: name of a file that a folder must hold to be replaced, so that no other folder is.
+    folder : bool
+        Whether the outputs are folders. A folder never replaces a file, nor a file a folder.
+    make_folders : bool
+        Make the folders of the outputs that are missing, when all else is right.
 
     Raises
     ------
@@ -54,16 +59,18 @@ def check_targets(
         missing or cannot be written.
     """
     _refuse_inputs(targets, list(inputs))
-    _refuse_unplaceable(targets, force=force)
+    _refuse_unplaceable(targets, force=force, in_folders=not make_folders)
     for target in targets:
         with _readable(target):
-            if replaces_only is None:
+            if not folder:
                 _refuse_other_file(target)
-            elif target.exists():
-                _refuse_other_folder(target, replaces_only)
+            elif target.exists() and not target.is_dir():
+                raise InputError(f"{target}: is a file, expected the path of a folder; choose another output")
     for parent, target in {target.parent: target for target in reversed(targets)}.items():
         sweep(parent)
         try:
+            if make_folders:
+                parent.mkdir(parents=True, exist_ok=True)
             with staging(parent):
                 pass
         except OSError as error:
@@ -217,7 +224,7 @@ def _readable(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _refuse_unplaceable(targets: Sequence[Path], *, force: bool) -> None:
+def _refuse_unplaceable(targets: Sequence[Path], *, force: bool, in_folders: bool = True) -> None:
     seen: set[str] = set()
     for target in targets:
         with _readable(target):
@@ -225,7 +232,7 @@ def _refuse_unplaceable(targets: Sequence[Path], *, force: bool) -> None:
             if where in seen:
                 raise InputError(f"{target}: two outputs have this name; give each a name of its own")
             seen.add(where)
-            if not stat.S_ISDIR(target.parent.stat().st_mode):
+            if in_folders and not stat.S_ISDIR(target.parent.stat().st_mode):
                 raise NotADirectoryError
             if not force and os.path.lexists(target):
                 raise InputError(f"{target}: exists already; choose another output or pass --force to replace it")
@@ -237,17 +244,6 @@ def _refuse_other_file(target: Path) -> None:
         raise InputError(f"{target}: is a folder, expected the path of a file")
     if target.exists() and not target.is_file():
         raise InputError(f"{target}: is a device or a pipe, expected the path of a file; choose another output")
-
-
-def _refuse_other_folder(target: Path, marker: str) -> None:
-    """Refuse to replace what is no folder of the kind that is written."""
-    if not target.is_dir():
-        raise InputError(f"{target}: is a file, expected the path of a folder to write; choose another output")
-    if any(target.iterdir()) and not (target / marker).exists():
-        raise InputError(
-            f"{target}: is a folder without {marker}, and --force replaces only what was written by this tool; choose "
-            "another output or remove it yourself"
-        )
 
 
 def _refuse_inputs(targets: Sequence[Path], inputs: Sequence[Path]) -> None:

@@ -44,7 +44,11 @@ def staging(parent: Path) -> Iterator[Path]:
             (folder / name).mkdir()
         yield folder
     finally:
-        _remove(folder, descriptor)
+        try:
+            _remove(folder)
+        finally:  # once more: the first may be interrupted, and network file systems keep what is open
+            os.close(descriptor)
+            _remove(folder)
 
 
 def sweep(parent: Path) -> None:
@@ -55,7 +59,8 @@ def sweep(parent: Path) -> None:
     with suppress(OSError):
         for entry in list(os.scandir(parent)):
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
-                _sweep(Path(entry.path))
+                with suppress(OSError):
+                    _sweep(Path(entry.path))
 
 
 def is_over(name: str) -> bool:
@@ -87,22 +92,24 @@ def _sweep(folder: Path) -> None:
     free = _lock(descriptor)
     if free is None:
         free = is_over(folder.name)
-    if not free:
+    try:
+        if free:
+            for retired in (folder / "was").iterdir() if (folder / "was").is_dir() else ():
+                # It was to be replaced, and its process ended between two renames.
+                if not os.path.lexists(folder.parent / retired.name):
+                    retired.rename(folder.parent / retired.name)
+            _remove(folder)
+    finally:
         os.close(descriptor)
-        return
-    for retired in (folder / "was").iterdir() if (folder / "was").is_dir() else ():
-        # It was to be replaced, and its process ended between two renames.
-        if not os.path.lexists(folder.parent / retired.name):
-            retired.rename(folder.parent / retired.name)
-    _remove(folder, descriptor)
+    if free:
+        _remove(folder)
 
 
-def _remove(folder: Path, descriptor: int) -> None:
+def _remove(folder: Path) -> None:
     """Remove a staging folder, its owner last: so it is never without one while it holds something."""
     for entry in list(os.scandir(folder)) if folder.is_dir() else ():
         if entry.name != _OWNER:
             shutil.rmtree(entry.path, ignore_errors=True)
-    os.close(descriptor)  # before its removal, for network file systems that keep open files under another name
     with suppress(OSError):
         (folder / _OWNER).unlink()
         folder.rmdir()

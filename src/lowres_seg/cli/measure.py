@@ -98,6 +98,7 @@ def bench(
         raise typer.BadParameter("name a bundle, or a plan with --plan", param_hint="BUNDLE...")
     else:
         chosen = Plan.build("options", {"bundles": named, **given})
+    atomic.check_target(output, force=force, inputs=_inputs(chosen, plan))
     with steps(quiet=quiet) as notify:
         suite = run(chosen, notify=notify)
     suite.write(output, force=force)
@@ -145,11 +146,13 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Show a suite as one page that opens anywhere, without a network."""
+    from lowres_seg import atomic
     from lowres_seg.bench import Suite
     from lowres_seg.bench import report as run
     from lowres_seg.extras import require
 
     require("bench")
+    atomic.check_target(output, force=force, inputs=[suite])
     run(Suite.read(suite), output, force=force)
     if not quiet:
         out.print(plain(f"{output}: written"))
@@ -179,6 +182,21 @@ def _planned(path: Path, recipe: Path | None, weights: Path | None) -> dict[str,
             raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml, or the folder that was exported")
         if digest(recipe) == manifest_of(path).lineage.recipe:
             found["recipe"] = recipe
+    return found
+
+
+def _inputs(plan: Any, file: Path | None) -> list[Path]:
+    """Files and folders that a plan reads."""
+    from lowres_seg.bundle.bundle import manifest_of
+    from lowres_seg.cohort.cases import Cases
+
+    found = [] if file is None else [file]
+    found += [path for bundle in plan.bundles for path in (bundle.path, bundle.recipe) if path is not None]
+    found += (plan.scan or {}).values()
+    if plan.cases is not None:
+        cases = Cases.read(plan.cases, manifest_of(plan.bundles[0].path).channels)
+        found.append(plan.cases)
+        found += [path for case in cases for path in (*case.scan.values(), case.label) if path is not None]
     return found
 
 

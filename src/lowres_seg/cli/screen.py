@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -21,6 +24,71 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 def plain(text: str) -> str:
     """Escape text so that rich does not read it as markup."""
     return text.replace("[", r"\[")
+
+
+def print_error(error: BaseException) -> None:
+    """Write an error on standard error, in one line."""
+    err.print(f"[bold red]error:[/] {plain(' '.join(str(error).splitlines()))}")
+
+
+class Guarded:
+    """A standard stream that a command outlives.
+
+    Where it can be written no more, what is written is dropped, and `error` says why. Characters that its encoding does
+    not have, such as bytes of a file name that is not UTF-8, are written as Python's codes for them.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        if self.error is None:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self._drop(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._drop(error)
+
+    @property
+    def is_full(self) -> bool:
+        """True if it could not be written. A reader that has read enough, such as ``head``, is no failure."""
+        return self.error is not None and self.error.errno != errno.EPIPE
+
+    def _drop(self, error: OSError) -> None:
+        self.error = error
+        # What is buffered goes nowhere when the interpreter ends, which would else fail once more.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def guarded() -> Iterator[Guarded]:
+    """Guard the standard streams, and yield standard output."""
+    before = sys.stdout, sys.stderr
+    output, errors = Guarded(sys.stdout), Guarded(sys.stderr)
+    sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
+    try:
+        yield output
+    finally:
+        output.flush()
+        errors.flush()
+        sys.stdout, sys.stderr = before
 
 
 def print_json(content: dict[str, Any]) -> None:

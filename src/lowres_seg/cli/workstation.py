@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,8 @@ from lowres_seg.cli.options import (
     debugging,
     ram_bytes,
 )
-from lowres_seg.cli.screen import err, followed, out, plain, print_json, steps
+from lowres_seg.cli.screen import err, followed, out, plain, print_error, print_json, steps
+from lowres_seg.errors import LowresSegError
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
     from lowres_seg.cohort.jobs import Outcome
@@ -40,9 +42,12 @@ def predict(
         typer.Argument(metavar="INPUT...", help="Scans (.nii, .nii.gz); or CHANNEL=PATH for each channel of one scan."),
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Option(
-            "-o", "--output", help="Mask to write, .json if the bundle classifies; a folder for several scans."
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Mask to write (.nii.gz, .nii; .json if the bundle classifies), or a folder for several scans.",
         ),
     ],
     *,
@@ -55,6 +60,10 @@ def predict(
     ] = False,
     threads: Threads = None,
     max_ram: MaxRam = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 if a result has a doubt.")] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -62,46 +71,65 @@ def predict(
 ) -> None:
     """Segment scans: any orientation and spacing in, a mask on the scan's own grid out."""
     from lowres_seg.bundle.bundle import Bundle
-    from lowres_seg.cohort.jobs import list_jobs, run_jobs, write_table
+    from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs
+    from lowres_seg.cohort.ledger import Ledger
+    from lowres_seg.cohort.listing import without_own
+    from lowres_seg.cohort.naming import is_folder
     from lowres_seg.runtime.segmenter import Segmenter
+    from lowres_seg.volumes.nifti import SUFFIXES
 
-    if volume_table is not None:
-        atomic.check_target(volume_table, force=force)
     bound = ram_bytes(max_ram)
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     masks = bool(manifest.labels)
-    jobs = list_jobs(inputs, output, manifest.channels, force=force, apply_mask=apply_mask, masks=masks)
-    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
-    outcomes = []
-    for outcome in followed(run_jobs(segmenter, jobs, force=force), "segmenting", len(jobs), quiet=quiet):
-        outcomes.append(outcome)
-        if outcome.error is not None:
-            if debugging():
-                traceback.print_exception(outcome.error)
-            err.print(f"[bold red]error:[/] {plain(str(outcome.error))}")
-            continue
-        for doubt in outcome.doubts:
-            err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
-        if not as_json and not quiet:
-            found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
-            found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
-            out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({sum(outcome.timings_s.values()):.2f} s)"))
-            if verbose:
-                out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
+    into_folder = is_folder(output, SUFFIXES if masks else (".json",))
+    if resume and not into_folder:
+        raise typer.BadParameter("goes with a folder, whose ledger knows what is done", param_hint="--resume")
+    named, own = without_own(inputs, output)
+    if own:
+        err.print(f"[yellow]note:[/] {plain(_own(own))}")
+    replaces_table = force or (resume and volume_table is not None and is_table(volume_table))
+    reads = [bundle]
     if volume_table is not None:
-        write_table(volume_table, outcomes, manifest.label_names, force=force)
+        scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
+        atomic.check_target(volume_table, force=replaces_table, inputs=[bundle, *scans])
+        reads.append(volume_table)
+    jobs = list_jobs(
+        named, output, manifest.channels, force=force or resume, apply_mask=apply_mask, masks=masks, reads=reads
+    )
+    if volume_table is not None:  # is none of the masks
+        atomic.check_targets([volume_table, *(file for job in jobs for file in job.files)], force=True)
+    ledger = Ledger(Path(output), opened.digest, __version__, {"apply_mask": apply_mask}) if into_folder else None
+    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
+    outcomes: list[Outcome] = []
+    results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume)
+    whole = True
+    try:
+        for outcome in followed(results, "segmenting", len(jobs), quiet=quiet):
+            outcomes.append(outcome)
+            _show(outcome, shown=not as_json and not quiet, verbose=verbose)
+    finally:  # also where the command is asked to end
+        if volume_table is not None:
+            whole = _written(volume_table, outcomes, manifest.label_names, force=replaces_table)
+        if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
+            err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
+        statuses = [outcome.status for outcome in outcomes]
         print_json(
             {
                 "bundle": str(bundle),
                 "threads": segmenter.threads,
                 "peak_rss_bytes": host.peak_rss_bytes(),
+                "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},
+                "own": own,
                 "cases": [_case(outcome) for outcome in outcomes],
             }
         )
-    if any(outcome.error is not None for outcome in outcomes):
+    if failed or not whole:
         raise typer.Exit(EXIT_ERROR)
+    if strict and any(outcome.doubts for outcome in outcomes):
+        raise typer.Exit(EXIT_GATE)
 
 
 @app.command()
@@ -196,9 +224,69 @@ def doctor(*, as_json: AsJson = False) -> None:
     out.print(table)
 
 
+def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
+    """Print what became of a scan."""
+    if outcome.error is not None:
+        if debugging():
+            traceback.print_exception(outcome.error)
+        print_error(outcome.error)
+        return
+    if outcome.again:
+        err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: was done again, because {plain(outcome.again)}")
+    for doubt in outcome.doubts:
+        err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
+    if shown:
+        found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
+        found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
+        seconds = "done before" if outcome.skipped else f"{sum(outcome.timings_s.values()):.2f} s"
+        out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({seconds})"))
+        if verbose:
+            out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
+
+
+def _written(table: Path, outcomes: list[Outcome], labels: Mapping[int, str], *, force: bool) -> bool:
+    """Write the table of volumes; False if it cannot be, which is said and keeps no mask from being written."""
+    from lowres_seg.cohort.jobs import write_table
+
+    try:
+        write_table(table, outcomes, labels, force=force)
+    except LowresSegError as error:
+        print_error(error)
+        return False
+    return True
+
+
+def _summary(outcomes: list[Outcome], total: int, own: list[str]) -> str:
+    """Line with the number of scans that are done, failed (and why), and skipped."""
+    statuses = [outcome.status for outcome in outcomes]
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    why = [f"{outcome.job.name}: {_reason(outcome)}" for outcome in failed[:3]]
+    why += [f"{len(failed) - 3} more"] if len(failed) > 3 else []
+    parts = [
+        f"{statuses.count('done')} done",
+        f"{len(failed)} failed" + (f" ({'; '.join(why)})" if why else ""),
+        f"{statuses.count('skipped') + len(own)} skipped",
+    ]
+    if len(outcomes) < total:
+        parts.append(f"{total - len(outcomes)} not begun or not ended; --resume goes on with them")
+    return f"summary: {', '.join(parts)}"
+
+
+def _reason(outcome: Outcome) -> str:
+    """What was found, out of an error's message."""
+    said = " ".join(str(outcome.error).splitlines()).removeprefix(f"{outcome.job.name}: ")
+    return said.partition("; ")[0]
+
+
+def _own(own: list[str]) -> str:
+    some = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
+    return f"skipped {some}: written by this tool, as masks or masked scans; to segment them, name no other scans"
+
+
 def _case(outcome: Outcome) -> dict[str, Any]:
     return {
         "scan": {channel: str(path) for channel, path in outcome.job.scan.items()},
+        "outcome": outcome.status,
         "mask": None if outcome.error is not None else str(outcome.job.output),
         "error": None if outcome.error is None else str(outcome.error),
         "voxels": outcome.voxels,

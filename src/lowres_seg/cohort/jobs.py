@@ -1,46 +1,31 @@
-"""Files in, files out: scans on disk to masks on disk."""
+"""Files in, files out: scans on disk to masks on disk, what becomes of each, and the table of all."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from lowres_seg import atomic
-from lowres_seg.cohort.naming import differing_parts
-from lowres_seg.errors import InputError, LowresSegError
+from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.cohort import ledger as ledgers
+from lowres_seg.cohort.ledger import Entry, Ledger
+from lowres_seg.cohort.listing import Job, list_jobs, one_scan
+from lowres_seg.errors import InputError, LowresSegError, one_line
 from lowres_seg.runtime.segmenter import Segmentation, Segmenter
-from lowres_seg.volumes.nifti import SUFFIXES, stem
+from lowres_seg.volumes import nifti
 from lowres_seg.volumes.volume import Volume
 
+__all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
 
-@dataclass(frozen=True)
-class Job:
-    """One scan, and the files to write for it.
-
-    Attributes
-    ----------
-    scan : dict of str to pathlib.Path
-        By channel.
-    output : pathlib.Path
-        The mask to write.
-    masked : dict of str to pathlib.Path
-        The scan to write for each channel with everything outside the labels set to zero; none if empty.
-    """
-
-    scan: Mapping[str, Path]
-    output: Path
-    masked: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name of the scan in messages and tables: the path of its first channel."""
-        return str(next(iter(self.scan.values())))
+_COLUMNS = ["scan", "mask", "label", "name", "voxels", "millilitres", "error"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +44,10 @@ class Outcome:
     timings_s : dict of str to float
         As in `Segmentation`, with ``save``.
     doubts : tuple of str
+    skipped : bool
+        Whether an earlier run has done it; the values are from the ledger.
+    again : str
+        Why a case that an earlier run has done was done again; empty if none had.
     """
 
     job: Job
@@ -68,113 +57,155 @@ class Outcome:
     timings_s: dict[str, float] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
+    skipped: bool = False
+    again: str = ""
+
+    @property
+    def status(self) -> str:
+        """``done``, ``failed`` or ``skipped``."""
+        return "failed" if self.error is not None else "skipped" if self.skipped else "done"
 
 
-def list_jobs(
-    inputs: Sequence[str],
-    output: Path,
-    channels: Sequence[str],
-    *,
-    force: bool,
-    apply_mask: bool,
-    masks: bool = True,
-) -> list[Job]:
-    """List the jobs of some inputs, and refuse before anything runs what could not be written.
+def run_jobs(
+    segmenter: Segmenter, jobs: Sequence[Job], *, force: bool, ledger: Ledger | None = None, resume: bool = False
+) -> Iterator[Outcome]:
+    """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
     Parameters
     ----------
-    inputs : sequence of str
-        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan.
-    output : pathlib.Path
-        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs.
-    channels : sequence of str
-        Of the bundle.
+    segmenter : Segmenter
+    jobs : sequence of Job
     force : bool
         Whether existing files may be replaced.
-    apply_mask : bool
-        Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
-    masks : bool
-        Whether the bundle gives masks, and not a number for each class.
+    ledger : Ledger, optional
+        Gets a line for each job as it ends.
+    resume : bool
+        Skip what the ledger knows as done, and replace what it does not.
 
-    Raises
+    Yields
     ------
-    InputError
-        If inputs and bundle, or inputs and output, do not go together, or a mask exists already.
+    Outcome
     """
-    words = [_channel_word(word) for word in inputs]
-    if all(channel is not None for channel, _ in words):
-        named = [channel for channel, _ in words if channel is not None]
-        if sorted(named) != sorted(channels):
-            raise InputError(f"channels given: {', '.join(named)}; the bundle takes {', '.join(channels)}, each once")
-        scans = [{channel: path for channel, path in words if channel is not None}]
-    elif any(channel is not None for channel, _ in words):
-        raise InputError("some inputs are CHANNEL=PATH and some are paths; name the channel of all or of none")
-    elif len(channels) > 1:
-        example = " ".join(f"{channel}=PATH" for channel in channels)
-        raise InputError(f"the bundle takes the channels {', '.join(channels)}; give {example}")
-    else:
-        scans = [{channels[0]: path} for _, path in words]
-    suffixes, ending = (SUFFIXES, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
-    if apply_mask and not masks:
-        raise InputError("the bundle classifies and gives no mask to apply")
-    if output.name.endswith(suffixes):
-        if len(scans) > 1:
-            raise InputError(f"{output}: is one file for {len(scans)} scans; name a folder")
-        jobs = [Job(scans[0], output)]
-    else:
-        if output.exists() and not output.is_dir():
-            raise InputError(f"{output}: is a file; name a folder, or a file that ends in {' or '.join(suffixes)}")
-        firsts = [next(iter(scan.values())) for scan in scans]
-        parts = differing_parts(firsts, [stem(first) for first in firsts])
-        paths = [output / part / (stem(first) + ending) for part, first in zip(parts, firsts, strict=True)]
-        jobs = [Job(scan, path) for scan, path in zip(scans, paths, strict=True)]
-        twice = [job.output.name for job in jobs if sum(other.output == job.output for other in jobs) > 1]
-        if twice:
-            raise InputError(f"two scans would both be written to {twice[0]}; segment them into different folders")
-        if not output.exists() and not output.parent.is_dir():
-            raise InputError(f"{output}: its folder {output.parent} does not exist; create it first")
-        for job in jobs:
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-    if apply_mask:
-        jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
-    for job in jobs:
-        for target in (job.output, *job.masked.values()):
-            atomic.check_target(target, force=force)
-    return jobs
-
-
-def run_jobs(segmenter: Segmenter, jobs: Sequence[Job], *, force: bool) -> Iterator[Outcome]:
-    """Segment one scan after another. A job that fails has an outcome with its error, and the others go on."""
     for job in jobs:
         try:
-            yield _outcome(segmenter, job, force=force)
-        except LowresSegError as error:
-            yield Outcome(job, error=error)
+            yield _outcome(segmenter, job, force=force, ledger=ledger, resume=resume)
+        except Exception as error:  # noqa: BLE001 - one bad case never stops the others
+            failure = _failure(job, error)
+            if ledger is not None:
+                _record_failure(ledger, job, failure)
+            yield Outcome(job, error=failure)
 
 
-def _outcome(segmenter: Segmenter, job: Job, *, force: bool) -> Outcome:
+def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | None, resume: bool) -> Outcome:
+    again = ""
+    if ledger is not None and resume:
+        entry, again = ledger.done(job.files, job.scan)
+        if entry is not None:
+            return _skipped(job, entry)
     start = perf_counter()
+    before = _stamps(job)
     scan = {channel: Volume.load(path) for channel, path in job.scan.items()}
+    inputs = None if ledger is None else ledgers.digests(job.scan)
+    for path, stamp in _stamps(job).items():
+        if before[path] != stamp:
+            raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
     load_s = perf_counter() - start
     result = segmenter.predict(scan)
+    timings = result.timings_s | {"load": load_s + result.timings_s["load"]}
+    done = Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers, again=again)
     start = perf_counter()
-    _save(result, job, scan, force=force)
-    timings = result.timings_s | {"load": load_s + result.timings_s["load"], "save": perf_counter() - start}
-    return Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers)
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
+    except OSError as error:
+        raise atomic.unwritable(job.output, error) from error
+    with atomic.files(job.files, force=force or resume) as staged:
+        _write(result, job, scan, dict(zip(job.files, staged, strict=True)))
+        if ledger is not None and inputs is not None:
+            _record(ledger, done, inputs, staged)
+    timings["save"] = perf_counter() - start
+    return done
+
+
+def _skipped(job: Job, entry: Entry) -> Outcome:
+    return Outcome(
+        job, None, entry.voxels, entry.volumes_ml, entry.timings_s, entry.doubts, entry.numbers, skipped=True
+    )
+
+
+def _record(ledger: Ledger, done: Outcome, inputs: dict[str, str], staged: Sequence[Path]) -> None:
+    ledger.write(
+        "done",
+        done.job.scan,
+        {file: file_sha256(path) for file, path in zip(done.job.files, staged, strict=True)},
+        inputs=inputs,
+        voxels=done.voxels,
+        volumes_ml=done.volumes_ml,
+        numbers=done.numbers,
+        timings_s=done.timings_s,
+        doubts=done.doubts,
+    )
+
+
+def _record_failure(ledger: Ledger, job: Job, failure: LowresSegError) -> None:
+    # The full disk that made it fail may take no line either. A case without a line is done again.
+    with suppress(InputError):
+        ledger.write("failed", job.scan, dict.fromkeys(job.files, ""), why=str(failure))
+
+
+def _failure(job: Job, error: Exception) -> LowresSegError:
+    """The error of a job, as one of this package."""
+    if isinstance(error, LowresSegError):
+        return error
+    failure: LowresSegError
+    if isinstance(error, MemoryError):
+        failure = InputError(
+            f"{job.name}: needs more memory than there is ({one_line(error)}); free memory, or bound it with --max-ram"
+        )
+    elif isinstance(error, OSError):
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else job.name
+        at = "" if name == job.name else f" at {name}"
+        failure = InputError(
+            f"{job.name}: cannot be read{at} ({error.strerror or one_line(error)}); see that the file is there and "
+            "that you may read it"
+        )
+    else:
+        failure = LowresSegError(
+            f"{job.name}: met a fault of this tool ({type(error).__name__}: {one_line(error)}); run lowres-seg --debug "
+            "predict and report what it shows"
+        )
+    failure.__cause__ = error
+    return failure
+
+
+def _stamps(job: Job) -> dict[Path, tuple[int, int, int] | None]:
+    """Size, time of change and identity of each file of a scan; None of one that cannot be looked at."""
+    found: dict[Path, tuple[int, int, int] | None] = {}
+    for path in job.scan.values():
+        try:
+            status = path.stat()
+        except OSError:  # reading it says why
+            found[path] = None
+        else:
+            found[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return found
 
 
 def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, str], *, force: bool) -> None:
     """Write a CSV with a row for each scan and label; a scan that failed has one with its error.
+
+    Bytes of a file name that are not UTF-8 are written as Python's codes for them.
 
     Raises
     ------
     InputError
         If the table exists and not `force`, or cannot be written.
     """
-    with atomic.file(path, force=force) as staged, staged.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic.file(path, force=force) as staged,
+        staged.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream)
-        writer.writerow(["scan", "mask", "label", "name", "voxels", "millilitres", "error"])
+        writer.writerow(_COLUMNS)
         for outcome in outcomes:
             if outcome.error is not None:
                 writer.writerow([outcome.job.name, "", "", "", "", "", str(outcome.error)])
@@ -184,46 +215,23 @@ def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, st
                 writer.writerow([outcome.job.name, outcome.job.output, *row])
 
 
-def one_scan(words: Sequence[str]) -> Path | dict[str, Path]:
-    """One scan from a path, or from ``CHANNEL=PATH`` for each channel.
-
-    Raises
-    ------
-    InputError
-        If several paths come without channels.
-    """
-    pairs = [_channel_word(word) for word in words]
-    if len(pairs) == 1 and pairs[0][0] is None:
-        return pairs[0][1]
-    if any(channel is None for channel, _ in pairs):
-        raise InputError("several scans given; name the channel of each: CHANNEL=PATH")
-    return {channel: path for channel, path in pairs if channel is not None}
+def is_table(path: Path) -> bool:
+    """Tell whether a file is a table that `write_table` wrote."""
+    try:
+        with path.open(encoding="utf-8", errors="backslashreplace") as stream:
+            return stream.readline().strip() == ",".join(_COLUMNS)
+    except OSError:
+        return False
 
 
-def _channel_word(word: str) -> tuple[str | None, Path]:
-    channel, equals, path = word.partition("=")
-    if equals and "/" not in channel and "\\" not in channel and not Path(word).exists():
-        return channel, Path(path)
-    return None, Path(word)
-
-
-def _masked_paths(job: Job) -> dict[str, Path]:
-    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several."""
-    suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
-    return {
-        channel: job.output.with_name(f"{stem(job.output)}_{suffix}.nii.gz") for channel, suffix in suffixes.items()
-    }
-
-
-def _save(result: Segmentation, job: Job, scan: Mapping[str, Volume], *, force: bool) -> None:
+def _write(result: Segmentation, job: Job, scan: Mapping[str, Volume], staged: Mapping[Path, Path]) -> None:
+    """Write the files of a job to the places where they wait for their names."""
     if not result.label_names:
-        with atomic.file(job.output, force=force) as staged:
-            staged.write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
+        staged[job.output].write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
         return
     masked = {target: _masked(scan[channel], result) for channel, target in job.masked.items()}
-    result.labels.save(job.output, force=force)
-    for target, volume in masked.items():
-        volume.save(target, force=force)
+    for target, volume in {job.output: result.labels, **masked}.items():
+        nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 
 def _masked(scan: Volume, result: Segmentation) -> Volume:

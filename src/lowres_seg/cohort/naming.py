@@ -1,10 +1,13 @@
-"""Names of scans that have the same file name: the part of their paths that differs."""
+"""Names of outputs: of scans that have the same file name, of folders and files, and of what this tool wrote."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from lowres_seg.errors import InputError
 
 
 def differing_parts(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -52,3 +55,40 @@ def _shared(folders: set[tuple[str, ...]], at_most: int) -> int:
     while count < at_most and len({folder[count] for folder in folders}) == 1:
         count += 1
     return count
+
+
+def is_folder(output: str, suffixes: tuple[str, ...]) -> bool:
+    """Tell whether an output names a folder, and not one file that ends in one of `suffixes`.
+
+    A folder is what exists as one, what ends in a slash, and what has no suffix. A number after a dot is no suffix,
+    with a v before it or without: ``out.v2``, ``scans-2024.11``.
+
+    Raises
+    ------
+    InputError
+        If it has the suffix of another kind of file, or names a file that exists and has none.
+
+    Examples
+    --------
+    >>> [is_folder(name, (".nii.gz", ".nii")) for name in ("no-such/m.nii.gz", "no-such", "no-such.v2", "no-such.x/")]
+    [False, True, True, True]
+    """
+    path = Path(output)
+    written = " or ".join(suffixes)
+    if os.path.isdir(path) or output.endswith(("/", os.sep)):  # noqa: PTH112 - False where nobody may look
+        return True
+    if path.name.endswith(suffixes):
+        return False
+    if os.path.exists(path):  # noqa: PTH110
+        raise InputError(f"{output}: is a file; name a folder, or a file that ends in {written}")
+    if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", path.suffix) and not re.fullmatch(r"\.v?[0-9]+", path.suffix):
+        raise InputError(
+            f"{output}: files that end in {path.suffix} are not written, expected {written}; for a folder of this name "
+            "put a slash behind it"
+        )
+    return True
+
+
+def is_own(path: Path) -> bool:
+    """Tell from its name whether a file is a mask, or a masked scan, that a folder run wrote."""
+    return path.name.endswith(("_mask.nii.gz", "_masked.nii.gz"))

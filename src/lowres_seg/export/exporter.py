@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,10 +101,13 @@ def export(
     ParityError
         If the converted network gives other numbers than its source. No bundle is written.
     InputError
-        If `target` or `volume` is unusable.
+        If `target` or `volume` is unusable, or `target` is an input, lies inside the folder of one or around one.
     """
     began = perf_counter()
-    check_target(target, force=force)
+    scans = volume.values() if isinstance(volume, Mapping) else [volume]
+    named = [source, recipe, reestimate_norm, *scans, *(options or {}).values()]
+    inputs = [Path(path) for path in named if isinstance(path, (str, os.PathLike))]
+    check_target(target, force=force, inputs=inputs, folder=True)
     threads = host.inspect().threads if threads is None else threads
     read = read_source(source, recipe, options or {})
     for note in read.notes:
@@ -112,6 +116,7 @@ def export(
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     folders = [read.home] if weights is None else [weights]
     found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
+    check_target(target, force=force, inputs=found.values(), folder=True)
     networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
     with staged(target, force=force) as staging, _named(staging.folder):

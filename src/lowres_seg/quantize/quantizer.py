@@ -97,7 +97,8 @@ def quantize(
     AccuracyDropError
         If no attempt keeps the limits. No bundle is written.
     InputError
-        If a case is unusable, or is in both sets, or a set is empty; if the bound on memory is too small.
+        If a case is unusable, or is in both sets, or a set is empty; if the bound on memory is too small; if `target`
+        is an input, or lies inside the bundle or around an input.
     MissingExtraError
         If a package that makes the candidate is missing.
     QuantizationError
@@ -108,7 +109,10 @@ def quantize(
     settings = settings or Settings()
     began, clock = perf_counter(), Clock(settings.time_budget_s)
     bundle = Bundle.open(source)
-    atomic.check_target(target, force=force)
+    tables = [cases for cases in (calibrate, validate) if cases is not None]
+    inputs = [bundle.path, *(cases.path for cases in tables if isinstance(cases, Cases))]
+    inputs += [file for cases in tables for case in cases for file in (*case.scan.values(), case.label) if file]
+    atomic.check_target(target, force=force, inputs=inputs, folder=True)
     machine = host.inspect()
     run = _Run(
         bundle,

@@ -57,7 +57,7 @@ def test_predict_several_with_table_and_masked_scans(
     done = run("predict", tiny, scan, tmp_path / "other.nii", "-o", out, "--volume-table", table, "--apply-mask")
     assert done.returncode == 0, done.stderr
     names = ["head_mask.nii.gz", "head_mask_masked.nii.gz", "other_mask.nii.gz", "other_mask_masked.nii.gz"]
-    assert sorted(p.name for p in out.iterdir()) == names
+    assert sorted(p.name for p in out.iterdir()) == [".lowres-seg.jsonl", *names]
     masked = nib.load(out / "other_mask_masked.nii.gz")
     mask = np.asanyarray(nib.load(out / "other_mask.nii.gz").dataobj) > 0
     assert masked.get_data_dtype() == np.int16
@@ -74,9 +74,10 @@ def test_a_case_that_fails_does_not_end_the_others_and_is_not_lost(tiny: Path, s
     out, table = tmp_path / "out", tmp_path / "t.csv"
     done = run("predict", tiny, tmp_path / "bad.nii", scan, "-o", out, "--volume-table", table)
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: {tmp_path / 'bad.nii'}: cannot be read as NIfTI")
-    assert [p.name for p in out.iterdir()] == ["head_mask.nii.gz"]
+    error, summary = done.stderr.splitlines()
+    assert error.startswith(f"error: {tmp_path / 'bad.nii'}: cannot be read as NIfTI")
+    assert summary.startswith(f"summary: 1 done, 1 failed ({tmp_path / 'bad.nii'}: cannot be read as NIfTI")
+    assert sorted(p.name for p in out.iterdir()) == [".lowres-seg.jsonl", "head_mask.nii.gz"]
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [Path(r["scan"]).name for r in rows] == ["bad.nii", "head.nii.gz"]
     assert "cannot be read" in rows[0]["error"]
@@ -122,14 +123,28 @@ def test_predict_keeps_the_part_as_a_folder(tiny: Path, scan: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
     stems = ["head", "s1/t1", "s2/t1"]
-    assert written == sorted(f"{s}_mask{end}.nii.gz" for s in stems for end in ("", "_masked"))
+    assert written == sorted(
+        [".lowres-seg.jsonl", *(f"{s}_mask{end}.nii.gz" for s in stems for end in ("", "_masked"))]
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["{tiny}", "{scan}", "-o", "{dir}/no/mask.nii.gz"], 1, "does not exist; create it first"),
-        (["{tiny}", "{scan}", "-o", "{scan}"], 1, "exists already; choose another output or pass --force"),
+        (["{tiny}", "{scan}", "-o", "{scan}"], 1, "is the input"),
+        (["{tiny}", "{scan}", "-o", "{scan}", "--force"], 1, "an input is never an output"),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--volume-table", "{scan}", "--force"], 1, "is the input"),
+        (["{tiny}", "{scan}", "-o", "{tiny}/m.nii"], 1, "lies inside the input"),
+        (
+            ["{tiny}", "{scan}", "-o", "{dir}/m.mgz"],
+            1,
+            "files that end in .mgz are not written, expected .nii.gz or .nii",
+        ),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.foo"], 1, "put a slash behind it"),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.json"], 1, "files that end in .json are not written"),
+        (["{tiny}", "{scan}", "-o", "{dir}/M.NII.GZ"], 1, "files that end in .GZ are not written"),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--resume"], 2, "--resume"),
         (["{tiny}", "{scan}", "-o", "{dir}/a.txt/b"], 1, "does not exist; create it first"),
         (["{tiny}", "{dir}/none.nii", "-o", "{dir}/m.nii"], 1, "none.nii: does not exist"),
         (["{tiny}", "{dir}/n:brain:[x].nii", "-o", "{dir}/m.nii"], 1, "n:brain:[x].nii: does not exist"),
@@ -165,7 +180,7 @@ def test_debug_shows_the_traceback_of_a_scan(tiny: Path, scan: Path, tmp_path: P
     done = run("--debug", "predict", tiny, tmp_path / "none.nii", scan, "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert done.stderr.rstrip().splitlines()[-1].startswith("error: ")
+    assert done.stderr.rstrip().splitlines()[-2].startswith("error: ")
     assert (tmp_path / "out" / "head_mask.nii.gz").is_file()
 
 

@@ -43,6 +43,15 @@ def test_tabs_byte_order_marks_and_missing_ids_are_fine(folder: Path) -> None:
     assert [case.id for case in Cases.read(path, ["t1"])] == ["a.nii.gz"]
 
 
+def test_blanks_around_a_name_belong_to_it_where_a_file_has_them(folder: Path) -> None:
+    scan = folder / "scans" / "a.nii.gz"
+    for name in (" a.nii.gz", "a.nii.gz "):
+        (folder / name).write_bytes(scan.read_bytes())
+    path = table(folder, "id,t1\none, a.nii.gz\ntwo,a.nii.gz \nthree, scans/b.nii.gz \n")
+    files = [case.scan["t1"] for case in Cases.read(path, ["t1"])]
+    assert files == [folder / " a.nii.gz", folder / "a.nii.gz ", folder / "scans" / "b.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

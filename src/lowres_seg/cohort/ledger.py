@@ -1,0 +1,239 @@
+"""The ledger of a folder run: what became of each case, in one line as it ends.
+
+It lies in the folder of the masks. A line is JSON, and has the digests of the scan, of the bundle's manifest and of the
+files that were written, the options that change them, and the outcome. A line is written before its files have their
+names, so a case is believed done only when every digest agrees with what is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lowres_seg import atomic
+from lowres_seg.bundle.bundle import file_sha256
+
+NAME = ".lowres-seg.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Attributes
+    ----------
+    outcome : str
+        ``done`` or ``failed``.
+    scan : dict of str to str
+        Path of each channel, as it was named.
+    inputs : dict of str to str
+        sha256 of each channel's file; empty if it failed before that was known.
+    bundle : str
+        sha256 of the manifest.
+    version : str
+        Of this tool.
+    options : dict of str to bool
+        Options that change what is written.
+    files : dict of str to str
+        sha256 of each file written, by its path from the ledger's folder; the mask comes first.
+    why : str
+        Why it failed.
+    voxels, volumes_ml, numbers, timings_s : dict of str to number
+        As of the outcome.
+    doubts : tuple of str
+    """
+
+    outcome: str
+    scan: dict[str, str]
+    bundle: str
+    version: str
+    options: dict[str, bool]
+    files: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
+    why: str = ""
+    voxels: dict[str, int] = field(default_factory=dict)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+
+class Ledger:
+    """The ledger of one folder, for runs with one bundle and one set of options.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the masks.
+    bundle : str
+        sha256 of the bundle's manifest.
+    version : str
+        Of this tool.
+    options : dict of str to bool
+        Options that change what is written.
+
+    Raises
+    ------
+    InputError
+        If a ledger is there and cannot be read.
+    """
+
+    def __init__(self, folder: Path, bundle: str, version: str, options: Mapping[str, bool]) -> None:
+        self.folder = folder
+        self.path = folder / NAME
+        self._same = {"bundle": bundle, "version": version, "options": dict(options)}
+        self._entries: dict[str, list[Entry]] = {}
+        try:
+            found = read(self.path)
+        except OSError as error:
+            raise atomic.unwritable(self.path, error) from error
+        for entry in found:
+            self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+
+    def done(self, files: list[Path], scan: Mapping[str, Path]) -> tuple[Entry | None, str]:
+        """Entry of a case whose files are all there as it says, from the same scan and bundle.
+
+        Parameters
+        ----------
+        files : list of pathlib.Path
+            What the case writes, its mask first.
+        scan : mapping of str to pathlib.Path
+            By channel.
+
+        Returns
+        -------
+        entry : Entry or None
+        why : str
+            Why the case is to be done again; empty if nothing of it is there.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be read.
+        """
+        names = [self._named(file) for file in files]
+        if not any(os.path.lexists(file) for file in files):
+            return None, ""
+        entries = [entry for entry in self._entries.get(names[0], []) if entry.outcome == "done"]
+        if not entries:
+            return None, "the ledger does not know it as done"
+        entries = [e for e in entries if {key: getattr(e, key) for key in self._same} == self._same]
+        if not entries:
+            return None, "it was done by another bundle, version or option"
+        there = {name: file_sha256(file) for name, file in zip(names, files, strict=True) if file.is_file()}
+        entries = [entry for entry in entries if entry.files == there]
+        if not entries:
+            return None, "its files are not what was written"
+        inputs = digests(scan)
+        entries = [entry for entry in entries if entry.inputs == inputs]
+        return (entries[-1], "") if entries else (None, "its scan has changed")
+
+    def write(self, outcome: str, scan: Mapping[str, Path], files: Mapping[Path, str], **more: Any) -> None:
+        """Add a line, and wait until it is on the disk.
+
+        Parameters
+        ----------
+        outcome : str
+            ``done`` or ``failed``.
+        scan : mapping of str to pathlib.Path
+        files : mapping of pathlib.Path to str
+            Digest of each file, its mask first; digests are empty if it failed.
+        more
+            Further fields of `Entry`.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        entry = Entry(
+            outcome,
+            {channel: str(path) for channel, path in scan.items()},
+            files={self._named(file): digest for file, digest in files.items()},
+            **self._same,  # type: ignore[arg-type]
+            **more,
+        )
+        line = json.dumps(asdict(entry)).encode() + b"\n"
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                if not _ends_a_line(descriptor):  # a run was killed while it wrote
+                    line = b"\n" + line
+                _write(descriptor, line)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise atomic.unwritable(self.path, error) from error
+        self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+
+    def _named(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+
+def read(path: Path) -> list[Entry]:
+    """Entries of a ledger; none if there is no file. A line that is no entry proves nothing, and is left out.
+
+    Raises
+    ------
+    OSError
+        If the file is there and cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    found = (_entry(line) for line in content.split(b"\n") if line.strip())
+    return [entry for entry in found if entry is not None]
+
+
+def digests(scan: Mapping[str, Path]) -> dict[str, str]:
+    """Digest of the file of each channel.
+
+    Raises
+    ------
+    OSError
+        If one cannot be read.
+    """
+    return {channel: file_sha256(path) for channel, path in scan.items()}
+
+
+def _entry(line: bytes) -> Entry | None:
+    """Entry of a line; None if it is no entry, or of a later version."""
+    try:
+        content = json.loads(line)
+        entry = Entry(**{**content, "doubts": tuple(content["doubts"])})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    texts = (entry.scan, entry.inputs, entry.files)
+    numbers = (entry.voxels, entry.volumes_ml, entry.numbers, entry.timings_s)
+    right = (
+        all(isinstance(value, str) for value in (entry.outcome, entry.bundle, entry.version, entry.why, *entry.doubts))
+        and all(_holds(part, (str,)) for part in texts)
+        and all(_holds(part, (int, float)) for part in numbers)
+        and _holds(entry.options, (bool,))
+        and bool(entry.files)
+    )
+    return entry if right else None
+
+
+def _holds(part: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(part, dict) and all(isinstance(value, kinds) for value in part.values())
+
+
+def _ends_a_line(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return True
+    os.lseek(descriptor, size - 1, os.SEEK_SET)
+    return os.read(descriptor, 1) == b"\n"
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    """Write all of a line. What a full disk takes of it is no line."""
+    while line:
+        line = line[os.write(descriptor, line) :]

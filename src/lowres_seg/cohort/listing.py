@@ -1,0 +1,183 @@
+"""Jobs of a command line: the scans that it names, and the files to write for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lowres_seg import atomic
+from lowres_seg.cohort import ledger as ledgers
+from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
+from lowres_seg.errors import InputError
+from lowres_seg.volumes.nifti import SUFFIXES, stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan, and the files to write for it.
+
+    Attributes
+    ----------
+    scan : dict of str to pathlib.Path
+        By channel.
+    output : pathlib.Path
+        The mask to write.
+    masked : dict of str to pathlib.Path
+        The scan to write for each channel with everything outside the labels set to zero; none if empty.
+    """
+
+    scan: Mapping[str, Path]
+    output: Path
+    masked: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the scan in messages and tables: the path of its first channel."""
+        return str(next(iter(self.scan.values())))
+
+    @property
+    def files(self) -> list[Path]:
+        """All files to write, the mask first."""
+        return [self.output, *self.masked.values()]
+
+
+def without_own(inputs: Sequence[str], output: str) -> tuple[list[str], list[str]]:
+    """Split inputs into those to segment, and masks that this tool wrote and a pattern for names caught.
+
+    All are segmented where all were written by this tool, or where one names its channel.
+
+    Returns
+    -------
+    inputs, own : list of str
+    """
+    words = [_channel_word(word) for word in inputs]
+    if any(channel is not None for channel, _ in words):
+        return list(inputs), []
+    listed: set[str] = set()
+    for folder in {Path(output), *(path.parent for _, path in words)}:
+        listed |= _listed(folder)
+    own = [word for word in inputs if is_own(Path(word)) or os.path.realpath(word) in listed]
+    if len(own) == len(inputs):
+        return list(inputs), []
+    return [word for word in inputs if word not in own], own
+
+
+def list_jobs(
+    inputs: Sequence[str],
+    output: str | os.PathLike[str],
+    channels: Sequence[str],
+    *,
+    force: bool,
+    apply_mask: bool,
+    masks: bool = True,
+    reads: Iterable[Path] = (),
+) -> list[Job]:
+    """List the jobs of some inputs, and refuse before anything runs what could not be written.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan.
+    output : path
+        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
+        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs.
+        `naming.is_folder` tells the two apart.
+    channels : sequence of str
+        Of the bundle.
+    force : bool
+        Whether existing files may be replaced.
+    apply_mask : bool
+        Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
+    masks : bool
+        Whether the bundle gives masks, and not a number for each class.
+    reads : iterable of pathlib.Path
+        Other files and folders that are read, such as the bundle.
+
+    Raises
+    ------
+    InputError
+        If inputs and bundle, or inputs and output, do not go together; if a mask exists already and not `force`; or if
+        a file to write is a scan or another file that is read, under any name.
+    """
+    path, name = Path(output), os.fspath(output)
+    words = [_channel_word(word) for word in inputs]
+    if all(channel is not None for channel, _ in words):
+        named = [channel for channel, _ in words if channel is not None]
+        if sorted(named) != sorted(channels):
+            raise InputError(f"channels given: {', '.join(named)}; the bundle takes {', '.join(channels)}, each once")
+        scans = [{channel: path for channel, path in words if channel is not None}]
+    elif any(channel is not None for channel, _ in words):
+        raise InputError("some inputs are CHANNEL=PATH and some are paths; name the channel of all or of none")
+    elif len(channels) > 1:
+        example = " ".join(f"{channel}=PATH" for channel in channels)
+        raise InputError(f"the bundle takes the channels {', '.join(channels)}; give {example}")
+    else:
+        scans = [{channels[0]: path} for _, path in words]
+    suffixes, ending = (SUFFIXES, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
+    if apply_mask and not masks:
+        raise InputError("the bundle classifies and gives no mask to apply")
+    into_folder = is_folder(name, suffixes)
+    if not into_folder:
+        if len(scans) > 1:
+            raise InputError(f"{output}: is one file for {len(scans)} scans; name a folder")
+        jobs = [Job(scans[0], path)]
+    else:
+        firsts = [next(iter(scan.values())) for scan in scans]
+        parts = differing_parts(firsts, [stem(first) for first in firsts])
+        paths = [path / part / (stem(first) + ending) for part, first in zip(parts, firsts, strict=True)]
+        jobs = [Job(scan, mask) for scan, mask in zip(scans, paths, strict=True)]
+        twice = [job.output.name for job in jobs if sum(other.output == job.output for other in jobs) > 1]
+        if twice:
+            raise InputError(f"two scans would both be written to {twice[0]}; segment them into different folders")
+        if not os.path.lexists(path) and not os.path.isdir(path.parent):  # noqa: PTH112 - False where nobody may look
+            raise InputError(f"{output}: its folder {path.parent} does not exist; create it first")
+    if apply_mask:
+        jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
+    inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
+    targets = [file for job in jobs for file in job.files]
+    atomic.check_targets(targets, force=force, inputs=inputs_read, make_folders=into_folder)
+    if into_folder:
+        atomic.check_target(path / ledgers.NAME, force=True, inputs=inputs_read)
+    return jobs
+
+
+def one_scan(words: Sequence[str]) -> Path | dict[str, Path]:
+    """One scan from a path, or from ``CHANNEL=PATH`` for each channel.
+
+    Raises
+    ------
+    InputError
+        If several paths come without channels.
+    """
+    pairs = [_channel_word(word) for word in words]
+    if len(pairs) == 1 and pairs[0][0] is None:
+        return pairs[0][1]
+    if any(channel is None for channel, _ in pairs):
+        raise InputError("several scans given; name the channel of each: CHANNEL=PATH")
+    return {channel: path for channel, path in pairs if channel is not None}
+
+
+def _channel_word(word: str) -> tuple[str | None, Path]:
+    channel, equals, path = word.partition("=")
+    if equals and "/" not in channel and "\\" not in channel and not os.path.exists(word):  # noqa: PTH110
+        return channel, Path(path)
+    return None, Path(word)
+
+
+def _masked_paths(job: Job) -> dict[str, Path]:
+    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several."""
+    suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
+    return {
+        channel: job.output.with_name(f"{stem(job.output)}_{suffix}.nii.gz") for channel, suffix in suffixes.items()
+    }
+
+
+def _listed(folder: Path) -> set[str]:
+    """Paths of the files that the ledger of a folder names; none if there is no ledger that can be read."""
+    try:
+        entries = ledgers.read(folder / ledgers.NAME)
+    except OSError:
+        return set()
+    return {os.path.realpath(folder / name) for entry in entries for name in entry.files}
