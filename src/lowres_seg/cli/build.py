@@ -134,9 +134,12 @@ def export(
             force=force,
             notify=notify,
         )
-    report = json.loads(bundle.file("reports/export.json").read_text(encoding="utf-8"))
+    report, volatile = (
+        json.loads(bundle.file(name).read_text(encoding="utf-8"))
+        for name in ("reports/export.json", "reports/run.json")
+    )
     if as_json:
-        print_json({"bundle": str(output), "digest": bundle.digest, **report})
+        print_json({"bundle": str(output), "digest": bundle.digest, **report, **volatile})
     elif not quiet:
         table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
         for row in report["parity"]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from lowres_seg import host
 from lowres_seg.atomic import check_target
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
-from lowres_seg.bundle.manifest import MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
+from lowres_seg.bundle.contents import RUN_NAME
+from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError, LowresSegError
 from lowres_seg.export import norms, reference_scan, routes
@@ -153,11 +154,14 @@ def export(
                 one.onnx.unlink()
                 one.onnx = None
         (folder / "reports").mkdir()
-        report = _report(exported, reports, read, perf_counter() - began)
+        report = _report(exported, reports, read)
         report["norms_reestimated"] = [asdict(one) for one in changes]
-        (folder / "reports" / "export.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / EXPORT_REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         manifest = _manifest(read.recipe, exported, _lineage(read, found), folder)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        # Seconds differ from run to run, so they are not in the digest: the same export again gives the same bundle.
+        run = {"seconds": round(perf_counter() - began, 2)}
+        (folder / RUN_NAME).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     return staging.bundle
 
 
@@ -307,9 +311,7 @@ def _manifest(recipe: Recipe, exported: Sequence[Exported], lineage: Lineage, fo
     )
 
 
-def _report(
-    exported: Sequence[Exported], parity: Sequence[ParityReport], read: Source, seconds: float
-) -> dict[str, Any]:
+def _report(exported: Sequence[Exported], parity: Sequence[ParityReport], read: Source) -> dict[str, Any]:
     return {
         "networks": {
             one.name: {
@@ -330,5 +332,4 @@ def _report(
         "importer": {"name": read.importer, "options": read.options, "notes": list(read.notes)},
         "tolerance": read.recipe.parity.model_dump(),
         "parity": [{**asdict(report), "label_agreement": report.label_agreement} for report in parity],
-        "seconds": round(seconds, 2),
     }

@@ -16,6 +16,7 @@ import numpy as np
 
 from lowres_seg import atomic, host
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, staged
+from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.cohort.cases import Case, Cases, fingerprint
@@ -386,4 +387,4 @@ class _Run:
         (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")
         # Values that differ from run to run are not in the digest: the same run again gives the same bundle.
         volatile = {"seconds": round(seconds, 1), "peak_rss_bytes": host.peak_rss_bytes(), "gain": gain.as_dict(gains)}
-        (folder / report.RUN).write_text(json.dumps(volatile, indent=2) + "\n", encoding="utf-8")
+        (folder / RUN_NAME).write_text(json.dumps(volatile, indent=2) + "\n", encoding="utf-8")

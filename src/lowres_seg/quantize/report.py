@@ -17,8 +17,6 @@ from lowres_seg.quantize.search import SearchResult
 from lowres_seg.quantize.settings import Settings
 
 REPORT, TABLE = "reports/quantize.json", "reports/quantize.txt"
-#: Time, memory and latency. They are not in the manifest, so they are not in the bundle's digest.
-RUN = "reports/run.json"
 
 
 def content(

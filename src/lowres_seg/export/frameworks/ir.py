@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)
+    _name_as_in_every_process(model, target.stem)
     try:
         openvino_engine.write_graph(model, target)
     except RuntimeError as error:
@@ -119,6 +121,23 @@ def _forget_paths(model: Any) -> None:
     """Remove the paths of the build machine that conversion writes into the IR."""
     if model.has_rt_info(["conversion_parameters", "input_model"]):
         model.set_rt_info("", ["conversion_parameters", "input_model"])
+
+
+def _name_as_in_every_process(model: Any, name: str) -> None:
+    """Name the model, and the nodes that took over a number of another type's node when they replaced it.
+
+    OpenVINO counts the nodes and models of a process. `write_graph` numbers the nodes anew that have numbers of their
+    own type.
+    """
+    model.set_friendly_name(name)
+    for index, node in enumerate(model.get_ordered_ops()):
+        found, kind = _NUMBERED.fullmatch(node.get_friendly_name()), node.get_type_name()
+        if found and found[1] != kind:
+            node.set_friendly_name(f"{kind}.{index}")
+
+
+#: Name that OpenVINO gives to a node without one: its type, and a number.
+_NUMBERED = re.compile(r"([A-Z][A-Za-z0-9]*)_\d+")
 
 
 def _check_output(model: Any, shape: Shape) -> None:
