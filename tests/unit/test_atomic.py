@@ -303,7 +303,7 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch:
     (tmp_path / "f").unlink()
     seen.clear()
     a_folder(tmp_path / "d", "1")
-    assert seen == [("x", False), ("d", False), (tmp_path.name, True)]
+    assert seen == [("x", False), (".d.new", False), (tmp_path.name, True)]
 
 
 @pytest.mark.parametrize("force", [False, True])

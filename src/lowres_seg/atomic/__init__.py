@@ -6,5 +6,6 @@ place.
 """
 
 from lowres_seg.atomic.outputs import check_target, check_targets, directory, file, files, unwritable
+from lowres_seg.atomic.staging import hold, workplace
 
-__all__ = ["check_target", "check_targets", "directory", "file", "files", "unwritable"]
+__all__ = ["check_target", "check_targets", "directory", "file", "files", "hold", "unwritable", "workplace"]

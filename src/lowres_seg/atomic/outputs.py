@@ -94,7 +94,7 @@ def directory(target: Path, *, force: bool = False) -> Iterator[Path]:
     _refuse_unplaceable([target], force=force)
     sweep(target.parent)
     with _told(target), staging(target.parent) as folder:
-        staged = folder / "new" / target.name
+        staged = folder / "new" / f".{target.name}.new"
         staged.mkdir()
         yield staged
         staged.chmod(0o755)

@@ -27,6 +27,45 @@ _OWNER = "owner"
 
 
 @contextmanager
+def workplace() -> Iterator[Path]:
+    """Yield a new folder for what is no output, in the system's folder for temporary files. It is removed in the end.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    parent = Path(tempfile.gettempdir())
+    sweep(parent)
+    with staging(parent) as folder:
+        yield folder / "new"
+
+
+def hold(path: Path) -> int | None:
+    """Lock a file, made if missing, until the descriptor is closed or this process ends.
+
+    Returns
+    -------
+    int or None
+        Descriptor; None if another process has the lock. A file system without locks refuses nobody.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be made.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if _lock(descriptor) is False:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # who had the lock before has removed the file
+
+
+@contextmanager
 def staging(parent: Path) -> Iterator[Path]:
     """Yield a new hidden folder in `parent`, which this process owns. It is removed in the end.
 
@@ -74,13 +113,9 @@ def is_over(name: str) -> bool:
 def _made(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{PREFIX}{_host()}-{_boot()}-{os.getpid()}-"))
-        try:
-            descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileNotFoundError:  # another run has swept it before it had an owner
-            continue
-        if _lock(descriptor) is not False and (folder / _OWNER).exists():
-            return folder, descriptor
-        os.close(descriptor)
+        with suppress(FileNotFoundError):  # another run has swept it before it had an owner
+            if (descriptor := hold(folder / _OWNER)) is not None:
+                return folder, descriptor
 
 
 def _sweep(folder: Path) -> None:

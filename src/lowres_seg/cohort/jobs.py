@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def run_jobs(
             yield _outcome(segmenter, job, force=force, ledger=ledger, resume=resume)
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
+            _release(failure)
             if ledger is not None:
                 _record_failure(ledger, job, failure)
             yield Outcome(job, error=failure)
@@ -175,6 +177,13 @@ def _failure(job: Job, error: Exception) -> LowresSegError:
         )
     failure.__cause__ = error
     return failure
+
+
+def _release(error: BaseException | None) -> None:
+    """Drop the variables of the functions that an error went through. They hold the scan, and outcomes are kept."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _stamps(job: Job) -> dict[Path, tuple[int, int, int] | None]:

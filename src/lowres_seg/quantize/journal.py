@@ -9,11 +9,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lowres_seg import atomic
 from lowres_seg.errors import InputError
+
+_LOCK = "lock"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only process at work on the journal in `folder`.
+
+    Raises
+    ------
+    InputError
+        If another process is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = atomic.hold(folder / _LOCK)
+    if descriptor is None:
+        raise InputError(
+            f"{folder}: another process is at work for the same output; wait until it ends, or choose another output"
+        )
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        if folder.is_dir() and [path.name for path in folder.iterdir()] == [_LOCK]:
+            shutil.rmtree(folder)
 
 
 class Journal:
@@ -37,9 +64,10 @@ class Journal:
     def __init__(self, folder: Path, parameters: dict[str, Any], *, resume: bool) -> None:
         self.folder = folder
         self._file = folder / "journal.jsonl"
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for path in () if resume else folder.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._entries: dict[str, Any] = {}
         for entry in self._lines():
             self._entries[entry["key"]] = entry["value"]

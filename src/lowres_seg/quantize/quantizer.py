@@ -26,7 +26,7 @@ from lowres_seg.quantize import gain, gate, report
 from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate, prepared_inputs
 from lowres_seg.quantize.gain import Gain
 from lowres_seg.quantize.gate import Verdict
-from lowres_seg.quantize.journal import Journal
+from lowres_seg.quantize.journal import Journal, alone
 from lowres_seg.quantize.layer import LayerId, Reverted, as_text
 from lowres_seg.quantize.search import Clock, Ranked, SearchResult, search
 from lowres_seg.quantize.settings import Settings
@@ -123,28 +123,29 @@ def quantize(
         max_ram_bytes=settings.max_ram_bytes or int(0.8 * machine.memory_limit_bytes),
         notify=notify,
     )
-    run.check(list(calibrate), None if validate is None else list(validate), resume=resume)
-    result = run.search(clock)
-    best = result.best
-    if best is None and validate is not None:
-        run.give_up(result)
-    reverted: Reverted = best.reverted if best is not None else ()
-    work = run.journal.folder / "final"
-    shutil.rmtree(work, ignore_errors=True)
-    written = run.candidate.write(work, reverted)
-    notify("measuring the speed")
-    gains = run.gains(written, work)
-    if settings.only_if_faster and not all(g.faster for g in gains):
-        lines = " ".join(line for g in gains if not g.faster for line in g.lines())
+    with alone(run.work):
+        run.check(list(calibrate), None if validate is None else list(validate), resume=resume)
+        result = run.search(clock)
+        best = result.best
+        if best is None and validate is not None:
+            run.give_up(result)
+        reverted: Reverted = best.reverted if best is not None else ()
+        work = run.journal.folder / "final"
+        shutil.rmtree(work, ignore_errors=True)
+        written = run.candidate.write(work, reverted)
+        notify("measuring the speed")
+        gains = run.gains(written, work)
+        if settings.only_if_faster and not all(g.faster for g in gains):
+            lines = " ".join(line for g in gains if not g.faster for line in g.lines())
+            run.journal.close()
+            raise AccuracyDropError(
+                f"{source}: not faster in {settings.precision} on this CPU, no bundle was written. {lines}"
+            )
+        with staged(target, force=force) as staging:
+            shutil.copytree(work, staging.folder, dirs_exist_ok=True)
+            run.finish(staging.folder, written, result, gains, perf_counter() - began)
         run.journal.close()
-        raise AccuracyDropError(
-            f"{source}: not faster in {settings.precision} on this CPU, no bundle was written. {lines}"
-        )
-    with staged(target, force=force) as staging:
-        shutil.copytree(work, staging.folder, dirs_exist_ok=True)
-        run.finish(staging.folder, written, result, gains, perf_counter() - began)
-    run.journal.close()
-    return Quantized(staging.bundle, best.verdict if best is not None else None, gains)
+        return Quantized(staging.bundle, best.verdict if best is not None else None, gains)
 
 
 class _Run:
@@ -165,7 +166,7 @@ class _Run:
         self.threads = threads
         self.max_ram_bytes = max_ram_bytes
         self.notify = notify
-        self._work = target.parent / f".{target.name}.quantize"
+        self.work = target.parent / f".{target.name}.quantize"
         self._progress = "none has met the gate yet"
         self._prepared: Inputs | None = None
         self._fp32_segmenter: Segmenter | None = None
@@ -206,7 +207,7 @@ class _Run:
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in ignored},
             "cases": self.prints,
         }
-        self.journal = Journal(self._work, parameters, resume=resume)
+        self.journal = Journal(self.work, parameters, resume=resume)
 
     def _read(self, role: str, cases: Sequence[Case]) -> None:
         """Read every case of a set, and refuse one that is in the other set too."""
@@ -248,7 +249,7 @@ class _Run:
     def judge(self, reverted: Reverted) -> Verdict:
         """Segment validation cases with a candidate and compare with fp32: all, or until the gate is lost."""
         ready: list[Segmenter] = []
-        folder = self._work / "candidate"
+        folder = self.work / "candidate"
         verdict = Verdict((), self.settings.limits)
         fp32 = self._references()
         for number, case in enumerate(self.validate):
@@ -290,7 +291,7 @@ class _Run:
         return found
 
     def _mask_path(self, case: Case) -> Path:
-        return self._work / "fp32" / f"{self.prints[f'validation/{case.id}']}.npz"
+        return self.work / "fp32" / f"{self.prints[f'validation/{case.id}']}.npz"
 
     def _fp32(self, case: Case, about: str) -> Any:
         self.notify(f"segmenting case {about} in fp32")

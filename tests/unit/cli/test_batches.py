@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lowres_seg import Segmenter, Volume
+from lowres_seg import InputError, Segmenter, Volume
 from lowres_seg.cli import app
 from lowres_seg.cohort.jobs import list_jobs, run_jobs
 
@@ -222,6 +224,24 @@ def test_a_fault_of_a_network_costs_one_scan(tiny: Path, scans: list[Path], tmp_
     results = list(run_jobs(Faulty.load(tiny, threads=1), jobs, force=False))
     assert [result.status for result in results] == ["done", "failed", "done", "done"]
     assert "b.nii.gz: met a fault of this tool (KeyError: 'xyz')" in str(results[1].error)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, InputError])
+def test_a_scan_that_failed_takes_no_memory_from_the_next(
+    tiny: Path, scans: list[Path], tmp_path: Path, kind: type[Exception]
+) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    class Failing(Segmenter):
+        def predict(self, scan: Any) -> Any:
+            held.append(weakref.ref(next(iter(scan.values()))))
+            raise kind("too large")
+
+    jobs = list_jobs([str(scan) for scan in scans], tmp_path / "out", ["t1"], force=False, apply_mask=False)
+    results = list(run_jobs(Failing.load(tiny, threads=1), jobs, force=False))
+    assert [result.status for result in results] == ["failed"] * 4
+    gc.collect()
+    assert [ref() for ref in held] == [None] * 4
 
 
 def test_a_scan_that_changes_while_it_is_read_is_refused(tiny: Path, scans: list[Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lowres_seg import InputError
-from lowres_seg.quantize.journal import Journal
+from lowres_seg.quantize.journal import Journal, alone
 
 
 def test_a_journal_remembers_across_processes(tmp_path: Path) -> None:
@@ -34,3 +34,22 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     Journal(tmp_path / "j", {"a": 1, "b": 2}, resume=False)
     with pytest.raises(InputError, match="the earlier run differs in: a; leave out --resume"):
         Journal(tmp_path / "j", {"a": 2, "b": 2}, resume=True)
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
+    with alone(tmp_path / "j"):
+        Journal(tmp_path / "j", {}, resume=False).remember("x", lambda: 1)
+        with pytest.raises(InputError, match="another process is at work for the same output"), alone(tmp_path / "j"):
+            pytest.fail("two are alone")
+    with alone(tmp_path / "j"):
+        journal = Journal(tmp_path / "j", {}, resume=True)
+        assert journal.knows("x")
+        assert not Journal(tmp_path / "j", {}, resume=False).knows("x")
+        journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_before_there_is_a_journal_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a case"), alone(tmp_path / "j"):
+        raise InputError("a case")
+    assert list(tmp_path.iterdir()) == []

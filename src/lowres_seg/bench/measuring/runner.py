@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lowres_seg
-from lowres_seg import host
+from lowres_seg import atomic, host
 from lowres_seg.bench import estimates
 from lowres_seg.bench.axes import ISA_LIMITS, Isa
 from lowres_seg.bench.backends import Subject, backend
@@ -63,8 +62,8 @@ def bench(plan: Plan, *, notify: Notify = lambda _: None, start_child: StartChil
         extras.add("bench")
     for extra in sorted(extra for extra in extras if extra is not None):
         require(extra)
-    with tempfile.TemporaryDirectory(prefix="lowres-seg-bench-") as name:
-        return _Bench(plan, Path(name), notify, start_child).run()
+    with atomic.workplace() as folder:
+        return _Bench(plan, folder, notify, start_child).run()
 
 
 @dataclass
