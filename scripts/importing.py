@@ -22,9 +22,9 @@ from lowres_seg.export import routes
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import monai_bundle, nnunet_stages, nnunet_trainers
 from lowres_seg.export.importers.monai_arguments import Arguments
+from lowres_seg.export.importers.monai_ensembles import KNOWN
 from lowres_seg.export.importers.monai_grids import GRIDS
 from lowres_seg.export.importers.monai_intensities import INTENSITIES
-from lowres_seg.export.importers.monai_result import RESULTS
 from lowres_seg.export.importers.monai_scan import HARMLESS
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
@@ -101,7 +101,7 @@ def monai() -> str:
     from monai import inferers, transforms
     from monai.networks import nets
 
-    known = {*HARMLESS, *GRIDS, *INTENSITIES, *RESULTS}
+    known = {*HARMLESS, *GRIDS, *INTENSITIES, *KNOWN}
     theirs = [name for name in dir(transforms) if isinstance(getattr(transforms, name), type)]
     dictionary = [name for name in theirs if name.endswith("d") and name[:-1] in theirs and not name.startswith("Rand")]
     runners = [name for name in dir(inferers) if name.endswith("Inferer") and name != "Inferer"]
@@ -111,7 +111,7 @@ def monai() -> str:
     return (
         MONAI
         + table("transform of the scan", GRIDS | INTENSITIES)
-        + table("transform of the result", RESULTS)
+        + table("transform of the result", KNOWN)
         + f"Changes nothing here: {listed(sorted(HARMLESS))}.\n\n"
         + table("inferer", monai_bundle.INFERERS)
         + f"Refused by name, of MONAI {monai.__version__}: {listed(n for n in dictionary if n not in known)}; "

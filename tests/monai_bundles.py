@@ -256,6 +256,21 @@ def predict(folder: Path, images: Sequence[Path]) -> np.ndarray:
         return np.asarray(parser.get_parsed_content("postprocessing")(case)["pred"])
 
 
+def blobs(path: Path) -> Path:
+    """Write a scan of smooth bright blobs in air, stored as PLS, a little oblique."""
+    import nibabel
+    from scipy.ndimage import gaussian_filter
+
+    random = np.random.default_rng(0)
+    data = np.zeros((58, 66, 29), np.float32)
+    data[6:50, 9:60, 3:25] = gaussian_filter(random.random((44, 51, 22)), 2) * 900 - 380
+    turn = np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.1), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[0, -1.31, 0], [-1.17, 0, 0], [0, 0, 2.37]])
+    nibabel.save(nibabel.Nifti1Image(np.clip(data, 0, None).round(), affine), path)
+    return path
+
+
 def search_codes(path: Path, blocks: int, depths: int) -> dict[str, np.ndarray]:
     """Write the checkpoint of a search of DiNTS: which paths and cells it found, as numpy arrays, by shape."""
     rng = np.random.default_rng(0)

@@ -307,7 +307,7 @@ def test_files_that_are_missing_or_no_json(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"inference\.json: cannot be read as JSON"):
         _recipe(folder)
     config.unlink()
-    with pytest.raises(ExportError, match=r"metadata\.json: is missing; expected the folder of a MONAI bundle"):
+    with pytest.raises(ExportError, match=r"inference\.json: is missing; expected the folder of a MONAI bundle"):
         _recipe(tmp_path)
 
 

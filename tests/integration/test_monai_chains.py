@@ -140,17 +140,7 @@ CASES: dict[str, tuple[Chain, dict[str, Any], Chain, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scan of smooth bright blobs in air, stored as PLS, a little oblique."""
-    from scipy.ndimage import gaussian_filter
-
-    random = np.random.default_rng(0)
-    data = np.zeros((58, 66, 29), np.float32)
-    data[6:50, 9:60, 3:25] = gaussian_filter(random.random((44, 51, 22)), 2) * 900 - 380
-    turn = np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.1), 0], [0, 0, 1]])
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.array([[0, -1.31, 0], [-1.17, 0, 0], [0, 0, 2.37]])
-    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.clip(data, 0, None).round(), affine), path)
-    return path
+    return bundles.blobs(tmp_path_factory.mktemp("scan") / "scan.nii.gz")
 
 
 def written(folder: Path, case: str, images: Sequence[Path], change: Callable[..., None] = lambda m, i: None) -> Path:

@@ -19,7 +19,14 @@ import yaml
 from lowres_seg.bundle.bundle import Bundle, file_sha256
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, importers
-from lowres_seg.export.importers import monai_bundle, monai_classes, monai_files, monai_names, monai_network
+from lowres_seg.export.importers import (
+    monai_bundle,
+    monai_classes,
+    monai_files,
+    monai_names,
+    monai_network,
+    monai_weights,
+)
 from lowres_seg.export.importers.monai_config import Config
 
 from .conftest import beside, run
@@ -330,7 +337,7 @@ def test_names_of_classes(tmp_path: Path, case: str) -> None:
     edit, expected, note = NAMES[case]
     folder = _bundle(tmp_path, edit)
     metadata = Config([folder / "configs" / "metadata.json"], folder, {})
-    assert monai_names.names(metadata, "outputs", "pred", 3) == expected
+    assert monai_names.names(metadata, "outputs", ["pred"], 3) == expected
     assert note in " ".join(metadata.notes)
     assert bool(metadata.notes) == bool(note)
 
@@ -498,17 +505,19 @@ def test_bundles_of_the_zoo(realdata: Path, tmp_path: Path, name: str) -> None:
     metadata_file = folder / "configs" / "metadata.json"
     metadata = Config([metadata_file], folder, {})
     config = Config(monai_files.chosen(folder, ()), folder, monai_files.read(metadata_file))
-    network = monai_network.definition(config)
+    network = monai_network.definitions(config)["pred"]
     assert network.target.rpartition(".")[2] == kind
     assert config.role("inferer").entry["roi_size"] == roi
     for role, keys in (("preprocessing", "image"), ("postprocessing", "pred")):
         found = [given["keys"] for _, _, given in config.transforms(config.role(role).key)]
         assert found == [keys] * len(found)
         assert len(found) > 1
-    names = monai_names.names(metadata, "outputs", "pred", network.channels("outputs"))
+    names = monai_names.names(metadata, "outputs", ["pred"], network.channels("outputs"))
     assert {channel: names[channel] for channel in classes} == classes
-    assert len(monai_names.names(metadata, "inputs", "image", network.channels("inputs"))) == network.channels("inputs")
-    assert monai_network.weights(config, network) == (folder / "models" / "model.pt", ["model"])
+    assert len(monai_names.names(metadata, "inputs", ["image"], network.channels("inputs"))) == network.channels(
+        "inputs"
+    )
+    assert monai_weights.weights(config, network.role) == (folder / "models" / "model.pt", ["model"])
     monai_network.plain(config, network)
     given, notes = monai_classes.arguments_taken(kind, json.loads(json.dumps({**network.arguments, **small})))
     assert notes == (

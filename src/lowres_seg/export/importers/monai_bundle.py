@@ -22,10 +22,11 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named
 from lowres_seg.export.importers.monai_arguments import EXAMPLE, Arguments, problem, validated
-from lowres_seg.export.importers.monai_config import JOINED, Config, Role
+from lowres_seg.export.importers.monai_config import JOINED, PRED, Config, Role
+from lowres_seg.export.importers.monai_ensembles import transformed
 from lowres_seg.export.importers.monai_grids import GRIDS, Joined
 from lowres_seg.export.importers.monai_intensities import INTENSITIES
-from lowres_seg.export.importers.monai_result import PRED, RESULTS, Result
+from lowres_seg.export.importers.monai_result import Result
 from lowres_seg.export.importers.monai_scan import HARMLESS, IMAGE, Scan, Transform, starting
 from lowres_seg.export.importers.monai_windows import SimpleInferer, SliceInferer, SlidingWindowInferer
 from lowres_seg.export.recipe import About, Imported
@@ -114,36 +115,24 @@ def recipe(path: Path, options: Options) -> Imported:
     ExportError
         If a file is missing or damaged, or a manifest cannot express exactly what it says.
     """
-    from lowres_seg.export.importers import monai_network
+    from lowres_seg.export.importers.monai_networks import Networks
 
     folder = path
-    metadata_file = folder / "configs" / "metadata.json"
-    metadata = Config([metadata_file], folder, {})
-    config = Config(monai_files.chosen(folder, options.config_files), folder, monai_files.read(metadata_file))
-    definition = monai_network.definition(config)
+    metadata, written = _metadata(folder)
+    config = Config(monai_files.chosen(folder, options.config_files), folder, written)
+    networks = Networks.of(config)
     joined = tuple(named(key) or "image" for key in options.channels)
-    channels = joined or monai_names.names(metadata, "inputs", IMAGE, definition.channels("inputs"))
-    scores = monai_names.names(metadata, "outputs", PRED, definition.channels("outputs"))
+    channels = joined or monai_names.names(metadata, "inputs", (IMAGE,), networks.channels("inputs"))
+    scores = monai_names.names(metadata, "outputs", (PRED, *networks.items), networks.channels("outputs"))
     role = config.role("preprocessing")
     if role is None:
         raise ExportError(f"{config.path}: has no preprocessing; expected a Compose of transforms of a dataset")
     scan = _scan(config, role, channels, options.channels)
-    result = _result(config, scan, len(scores), role.entry)
+    result = _result(config, scan, networks.items, len(scores), role.entry)
     decode, labels, regions = _decoded(result, scores, f"{config.path}: postprocessing")
     windows = _windows(config, metadata, scan)
     shape = windows.roi_size if windows is not None else scan.conform["shape"]
-    code: dict[str, str] = {}
-    if options.trust_code and monai_network.is_own(folder, definition.target):
-        from lowres_seg.export.importers import monai_trusted
-
-        source, code = monai_trusted.traced(config, definition, (1, len(channels), *(shape or ())))
-    else:
-        source = monai_network.source(config, definition)
-    if definition.is_flat and 1 not in (shape or ()):
-        raise ExportError(
-            f"{config.where(definition.role.key)}: the network takes slices, and windows are {shape}; expected one "
-            "slice in a window"
-        )
+    names, sources, code = networks.sources((1, len(channels), *(shape or ())), trust=options.trust_code)
     version = monai_names.text(metadata, "version") or "unknown"
     title = monai_names.text(metadata, "name") or folder.resolve().name
     told = {key: monai_names.text(metadata, key) for key in _TOLD}
@@ -160,11 +149,12 @@ def recipe(path: Path, options: Options) -> Imported:
             channels=channels,
             labels=labels,
             regions=regions,
-            networks={"net": source},
+            networks=sources,
             stages=(
                 Stage(
                     name="segment",
-                    networks=("net",),
+                    networks=names,
+                    ensemble=result.ensemble,
                     region=scan.region,
                     conform=Conform.model_validate(scan.conform),
                     normalise=_normalised(scan),
@@ -180,6 +170,16 @@ def recipe(path: Path, options: Options) -> Imported:
         )
     except ValidationError as error:
         raise ExportError(f"{folder}: {first_problem(error)}") from error
+
+
+def _metadata(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """Metadata of a bundle, and how they are written; empty without a file, which MONAI does not need."""
+    file = folder / "configs" / "metadata.json"
+    if file.is_file():
+        return Config([file], folder, {}), monai_files.read(file)
+    metadata = Config([], folder, {}, file)
+    metadata.notes.append(f"{file}: is missing, so the network's arguments say how many channels and classes there are")
+    return metadata, {}
 
 
 def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[str]) -> Scan:
@@ -206,26 +206,12 @@ def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[
     return scan
 
 
-def _result(config: Config, scan: Scan, scores: int, preprocessing: Any) -> Result:
-    """What the transforms of postprocessing do to the scores."""
+def _result(config: Config, scan: Scan, items: Sequence[str], scores: int, preprocessing: Any) -> Result:
+    """What the transforms of postprocessing do to the scores of the networks."""
     result = Result(scan, scores, preprocessing)
     role = config.role("postprocessing")
     place = f"{config.path}: postprocessing" if role is None else config.where(role.key)
-    for where, name, given in () if role is None else config.transforms(role.key):
-        if name not in RESULTS:
-            raise ExportError(
-                f"{where} has no exact counterpart in a bundle; remove it, and do it to the label map after"
-            )
-        transform = validated(RESULTS[name], given, where)
-        try:
-            transform.check()
-            transform.change(result)
-        except ValueError as error:
-            raise ExportError(f"{where}: {problem(error)}") from error
-    try:
-        result.finish()
-    except ValueError as error:
-        raise ExportError(f"{place}: {problem(error)}") from error
+    transformed(() if role is None else config.transforms(role.key), items, result, place)
     return result
 
 
@@ -282,7 +268,7 @@ def _windows(config: Config, metadata: Config, scan: Scan) -> Windows | None:
     validated(SimpleInferer, given, where)
     if "shape" in scan.conform:
         return None
-    _, inputs = monai_names.data_format(metadata, "inputs", IMAGE)
+    _, inputs = monai_names.data_format(metadata, "inputs", (IMAGE,))
     shape = inputs.get("spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
         raise ExportError(

@@ -40,7 +40,14 @@ def is_network(target: str) -> bool:
 
 
 def constant(name: str) -> str | None:
-    """Value of a constant such as ``monai.utils.CommonKeys.IMAGE``; None if there is none of this name."""
+    """Value of a constant such as ``monai.utils.CommonKeys.IMAGE`` or ``monai.networks.layers.Norm.BATCH``, or None."""
+    layer = re.fullmatch(r"monai\.networks\.layers\.(?:factories\.)?(\w+)\.([A-Z]\w*)", name)
+    if layer is not None:
+        with _quiet():
+            from monai.networks.layers import factories
+
+            kinds = getattr(factories, layer[1], None)
+        return layer[2] if isinstance(kinds, factories.LayerFactory) and layer[2] in kinds.names else None
     match = re.fullmatch(r"monai\.utils\.(?:enums\.)?(\w+)\.([A-Za-z]\w*)", name)
     if match is None:
         return None

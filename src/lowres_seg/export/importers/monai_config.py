@@ -37,6 +37,8 @@ from lowres_seg.export.importers.monai_values import (
 _ABOUT = frozenset({"_target_", "_desc_", "_requires_", "_disabled_", "_mode_"})
 #: Name of a transform of the bundle's own that only joins images, as the user vouches.
 JOINED = "--channels"
+#: Item of the network's result.
+PRED = "pred"
 _EVALUATORS = ("evaluator", "validate#evaluator")
 #: Keys under which a part of inference usually stands, for bundles without an evaluator.
 _USUAL = {
@@ -74,7 +76,7 @@ class Config:
     Attributes
     ----------
     path : pathlib.Path
-        The last of the files.
+        The last of the files; without any, the one that is `missing`.
     folder : pathlib.Path
         The bundle.
     content : dict
@@ -88,8 +90,10 @@ class Config:
         If a file is missing, or holds anything but an object.
     """
 
-    def __init__(self, files: Sequence[Path], folder: Path, metadata: Mapping[str, Any]) -> None:
-        self.path = files[-1]
+    def __init__(
+        self, files: Sequence[Path], folder: Path, metadata: Mapping[str, Any], missing: Path | None = None
+    ) -> None:
+        self.path = missing or files[-1]
         self.folder = folder
         self.notes: list[str] = []
         self.content, self._origins = merged(files, dict(metadata))
@@ -140,7 +144,7 @@ class Config:
         Raises
         ------
         ExportError
-            If the evaluator is another one than SupervisedEvaluator, or is given what changes its inputs.
+            If the evaluator is none of MONAI's, or is given what changes its inputs.
         """
         evaluator = self._evaluator()
         if evaluator is not None and name == "preprocessing":
@@ -165,6 +169,37 @@ class Config:
             return None
         key = self.followed(usual)
         return Role(key, self.at(key))
+
+    def members(self) -> dict[str, Role]:
+        """Networks of an EnsembleEvaluator, by the item that holds the result of each; nothing without one.
+
+        Raises
+        ------
+        ExportError
+            If they or their items cannot be read, or the evaluator is another one.
+        """
+        evaluator = self._evaluator()
+        if evaluator is None or not str(self.raw(evaluator)["_target_"]).endswith("EnsembleEvaluator"):
+            return {}
+        key = self.followed(f"{evaluator}#networks")
+        written, found = self.raw(key), self.at(key)
+        self.used(found if isinstance(found, Refused) else None)
+        entries = list(enumerate(found if isinstance(found, list) else [found]))
+        if isinstance(written, list):
+            entries = [pair for pair in entries if not (isinstance(written[pair[0]], dict) and is_disabled(pair[1]))]
+        if found is None or not entries:
+            raise ExportError(f"{self.where(key)}: has no networks, expected a list of those of the ensemble")
+        given = self.used(self.at(f"{evaluator}#pred_keys"))
+        names = [given] if isinstance(given, str) else given
+        if names is None:
+            names = [f"{PRED}_{place}" for place in range(len(entries))]
+        if not isinstance(names, list) or len(names) != len(entries) or len(set(map(str, names))) != len(names):
+            raise ExportError(
+                f"{self.where(evaluator)}#pred_keys: is {short(given)}, expected a key for each of {len(entries)} "
+                "networks"
+            )
+        roles = ((f"{key}#{place}" if isinstance(written, list) else key, one) for place, one in entries)
+        return {str(name): Role(self.followed(role), one) for name, (role, one) in zip(names, roles, strict=True)}
 
     def followed(self, key: str) -> str:
         """Key that a key leads to by references alone."""
@@ -273,9 +308,10 @@ class Config:
         if not isinstance(entry, dict) or key is None:
             return None
         target = str(entry.get("_target_"))
-        if not re.fullmatch(r"(monai\.[\w.]+\.)?SupervisedEvaluator", target):
+        if not re.fullmatch(r"(monai\.[\w.]+\.)?(Supervised|Ensemble)Evaluator", target):
             raise ExportError(
-                f"{self.where(key)}: the evaluator is {target[:100]}, expected MONAI's SupervisedEvaluator"
+                f"{self.where(key)}: the evaluator is {target[:100]}, expected MONAI's SupervisedEvaluator or "
+                "EnsembleEvaluator"
             )
         if str(self.at(f"{key}#mode")).rpartition(".")[2].lower() == "train":
             raise ExportError(f"{self.where(key)}#mode is train, and a bundle evaluates; expected eval")

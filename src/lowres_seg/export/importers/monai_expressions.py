@@ -7,57 +7,40 @@ that no expression takes long.
 from __future__ import annotations
 
 import ast
-import operator
-import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from lowres_seg.export.importers.monai_operations import (
+    ARITHMETIC,
+    COMPARISONS,
+    DTYPES,
+    FUNCTIONS,
+    MOST_VALUES,
+    OF_GENERATORS,
+    OF_SEVERAL,
+    OTHER_DTYPES,
+    SIGNS,
+    WRAPPERS,
+    kind_of,
+    plain_value,
+    size_of,
+    truth,
+)
 from lowres_seg.export.importers.monai_values import Device, Refused, Tensor, UnreadableError
 
 ALLOWED = (
-    "references, indices, arithmetic, comparisons, conditions, lists, len, os.path.join, torch.device, dtypes, "
+    "references, indices, arithmetic, comparisons, conditions, lists, comprehensions of lists, len, range, "
+    "os.path.join, torch.device, dtypes, "
     "torch.from_numpy, and torch.load of a file of the bundle"
 )
 _REFERENCE = re.compile(r"@(\w+(?:::\w+)*)")
 _PLACEHOLDER = "_reference_{}_"
-_LONGEST, _DEEPEST, _MOST_STEPS, _MOST_VALUES = 2000, 30, 500, 10_000
-_LARGEST = 2**64
-_DTYPES = frozenset({
-    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
-    "float64", "complex64", "complex128",
-})  # fmt: skip
-_OTHER_DTYPES = {
-    "torch.half": "float16", "torch.float": "float32", "torch.double": "float64", "torch.short": "int16",
-    "torch.int": "int32", "torch.long": "int64", "numpy.single": "float32", "numpy.double": "float64",
-    "numpy.half": "float16", "numpy.bool_": "bool",
-}  # fmt: skip
+_LONGEST, _DEEPEST, _MOST_STEPS = 2000, 30, 500
 #: Names that a configuration knows without importing them.
 _KNOWN = {"np": "numpy"}
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-}  # fmt: skip
-_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
-}  # fmt: skip
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-}  # fmt: skip
-#: Functions of plain values, by the type of their first argument.
-_FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[type, ...]]] = {
-    "len": (len, (str, list, tuple, dict)), "abs": (abs, (int, float)), "round": (round, (int, float)),
-    "int": (int, (int, float, str)), "float": (float, (int, float, str)), "str": (str, (int, float, str)),
-    "bool": (bool, (int, float, str, list, tuple, dict)), "list": (list, (list, tuple)),
-    "tuple": (tuple, (list, tuple)),
-    "min": (min, (int, float, list, tuple)), "max": (max, (int, float, list, tuple)),
-    "os.path.join": (posixpath.join, (str,)),
-}  # fmt: skip
-_OF_SEVERAL = frozenset({"min", "max", "os.path.join"})
 #: Methods of a network that move it, or switch to inference, which is done anyway.
 _MOVES = frozenset({"to", "cpu", "cuda", "eval", "float"})
 
@@ -149,6 +132,7 @@ class _Evaluation:
         self.world = world
         self.imported = imported
         self.references = references
+        self.names: dict[str, Any] = {}
         self.steps = self.depth = 0
 
     def value(self, node: ast.AST) -> Any:
@@ -158,19 +142,19 @@ class _Evaluation:
             raise UnreadableError("is too long or nested too deeply")
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise UnreadableError(f"has {_kind(node)}")
+            raise UnreadableError(f"has {kind_of(node)}")
         try:
             found = method(node)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UnreadableError(f"cannot be computed ({type(error).__name__}: {str(error)[:80]})") from error
         self.depth -= 1
-        self.world.spend(1 + _size(found) // 16)
+        self.world.spend(1 + size_of(found) // 16)
         return found
 
     def _constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, (bool, int, float, str)):
             return node.value
-        raise UnreadableError(f"has {_kind(node)}")
+        raise UnreadableError(f"has {kind_of(node)}")
 
     def _list(self, node: ast.List) -> Any:
         return [self.value(one) for one in node.elts]
@@ -182,9 +166,48 @@ class _Evaluation:
         if any(key is None for key in node.keys):
             raise UnreadableError("has ** in an object")
         pairs = zip(node.keys, node.values, strict=True)
-        return {_plain(self.value(key), "a key"): self.value(one) for key, one in pairs if key is not None}
+        return {plain_value(self.value(key), "a key"): self.value(one) for key, one in pairs if key is not None}
+
+    def _listcomp(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
+        found: list[Any] = []
+        outer = self.names
+
+        def run(generators: list[ast.comprehension]) -> None:
+            if not generators:
+                found.append(self.value(node.elt))
+                return
+            first, *others = generators
+            within = self.names
+            for one in self._iterated(first):
+                self.names = within | _bound(first.target, one)
+                if all(truth(self.value(test)) for test in first.ifs):
+                    run(others)
+            self.names = within
+
+        run(node.generators)
+        self.names = outer
+        return found
+
+    def _iterated(self, generator: ast.comprehension) -> list[Any]:
+        values = self.value(generator.iter)
+        if generator.is_async or not isinstance(values, (list, tuple, str)):
+            raise UnreadableError(f"repeats something for {type(values).__name__}")
+        if len(values) > _MOST_STEPS:
+            raise UnreadableError("is too long or nested too deeply")
+        return list(values)
+
+    def _joinedstr(self, node: ast.JoinedStr) -> Any:
+        return "".join(str(self.value(one)) for one in node.values)
+
+    def _formattedvalue(self, node: ast.FormattedValue) -> Any:
+        found = self.value(node.value)
+        if node.conversion != -1 or node.format_spec is not None or not isinstance(found, (str, int, float)):
+            raise UnreadableError("formats a value in a text")
+        return str(found)
 
     def _name(self, node: ast.Name) -> Any:
+        if node.id in self.names:
+            return self.names[node.id]
         if node.id not in self.references:
             return self._constant_of(node)
         found = self.world.reference(self.references[node.id])
@@ -200,11 +223,11 @@ class _Evaluation:
         if name is None:
             raise UnreadableError(f"takes the attribute {getattr(node, 'attr', '')}")
         home, _, last = name.rpartition(".")
-        if home in ("numpy", "torch") and last in _DTYPES:
+        if home in ("numpy", "torch") and last in DTYPES:
             return last
-        if name in _OTHER_DTYPES:
-            return _OTHER_DTYPES[name]
-        found = self.world.constant(name) if name.startswith("monai.utils.") else None
+        if name in OTHER_DTYPES:
+            return OTHER_DTYPES[name]
+        found = self.world.constant(name) if name.startswith("monai.") else None
         if found is None:
             raise UnreadableError(f"uses {name[:80]}")
         return found
@@ -215,7 +238,7 @@ class _Evaluation:
         while isinstance(node, ast.Attribute):
             names.append(node.attr)
             node = node.value
-        if not isinstance(node, ast.Name) or node.id in self.references:
+        if not isinstance(node, ast.Name) or node.id in self.references or node.id in self.names:
             return None
         head = self.imported.get(node.id, _KNOWN.get(node.id, node.id))
         return ".".join([head, *reversed(names)])
@@ -247,43 +270,43 @@ class _Evaluation:
         return found
 
     def _ifexp(self, node: ast.IfExp) -> Any:
-        return self.value(node.body if _truth(self.value(node.test)) else node.orelse)
+        return self.value(node.body if truth(self.value(node.test)) else node.orelse)
 
     def _boolop(self, node: ast.BoolOp) -> Any:
         found: Any = None
         for one in node.values:
             found = self.value(one)
-            if _truth(found) == isinstance(node.op, ast.Or):
+            if truth(found) == isinstance(node.op, ast.Or):
                 break
         return found
 
     def _unaryop(self, node: ast.UnaryOp) -> Any:
         found = self.value(node.operand)
-        if type(node.op) not in _SIGNS or not (isinstance(node.op, ast.Not) or isinstance(found, (int, float))):
-            raise UnreadableError(f"has {_kind(node.op)} of {type(found).__name__}")
-        return _truth(found) is False if isinstance(node.op, ast.Not) else _SIGNS[type(node.op)](found)
+        if type(node.op) not in SIGNS or not (isinstance(node.op, ast.Not) or isinstance(found, (int, float))):
+            raise UnreadableError(f"has {kind_of(node.op)} of {type(found).__name__}")
+        return truth(found) is False if isinstance(node.op, ast.Not) else SIGNS[type(node.op)](found)
 
     def _compare(self, node: ast.Compare) -> Any:
-        left = _plain(self.value(node.left), "a comparison")
+        left = plain_value(self.value(node.left), "a comparison")
         for kind, other in zip(node.ops, node.comparators, strict=True):
-            right = _plain(self.value(other), "a comparison")
-            if not _COMPARISONS[type(kind)](left, right):
+            right = plain_value(self.value(other), "a comparison")
+            if not COMPARISONS[type(kind)](left, right):
                 return False
             left = right
         return True
 
     def _binop(self, node: ast.BinOp) -> Any:
-        compute = _ARITHMETIC.get(type(node.op))
+        compute = ARITHMETIC.get(type(node.op))
         left, right = self.value(node.left), self.value(node.right)
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
         joins = isinstance(node.op, ast.Add) and type(left) is type(right) and isinstance(left, (str, list, tuple))
         times = isinstance(node.op, ast.Mult) and {type(left), type(right)} in ({int, k} for k in (str, list, tuple))
         if compute is None or not (numbers or joins or times):
-            raise UnreadableError(f"has {_kind(node.op)} of {type(left).__name__} and {type(right).__name__}")
+            raise UnreadableError(f"has {kind_of(node.op)} of {type(left).__name__} and {type(right).__name__}")
         if times:
             many, count = (right, left) if isinstance(left, int) else (left, right)
-            if len(many) * count > _MOST_VALUES:
-                raise UnreadableError(f"makes more than {_MOST_VALUES} values")
+            if len(many) * count > MOST_VALUES:
+                raise UnreadableError(f"makes more than {MOST_VALUES} values")
         powers = isinstance(node.op, ast.Pow) and isinstance(left, int) and isinstance(right, int)
         if powers and (abs(right) > 64 or left.bit_length() * abs(right) > 128):
             raise UnreadableError("makes a number that is too large")
@@ -300,25 +323,39 @@ class _Evaluation:
             return False
         if name == "torch.device":
             return Device()
-        first = self.value(node.args[0]) if node.args and not isinstance(node.args[0], ast.Starred) else None
+        first = self._first(node, name)
         if name == "torch.load" and isinstance(first, str):  # always on the CPU, as weights only
             return self.world.load(first)
         if name == "torch.jit.load" and isinstance(first, str):
             return {"_target_": name, "f": first}
         if name in ("os.path.exists", "os.path.isfile") and isinstance(first, str):
             return self.world.exists(first)
+        if isinstance(first, dict) and "_target_" in first:
+            if name in WRAPPERS:
+                return first
+            if name == "copy.deepcopy" and len(node.args) == 1:
+                return dict(first)  # another object
         if name == "torch.from_numpy" and isinstance(first, np.ndarray):
             return Tensor(first)
-        compute, kinds = _FUNCTIONS.get(name, (None, ()))
+        compute, kinds = FUNCTIONS.get(name, (None, ()))
         if compute is None or node.keywords or not isinstance(first, kinds):
             of = f" of {type(first).__name__}" if compute or name.startswith(("torch.", "os.")) else ""
             raise UnreadableError(f"calls {name[:80]}{of}")
-        if len(node.args) > 1 and name not in _OF_SEVERAL:
+        if len(node.args) > 1 and name not in OF_SEVERAL:
             raise UnreadableError(f"calls {name} of several values")
-        others = [_plain(self.value(one), name) for one in node.args[1:]]
+        others = [plain_value(self.value(one), name) for one in node.args[1:]]
         if name == "os.path.join" and not all(isinstance(one, str) for one in others):
             raise UnreadableError("joins paths that are no text")
-        return compute(_plain(first, name), *others)
+        return compute(plain_value(first, name), *others)
+
+    def _first(self, node: ast.Call, name: str) -> Any:
+        """The first argument of a call; None without one."""
+        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg in ("module", "model"))]
+        if not given or isinstance(given[0], ast.Starred):
+            return None
+        if isinstance(given[0], ast.GeneratorExp) and name in OF_GENERATORS:
+            return self._listcomp(given[0])
+        return self.value(given[0])
 
     def _moved(self, node: ast.Call) -> Any:
         """Value of ``network.to(device)``: the network itself. The device is not asked for."""
@@ -337,35 +374,13 @@ class _Evaluation:
         return holder
 
 
-def _size(value: Any) -> int:
-    """Number of values within a value. Raises UnreadableError if it is too large."""
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise UnreadableError("makes a number that is too large")
-    stack, count = [value], 0
-    while stack:
-        one = stack.pop()
-        count += 1 + len(one) // 16 if isinstance(one, str) else 1
-        if count > _MOST_VALUES:
-            raise UnreadableError(f"makes more than {_MOST_VALUES} values")
-        if isinstance(one, (list, tuple, dict)):
-            stack += one.values() if isinstance(one, dict) else one
-    return count
-
-
-def _plain(value: Any, what: str) -> Any:
-    if value is not None and not isinstance(value, (bool, int, float, str, list, tuple, dict)):
-        raise UnreadableError(f"uses {type(value).__name__} in {what}")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    return bool(_plain(value, "a condition"))
-
-
-def _kind(node: ast.AST) -> str:
-    kinds = {
-        "ListComp": "a list comprehension", "DictComp": "a comprehension", "SetComp": "a comprehension",
-        "GeneratorExp": "a generator", "JoinedStr": "an f-string", "Lambda": "a lambda", "NamedExpr": "an assignment",
-        "Constant": "a constant of another kind", "Starred": "a *",
-    }  # fmt: skip
-    return kinds.get(type(node).__name__, type(node).__name__)
+def _bound(target: ast.expr, value: Any) -> dict[str, Any]:
+    """Names that a repetition gives to one of its values. Raises UnreadableError for other targets than names."""
+    if isinstance(target, ast.Name):
+        return {target.id: value}
+    if isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (list, tuple)):
+        names: dict[str, Any] = {}
+        for one, part in zip(target.elts, value, strict=True):
+            names |= _bound(one, part)
+        return names
+    raise UnreadableError(f"repeats something for {type(value).__name__}")

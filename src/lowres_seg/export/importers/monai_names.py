@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,34 +14,37 @@ from lowres_seg.export.importers.monai_values import short
 _FORMAT = "network_data_format"
 
 
-def data_format(metadata: Config, side: str, item: str) -> tuple[str, dict[str, Any]]:
-    """Place and description of the network's ``inputs`` or ``outputs``: that of `item`, else the only one.
+def data_format(metadata: Config, side: str, items: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Place and description of the network's ``inputs`` or ``outputs``: that of one of `items`, or the only one.
 
     Raises
     ------
     ExportError
-        If there are several, and none of this name.
+        If there are several, and none of these names.
     """
     holder: Any = metadata.at(f"{_FORMAT}#{side}")
     given = {k: v for k, v in holder.items() if isinstance(v, dict)} if isinstance(holder, dict) else {}
-    if item not in given and len(given) > 1:
+    described = [item for item in items if item in given]
+    if not described and len(given) > 1:
         raise ExportError(
             f"{metadata.path}: {_FORMAT}.{side}: describes {', '.join(given)}, and a bundle takes and gives one; "
-            f"expected {item}"
+            f"expected {items[0]}"
         )
-    key = item if item in given or not given else next(iter(given))
+    key = (described or [*given] or [*items])[0]
     return f"{metadata.path}: {_FORMAT}.{side}.{key}", given.get(key, {})
 
 
-def names(metadata: Config, side: str, item: str, known: int | None) -> tuple[str, ...]:
+def names(metadata: Config, side: str, items: Sequence[str], known: int | None) -> tuple[str, ...]:
     """Names of the channels of the network's input or output.
 
     Parameters
     ----------
     metadata : Config
         Notes on names that were made up are added to it.
-    side, item : str
-        Such as ``inputs`` and ``image``.
+    side : str
+        Such as ``inputs``.
+    items : sequence of str
+        Such as ``image``: the key that is described there, or several of which one is.
     known : int or None
         Number of channels that the network takes or gives; None if its arguments do not say it.
 
@@ -50,7 +53,7 @@ def names(metadata: Config, side: str, item: str, known: int | None) -> tuple[st
     ExportError
         If nothing says how many there are, or more are named than there are.
     """
-    where, entry = data_format(metadata, side, item)
+    where, entry = data_format(metadata, side, items)
     metadata.used(entry)
     texts = _texts(entry.get("channel_def"))
     told = entry.get("num_channels")
@@ -74,7 +77,7 @@ def names(metadata: Config, side: str, item: str, known: int | None) -> tuple[st
         )
     found: list[str] = []
     for channel in range(total):
-        name = named(texts.get(channel, "")) or (item if side == "inputs" and total == 1 else f"{prefix}_{channel}")
+        name = named(texts.get(channel, "")) or (items[0] if side == "inputs" and total == 1 else f"{prefix}_{channel}")
         if name in found:
             free = next(one for n in count(channel) if (one := f"{name[:58]}_{n}") not in found)
             metadata.notes.append(f"{where}: two channels are called {name}; the second is called {free}")

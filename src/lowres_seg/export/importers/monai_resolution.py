@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 from lowres_seg.export.importers import monai_expressions
 from lowres_seg.export.importers.monai_files import DEEPEST, MOST_VALUES
-from lowres_seg.export.importers.monai_values import Device, Refused, UnreadableError, is_disabled, short
+from lowres_seg.export.importers.monai_values import (
+    Component,
+    Device,
+    Refused,
+    UnreadableError,
+    is_disabled,
+    placed,
+    short,
+)
 
 #: A text that is a reference as a whole.
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
@@ -61,7 +69,8 @@ class Resolution:
             return [self.value(one, f"{key}#{place}", within) for place, one in enumerate(raw)]
         if isinstance(raw, dict):
             found = {name: self._entry(name, one, f"{key}#{name}", within) for name, one in raw.items()}
-            return {name: one for name, one in found.items() if not (isinstance(one, dict) and is_disabled(one))}
+            kept = {name: one for name, one in found.items() if not (isinstance(one, dict) and is_disabled(one))}
+            return Component(kept, key.replace("::", "#")) if "_target_" in kept else kept
         if not isinstance(raw, str):
             return raw
         if key.rpartition("#")[2] == "device":  # whatever it is, networks are exported on the CPU
@@ -92,7 +101,8 @@ class Resolution:
         if monai_expressions.is_lambda(text):
             return text
         try:
-            return monai_expressions.evaluate(text, _World(self, key, within), self.config.imported)
+            found = monai_expressions.evaluate(text, _World(self, key, within), self.config.imported)
+            return placed(found, key.replace("::", "#"))
         except UnreadableError as error:
             instead = (
                 ""

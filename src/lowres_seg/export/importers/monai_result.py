@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict
@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, ConfigDict
 from lowres_seg.bundle.rules import CleanupRule, Connectivity, FillHoles, LargestComponent, SmallComponents
 from lowres_seg.bundle.stage import Activation
 from lowres_seg.export.importers.monai_arguments import label_choice
+from lowres_seg.export.importers.monai_config import PRED
 from lowres_seg.export.importers.monai_scan import HARMLESS, Keys, Scan, Transform, Truth
 
-PRED = "pred"
 _CONNECTIVITY: dict[int | None, Connectivity] = {None: 26, 1: 6, 2: 18, 3: 26}
 Labels = Annotated[list[int], BeforeValidator(lambda given: [given] if isinstance(given, int) else given)]
 
@@ -30,6 +30,10 @@ class Result:
         Number of channels that the network gives.
     preprocessing : value
         The chain that Invertd must name.
+    item : str
+        Its key.
+    ensemble : str
+        How the results of several networks are joined.
     activation : str
     argmax : bool
     threshold : float or None
@@ -46,6 +50,8 @@ class Result:
     scan: Scan
     scores: int
     preprocessing: Any
+    item: str = PRED
+    ensemble: Literal["mean-scores", "mean-probabilities", "vote"] = "mean-scores"
     activation: Activation = "none"
     argmax: bool = False
     threshold: float | None = None
@@ -79,6 +85,8 @@ class Result:
         """Bring labels back to the scan's grid where no transform does. Raises ValueError if there are none."""
         if not self.decided:
             raise ValueError("has no AsDiscreted, so the result would be scores; add one, argmax or threshold")
+        if self.ensemble == "vote" and not self.scan.is_moved:
+            self.restore = {"what": "labels", "interpolation": "nearest"}
         if self.inverted or not self.scan.is_moved:
             return
         self.notes.append(
@@ -116,23 +124,25 @@ def invert(result: Result, *, nearest: bool) -> None:
     result.restore = restore
 
 
-class _Values(Transform):
-    """A transform of the network's result."""
+class Values(Transform):
+    """A transform of the network's result. `each` names the arguments that may be given once for each of its keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    each: ClassVar[str] = ""
 
-    def check(self) -> None:
+    def check(self, item: str) -> None:
         """Check that it changes the network's result. Raises ValueError if not."""
-        if self.keys != [PRED]:
-            raise ValueError(f"its keys are {self.keys}, expected {PRED!r} alone")
+        if self.keys != [item]:
+            raise ValueError(f"its keys are {self.keys}, expected {item!r} alone")
 
     def change(self, result: Result) -> None:
         """Apply its effects. Raises ValueError if a manifest cannot express them."""
 
 
-class Activationsd(_Values):
+class Activationsd(Values):
     """Scores become probabilities."""
 
+    each = "sigmoid softmax other"
     sigmoid: Truth = False
     softmax: Truth = False
     other: None = None
@@ -146,10 +156,11 @@ class Activationsd(_Values):
         result.activation = "sigmoid" if self.sigmoid else "softmax" if self.softmax else "none"
 
 
-class AsDiscreted(_Values):
+class AsDiscreted(Values):
     """Scores become labels."""
 
     ignored = "dtype keepdim dim"
+    each = "argmax threshold to_onehot rounding"
     argmax: Truth = False
     threshold: float | list[float] | None = None
     to_onehot: int | None = None
@@ -160,6 +171,11 @@ class AsDiscreted(_Values):
         if result.decided:
             if (self.argmax, self.threshold, self.to_onehot) == (False, None, None):
                 return  # rounded labels are what the bundle gives
+            of_onehot = (self.argmax, self.to_onehot) == (True, None)
+            of_labels = (self.argmax, self.to_onehot) == (False, result.scores)
+            if result.argmax and self.threshold is None and (of_onehot if result.onehot else of_labels):
+                result.onehot = of_labels
+                return
             raise ValueError("expected one AsDiscreted with argmax or a threshold")
         if self.argmax == (self.threshold is not None):
             raise ValueError("expected either argmax or a threshold")
@@ -173,10 +189,11 @@ class AsDiscreted(_Values):
             result.notes.append("MONAI writes a channel for each label; the bundle writes one label map")
 
 
-class Lambdad(_Values):
+class Lambdad(Values):
     """A choice of labels. Its code is parsed, and never run."""
 
     ignored = "inv_func track_meta"
+    each = "func overwrite"
     func: str
     overwrite: Literal[True] = True
 
@@ -190,7 +207,7 @@ class Lambdad(_Values):
             raise ValueError(f"takes channel {lost[0]}, the network gives {result.scores}")
 
 
-class _Cleanup(_Values):
+class _Cleanup(Values):
     """Clean-up of a label map."""
 
     applied_labels: Labels | None = None
@@ -239,7 +256,7 @@ class FillHolesd(_Cleanup):
             result.add(FillHoles(label=label, connectivity=connectivity, over="all"))
 
 
-class RemoveSmallObjectsd(_Values):
+class RemoveSmallObjectsd(Values):
     """Removed small components."""
 
     ignored = "pixdim"
@@ -263,13 +280,14 @@ class RemoveSmallObjectsd(_Values):
             result.add(SmallComponents(label=label, fewer_than=self.min_size, connectivity=connectivity, unit=unit))
 
 
-class Invertd(_Values):
+class Invertd(Values):
     """The way back to the scan's grid."""
 
     ignored = "meta_keys orig_meta_keys meta_key_postfix to_tensor device"
+    each = "transform orig_keys nearest_interp post_func"
     transform: Any
     orig_keys: Keys | None = None
-    nearest_interp: Truth | list[bool] = True
+    nearest_interp: Truth = True
     post_func: None = None
 
     def change(self, result: Result) -> None:
@@ -278,48 +296,47 @@ class Invertd(_Values):
             raise ValueError("inverts something other than the preprocessing")
         if result.inverted:
             raise ValueError("inverts once more; expected one Invertd")
-        nearest = self.nearest_interp if isinstance(self.nearest_interp, bool) else all(self.nearest_interp)
-        invert(result, nearest=nearest)
+        invert(result, nearest=self.nearest_interp)
 
 
-class SaveImaged(_Values):
+class SaveImaged(Values):
     """The caller of a bundle chooses name and place of the result."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     scale: None = None
     output_dtype: Any = "float32"
 
-    def check(self) -> None:
+    def check(self, item: str) -> None:
         """Any item may be saved."""
 
     def change(self, result: Result) -> None:
         """Labels that were interpolated are cut off where they are saved as whole numbers."""
-        if PRED in self.keys and result.restore.get("rounding") and "int" in str(self.output_dtype):
+        if result.item in self.keys and result.restore.get("rounding") and "int" in str(self.output_dtype):
             result.restore["rounding"] = "down"
             result.notes[:] = [
                 note.replace("rounds them to the nearest", "cuts them off to the lower") for note in result.notes
             ]
 
 
-class Ignored(_Values):
+class Ignored(Values):
     """A transform that changes nothing of the result."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    def check(self) -> None:
+    def check(self, item: str) -> None:
         """Any item may be meant."""
 
 
 class Removed(Ignored):
     """A transform that removes items, but not the result."""
 
-    def check(self) -> None:
+    def check(self, item: str) -> None:
         """Check that the result stays."""
-        if PRED in self.keys:
-            raise ValueError(f"deletes {PRED}")
+        if item in self.keys:
+            raise ValueError(f"deletes {item}")
 
 
-_KINDS: tuple[type[_Values], ...] = (
+_KINDS: tuple[type[Values], ...] = (
     Activationsd,
     AsDiscreted,
     Lambdad,
@@ -330,7 +347,7 @@ _KINDS: tuple[type[_Values], ...] = (
     SaveImaged,
 )
 #: Transforms of the result, by name.
-RESULTS: dict[str, type[_Values]] = {
+RESULTS: dict[str, type[Values]] = {
     **dict.fromkeys(HARMLESS, Ignored),
     "DeleteItemsd": Removed,
     **{kind.__name__: kind for kind in _KINDS},

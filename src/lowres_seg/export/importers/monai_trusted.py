@@ -18,7 +18,7 @@ from typing import Any
 
 from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.errors import ExportError, one_line
-from lowres_seg.export.importers import monai_network
+from lowres_seg.export.importers import monai_network, monai_weights
 from lowres_seg.export.importers.monai_config import Config
 from lowres_seg.export.importers.monai_files import whereabouts
 from lowres_seg.export.importers.monai_network import Definition
@@ -52,7 +52,7 @@ def traced(config: Config, network: Definition, shape: Sequence[int]) -> tuple[N
         If there are no weights, or the network cannot be built or traced.
     """
     monai_network.plain(config, network)
-    checkpoint, keys = monai_network.weights(config, network)
+    checkpoint, keys = monai_weights.weights(config, network.role, network.place, network.count)
     where = config.where(network.role.key)
     if not checkpoint.is_file():
         raise ExportError(f"{checkpoint}: is missing{whereabouts(config.folder, checkpoint)}")
@@ -117,7 +117,7 @@ def _build(request: Mapping[str, Any]) -> None:
         module = takes_slices(module)
     path = Path(request["checkpoint"])
     content = checkpoints.checkpoint(path)
-    key = monai_network.checkpoint_key(content, request["keys"])
+    key = monai_weights.checkpoint_key(content, request["keys"])
     loaded = torch_network.with_state(module, content, key, path, request["target"])
     loaded.script(shape).save(request["script"])
 

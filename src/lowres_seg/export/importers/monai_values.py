@@ -53,6 +53,36 @@ class Tensor:
     array: Any
 
 
+class Component(dict[str, Any]):
+    """A component as an object of the configuration describes it. MONAI makes one object of each place.
+
+    Attributes
+    ----------
+    key : str
+        Where it is described.
+    """
+
+    def __init__(self, content: Mapping[str, Any], key: str) -> None:
+        super().__init__(content)
+        self.key = key
+
+
+def placed(value: Any, key: str) -> Any:
+    """What an expression at a key makes: each component that is new is described there."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(placed(one, f"{key}#{place}") for place, one in enumerate(value))
+    if isinstance(value, dict) and "_target_" in value and not isinstance(value, Component):
+        return Component(value, key)
+    return value
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Tell whether two values are one object in MONAI."""
+    if isinstance(one, Component) and isinstance(other, Component):
+        return one.key == other.key
+    return bool(one == other)
+
+
 def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     """Every value within lists and objects, with its place."""
     if isinstance(value, (dict, list)):
@@ -86,7 +116,8 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(one, where) for one in value]
     if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): plain(one, where) for key, one in value.items()}
+        content = {key if isinstance(key, str) else str(key): plain(one, where) for key, one in value.items()}
+        return Component(content, value.key) if isinstance(value, Component) else content
     if isinstance(value, Device):
         return "cpu"
     array = value.array if isinstance(value, Tensor) else value
