@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lowres_seg.atomic import renames
-from lowres_seg.atomic.staging import staging, sweep
+from lowres_seg.atomic.staging import WAS, staging, sweep
 from lowres_seg.errors import InputError, one_line
 
 #: What a user can do about an output that cannot be written, by the system's answer.
@@ -94,13 +94,13 @@ def directory(target: Path, *, force: bool = False) -> Iterator[Path]:
     _refuse_unplaceable([target], force=force)
     sweep(target.parent)
     with _told(target), staging(target.parent) as folder:
-        staged = folder / "new" / f".{target.name}.new"
+        staged = folder / f".{target.name}.new"
         staged.mkdir()
         yield staged
         staged.chmod(0o755)
         renames.sync(staged)
         if force and os.path.lexists(target):
-            _replace_folder(staged, target, folder / "was" / target.name)
+            _replace_folder(staged, target, folder / WAS / target.name)
         else:
             renames.place(staged, target)
         renames.sync_names(target.parent)
@@ -134,11 +134,11 @@ def files(targets: Sequence[Path], *, force: bool = False) -> Iterator[list[Path
     parent = targets[0].parent
     sweep(parent)
     with _told(targets[0]), staging(parent) as folder:
-        staged = [folder / "new" / target.name for target in targets]
+        staged = [folder / target.name for target in targets]
         yield staged
         for path in staged:
             renames.sync(path)
-        _put(staged, targets, folder / "old", force=force)
+        _put(staged, targets, folder / ".old.lowres-seg", force=force)
         renames.sync_names(parent)
 
 
@@ -156,6 +156,7 @@ def _put(staged: Sequence[Path], targets: Sequence[Path], old: Path, *, force: b
         for path, target in zip(staged, targets, strict=True):
             kept = None
             if force and os.path.lexists(target):
+                old.mkdir(exist_ok=True)
                 kept = old / target.name
                 _keep(target, kept)
                 path.replace(target)
@@ -182,6 +183,7 @@ def _keep(target: Path, kept: Path) -> None:
 def _replace_folder(staged: Path, target: Path, was: Path) -> None:
     if renames.exchange(staged, target):
         return
+    was.parent.mkdir()
     target.rename(was)
     try:
         staged.rename(target)

@@ -1,6 +1,6 @@
 """Hidden folders in which outputs are written, and their owners.
 
-A staging folder holds the file ``owner``, on which its process has a lock. The system drops the lock when the process
+A staging folder holds a file on which its process has a lock, its owner. The system drops the lock when the process
 ends, however it ends. Its name has digests of host and boot, and the process id, for file systems without locks.
 
 What nobody owns any more is swept by the next run into that place. What another host made is left alone unless its lock
@@ -23,7 +23,9 @@ if sys.platform != "win32":
     import fcntl
 
 PREFIX = ".lowres-seg-"
-_OWNER = "owner"
+_OWNER = ".owner.lowres-seg"
+#: Folder in a staging folder for what goes back to its place if the process ends before something else has its name.
+WAS = ".was.lowres-seg"
 
 
 @contextmanager
@@ -38,7 +40,8 @@ def workplace() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     sweep(parent)
     with staging(parent) as folder:
-        yield folder / "new"
+        (folder / "work").mkdir()
+        yield folder / "work"
 
 
 def hold(path: Path) -> int | None:
@@ -69,8 +72,8 @@ def hold(path: Path) -> int | None:
 def staging(parent: Path) -> Iterator[Path]:
     """Yield a new hidden folder in `parent`, which this process owns. It is removed in the end.
 
-    ``new`` in it is for what is written. What is moved to ``was`` goes back to `parent` if this process is killed
-    before something else has its name there.
+    What is moved to its folder `WAS` goes back to `parent` if this process is killed before something else has its name
+    there.
 
     Raises
     ------
@@ -79,8 +82,6 @@ def staging(parent: Path) -> Iterator[Path]:
     """
     folder, descriptor = _made(parent)
     try:
-        for name in ("new", "was", "old"):
-            (folder / name).mkdir()
         yield folder
     finally:
         try:
@@ -129,7 +130,7 @@ def _sweep(folder: Path) -> None:
         free = is_over(folder.name)
     try:
         if free:
-            for retired in (folder / "was").iterdir() if (folder / "was").is_dir() else ():
+            for retired in (folder / WAS).iterdir() if (folder / WAS).is_dir() else ():
                 # It was to be replaced, and its process ended between two renames.
                 if not os.path.lexists(folder.parent / retired.name):
                     retired.rename(folder.parent / retired.name)
@@ -143,8 +144,11 @@ def _sweep(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     """Remove a staging folder, its owner last: so it is never without one while it holds something."""
     for entry in list(os.scandir(folder)) if folder.is_dir() else ():
-        if entry.name != _OWNER:
+        if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != _OWNER:
+            with suppress(OSError):
+                Path(entry.path).unlink()
     with suppress(OSError):
         (folder / _OWNER).unlink()
         folder.rmdir()

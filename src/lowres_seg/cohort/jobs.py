@@ -108,11 +108,11 @@ def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | No
     before = _stamps(job)
     scan = {channel: Volume.load(path) for channel, path in job.scan.items()}
     inputs = None if ledger is None else ledgers.digests(job.scan)
-    for path, stamp in _stamps(job).items():
-        if before[path] != stamp:
-            raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
     load_s = perf_counter() - start
     result = segmenter.predict(scan)
+    for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
+        if before[path] != stamp:
+            raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
     timings = result.timings_s | {"load": load_s + result.timings_s["load"]}
     done = Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers, again=again)
     start = perf_counter()
