@@ -294,6 +294,7 @@ def _case(outcome: Outcome) -> dict[str, Any]:
         "numbers": outcome.numbers,
         "timings_s": outcome.timings_s,
         "doubts": list(outcome.doubts),
+        "doubt_names": [getattr(doubt, "name", "header") for doubt in outcome.doubts],
     }
 
 

@@ -73,6 +73,16 @@ def keep_largest(
     return np.where(foreground & ~kept[components], 0, labels).astype(np.uint8, copy=False)
 
 
+def component_sizes(mask: NDArray[np.bool_], connectivity: int = 26) -> NDArray[np.int64]:
+    """Sizes of the connected components of an (I, J, K) mask, in voxels."""
+    used = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    if used[0].size == 0:
+        return np.zeros(0, np.int64)
+    i, j, k = (slice(int(places[0]), int(places[-1]) + 1) for places in used)
+    components = cc3d.connected_components(mask[i, j, k], connectivity=connectivity)
+    return np.asarray(np.bincount(components.ravel())[1:], np.int64)
+
+
 def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
     """Give what `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
     mask = labels == rule.label

@@ -15,6 +15,7 @@ from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import InputError
 from lowres_seg.runtime import reference, stage_run
+from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
@@ -38,7 +39,8 @@ class Segmentation:
     timings_s : dict of str to float
         Seconds of each step in their order: ``load``, then ``<stage>.<step>``.
     doubts : tuple of str
-        What a reader of the result should know: an empty result, a header that does not say where left is.
+        What a reader of the result should know: an empty result, a header that does not say where left is. Those of
+        `lowres_seg.runtime.doubts` have a `name`.
     numbers : dict of str to float
         Value of each class, of a network that classifies the scan.
     """
@@ -185,18 +187,18 @@ class Segmenter:
         if self._bound is not None:
             self._bound.check(self.pipeline, volumes[0].grid, volumes[0].name)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
+        doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
         for stage in self.pipeline.stages:
             result = stage_run.run(stage, self._engines[stage.name], state, threads=self.threads)
             state.results[stage.name] = result
             if result.placement is None:
-                doubts.append(f"stage {stage.name} has nothing to look at: the one before it found no foreground")
+                told = f"stage {stage.name} has nothing to look at: the one before it found no foreground"
+                doubts.append(Doubt("nothing-to-look-at", told))
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        if not labels.any() and self.pipeline.labels:
-            doubts.append("the result is empty")
         volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
-        doubts += _implausible(self.pipeline, volume)
+        doubts += of_result(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(
             volume, self.pipeline.label_names, loading | state.timings_s, tuple(dict.fromkeys(doubts)), numbers
@@ -291,18 +293,6 @@ class Segmenter:
                 )
             volumes.append(volume)
         return volumes
-
-
-def _implausible(pipeline: Pipeline, labels: Volume) -> list[str]:
-    """Doubts about the volumes of labels."""
-    counts = np.bincount(labels.data.ravel(), minlength=256)
-    doubts = []
-    for label in pipeline.labels:
-        if label.volume_ml is not None:
-            found, (low, high) = float(counts[label.value]) * labels.grid.voxel_ml, label.volume_ml
-            if not low <= found <= high:
-                doubts.append(f"{label.name} has {found:.4g} ml, expected {low:g} to {high:g} ml")
-    return doubts
 
 
 def _check_intensities(volume: Volume) -> None:
