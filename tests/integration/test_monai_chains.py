@@ -88,6 +88,26 @@ CASES: dict[str, tuple[Chain, dict[str, Any], Chain, dict[str, Any]]] = {
         [RAS, {"_target_": "DivisiblePadd", "k": 32}, {**ZSCORE, "subtrahend": 30, "divisor": 20, "nonzero": False}],
         ROI, SCORES_BACK, {},
     ),
+    "padded, then divisible": (
+        [
+            RAS, ZSCORE, {"_target_": "SpatialPadd", "spatial_size": [64, 70, 40], "method": "end"},
+            {"_target_": "DivisiblePadd", "k": 16, "method": "end"},
+        ],
+        ROI, SCORES_BACK, {},
+    ),
+    "divisible, then padded": (
+        [
+            RAS, ZSCORE, {"_target_": "DivisiblePadd", "k": 16, "method": "end", "value": 1.5},
+            {"_target_": "SpatialPadd", "spatial_size": [48, 80, 48], "method": "end", "value": 1.5},
+        ],
+        {**ROI, "cval": 1.5}, SCORES_BACK, {},
+    ),
+    "crop to what is at least a value": (
+        [RAS, {**CROP, "select_fn": "$lambda v: v >= 31"}, {**ZSCORE, "nonzero": False}], ROI, SCORES_BACK, {},
+    ),
+    "crop to what a value is below": (
+        [RAS, {**CROP, "select_fn": "$lambda v: 31.5 < v"}, {**ZSCORE, "nonzero": False}], ROI, SCORES_BACK, {},
+    ),
     "centre": ([RAS, {"_target_": "CenterSpatialCropd", "roi_size": [40, 45, 30]}, ZSCORE], ROI, SCORES_BACK, {}),
     "one shape": (
         [RAS, {"_target_": "ResizeWithPadOrCropd", "spatial_size": [48, 64, 48]}, ZSCORE], SIMPLE, SCORES_BACK, {},
@@ -260,6 +280,12 @@ def test_several_image_keys_become_channels(image: Path, tmp_path: Path) -> None
         ([RAS, {**SPACING, "padding_mode": "reflection"}], SCORES_BACK, "padding_mode is 'reflection': expected border"),
         ([RAS, {**SPACING, "mode": "bicubic"}], SCORES_BACK, "mode is 'bicubic': expected bilinear, nearest or the order"),
         ([RAS, {**CROP, "select_fn": "$lambda x: x.sum() > 0"}], SCORES_BACK, "select_fn"),
+        ([RAS, {**CROP, "select_fn": "$lambda x: x < 3"}], SCORES_BACK, "expected $lambda x: x > VALUE, or x >= VALUE"),
+        ([RAS, {**CROP, "select_fn": "$lambda x: y >= 3"}], SCORES_BACK, "expected $lambda x: x > VALUE, or x >= VALUE"),
+        ([RAS, SPACING, {"_target_": "Resized", "spatial_size": 64, "mode": "trilinear"}], SCORES_BACK, "Resized: stretches a scan that was resampled, cropped or padded before, and a bundle resamples once"),
+        ([RAS, {"_target_": "DivisiblePadd", "k": 16}, {"_target_": "SpatialPadd", "spatial_size": 64}], SCORES_BACK, "SpatialPadd: pads a scan that was padded or resized before, where both round their halves"),
+        ([RAS, {"_target_": "DivisiblePadd", "k": 16, "method": "end"}, {"_target_": "SpatialPadd", "spatial_size": 70, "method": "end"}], SCORES_BACK, "pads to [70, 70, 70] what was padded to multiples of [16, 16, 16]"),
+        ([RAS, {"_target_": "SpatialPadd", "spatial_size": 64, "method": "end"}, {"_target_": "DivisiblePadd", "k": 16, "method": "end", "value": 2}], SCORES_BACK, "DivisiblePadd: pads a scan that was padded or resized before"),
         ([RAS, {"_target_": "SpatialPadd", "spatial_size": 64}, {"_target_": "NormalizeIntensityd"}], SCORES_BACK, "takes statistics of a scan that was padded before"),
         ([RAS, {"_target_": "SpatialPadd", "spatial_size": 16, "mode": "reflect"}], SCORES_BACK, "pads with constant to windows of [32, 32, 32] a scan that was padded otherwise"),
         ([RAS, {"_target_": "Resized", "spatial_size": 64, "mode": "trilinear", "align_corners": True}], SCORES_BACK, "align_corners is True"),

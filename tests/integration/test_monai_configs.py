@@ -98,8 +98,14 @@ VALUES: Content = {
     "e15": "$monai.utils.CommonKeys.IMAGE", "e16": "$Keys.PRED", "e17": "$monai.utils.enums.BlendMode.GAUSSIAN",
     "e18": "$torch.cuda.is_available() and 1", "e19": "$str(@size) + '-' + str(1.5)", "e20": "$@nested#a[1]['b']",
     "e21": "$None if @no or None is None else 1", "e22": "$int(@size / 7)", "e23": "$@e3[0] * 2", "e24": "$p.join('a', 'b')",
+    "e28": "$[n // 2 for n in @sizes if n != 64]", "e29": "$[f'pred_{i}' for i in range(@size // 32)]",
+    "e30": "$[[a, b] for a in (1, 2) for b in 'xy']", "e31": "$tuple(n * 2 for n in @sizes)",
+    "e32": "$[i + n for i, n in enumerate(@sizes)]", "e33": "$[a * b for a, b in zip(@sizes, (1, 2, 3))]",
+    "e34": "$monai.networks.layers.Norm.BATCH", "e35": "$[Act.PRELU, factories.Conv.CONVTRANS, Pool.MAX]",
+    "e36": "$(Norm.GROUP, {'num_groups': 2})", "e37": "$[[x for x in range(n)] for n in range(3)]",
     "e25": "$tuple(@sizes) + (1,)", "e26": "$abs(-2) + round(2.6) + min(1, 2)", "e27": "$@_meta_#version",
-    "imports": ["$import os", "$import os.path as p", "$from monai.utils import CommonKeys as Keys"],
+    "imports": ["$import os", "$import os.path as p", "$from monai.utils import CommonKeys as Keys", "$import monai",
+                *(f"$from monai.networks.layers import {name}" for name in ("factories", "Act", "Norm", "Pool"))],
 }  # fmt: skip
 
 
@@ -111,6 +117,7 @@ def test_values_are_monais(tmp_path: Path) -> None:
             expected = parser.get_parsed_content(key)
             found = config.used(config.at(key))
             assert found == (list(expected) if isinstance(expected, tuple) else expected), key
+    assert config.at("e34") == "BATCH"
     assert config.at("absent") is None
 
 
@@ -458,6 +465,35 @@ def test_a_network_within_a_wrapper_of_processes(tmp_path: Path) -> None:
     torch.save({"model": state, "state_dict": state}, folder / "models" / "model.pt")
     source = _read(folder).recipe.networks["net"]
     assert (source.factory, source.checkpoint_key) == ("monai:SegResNet", "model")
+
+
+WRAPPED: Content = {
+    "an expression": "$torch.nn.SyncBatchNorm.convert_sync_batchnorm(@network_def.to(@device))",
+    "by name": "$torch.nn.SyncBatchNorm.convert_sync_batchnorm(module=@network_def)",
+    "a component": {"_target_": "torch.nn.SyncBatchNorm.convert_sync_batchnorm", "module": "@network_def"},
+    "of processes": "$torch.nn.parallel.DistributedDataParallel(@network_def.to(@device), device_ids=[@device])",
+    "compiled": "$torch.compile(@network_def)",
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_a_network_in_an_expression_that_wraps_it(tmp_path: Path, form: str) -> None:
+    found = _read(_bundle(tmp_path, lambda m, i: i.update(network=WRAPPED[form])))
+    source = found.recipe.networks["net"]
+    assert (source.factory, source.checkpoint_key) == ("monai:SegResNet", None)
+    assert source.arguments["init_filters"] == 8
+
+
+def test_a_bundle_without_metadata(tmp_path: Path) -> None:
+    folder = _bundle(tmp_path)
+    before = _read(folder).recipe
+    (folder / "configs" / "metadata.json").unlink()
+    found = _read(folder)
+    assert found.recipe.channels == ("channel_0", "channel_1", "channel_2", "channel_3")
+    assert found.recipe.bundle.name == "b"
+    assert [label.name for label in found.recipe.labels] == ["class_0", "class_1", "class_2"]
+    assert (found.recipe.stages, found.recipe.networks) == (before.stages, before.networks)
+    assert "metadata.json: is missing, so the network's arguments say how many channels" in found.notes[0]
 
 
 def test_torchscript_that_an_expression_loads(tmp_path: Path) -> None:

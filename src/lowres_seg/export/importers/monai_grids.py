@@ -5,10 +5,19 @@ from __future__ import annotations
 import ast
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BeforeValidator
 
 from lowres_seg.bundle.grids import Interpolation
-from lowres_seg.export.importers.monai_scan import LoadImaged, Scan, Transform, Truth, named, padding_by
+from lowres_seg.export.importers.monai_scan import (
+    LoadImaged,
+    Scan,
+    Transform,
+    Truth,
+    just_below,
+    named,
+    padding_by,
+)
 from lowres_seg.volumes.orientations import ORIENTATIONS, STORED
 
 _LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]]
@@ -129,7 +138,10 @@ class Resized(Transform):
         """Stretch the scan."""
         items = self.all_items(scan)
         if scan.is_moved and scan.region["kind"] == "volume":
-            raise ValueError("stretches a scan that was resampled, cropped or padded before; expected it before them")
+            raise ValueError(
+                "stretches a scan that was resampled, cropped or padded before, and a bundle resamples once; expected "
+                "Spacingd or Resized alone"
+            )
         size = _three(self.spatial_size, "spatial_size")
         mode = self.same_for_all(self.mode, items)
         interpolation: dict[str, Interpolation] = {
@@ -204,13 +216,36 @@ class _Padding(Transform):
 
     def pad(self, scan: Scan, size: dict[str, list[int]]) -> None:
         """Pad the scan to a size. Raises ValueError if it was padded before."""
-        items = self.all_items(scan)
+        padding = padding_by(self.same_for_all(self.mode, self.all_items(scan)), self.value)
         if scan.is_padded or scan.is_stretched:
-            raise ValueError("pads a scan that was padded or resized before; expected one of them")
+            self._pad_again(scan, padding, size)
         scan.needs_a_grid()
-        scan.conform |= padding_by(self.same_for_all(self.mode, items), self.value) | size
+        scan.conform |= padding | size
         if self.method == "end":
             scan.conform["pad_side"] = "end"
+
+    def _pad_again(self, scan: Scan, padding: dict[str, Any], size: dict[str, list[int]]) -> None:
+        """Check that two paddings are one: behind the scan, alike, to a size and to multiples that both hold."""
+        sizes = {key: scan.conform[key] for key in ("at_least", "multiple_of") if key in scan.conform}
+        both = sizes | size
+        ends = self.method == scan.conform.get("pad_side") == "end"
+        alike = all(scan.conform.get(key) == padding.get(key) for key in ("pad", "pad_value"))
+        pads = padding["pad"] in ("zero", "value", "edge")
+        if (
+            not (ends and alike and pads)
+            or not sizes
+            or {*sizes, *size} != {"at_least", "multiple_of"}
+            or len(sizes) > 1
+        ):
+            raise ValueError(
+                "pads a scan that was padded or resized before, where both round their halves; expected one of them, "
+                "or a SpatialPadd and a DivisiblePadd with method end and one value"
+            )
+        if "at_least" in size and any(n % k for n, k in zip(both["at_least"], both["multiple_of"], strict=True)):
+            raise ValueError(
+                f"pads to {both['at_least']} what was padded to multiples of {both['multiple_of']}; expected multiples "
+                "of them, or SpatialPadd before DivisiblePadd"
+            )
 
 
 class SpatialPadd(_Padding):
@@ -273,25 +308,37 @@ def _three(value: int | list[int], what: str) -> list[int]:
 
 
 def _bound(function: str | None) -> float:
-    """Value above which ``lambda x: x > VALUE`` selects; 0 without a function."""
+    """Value above which ``lambda x: x > VALUE`` or ``x >= VALUE`` selects; 0 without a function."""
     if function is None:
         return 0.0
     try:
         node = ast.parse(function.removeprefix("$").strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
         node = None
-    match node:
-        case ast.Lambda(
-            args=ast.arguments(args=[ast.arg(arg=name)]),
-            body=ast.Compare(left=ast.Name(id=left), ops=[ast.Gt()], comparators=[bound]),
-        ) if left == name:
-            try:
-                return float(ast.literal_eval(bound))
-            except (ValueError, TypeError):
-                pass
-        case _:
-            pass
-    raise ValueError(f"select_fn is {function!r}, and no code of a bundle is run; expected $lambda x: x > VALUE")
+    compared = _compared(node)
+    try:
+        value = float("nan") if compared is None else float(ast.literal_eval(compared[1]))
+    except (ValueError, TypeError):
+        value = float("nan")
+    if compared is None or not np.isfinite(value):
+        raise ValueError(
+            f"select_fn is {function!r}, and no code of a bundle is run; expected $lambda x: x > VALUE, or x >= VALUE"
+        )
+    return just_below(value) if isinstance(compared[0], ast.GtE | ast.LtE) else value
+
+
+def _compared(node: ast.expr | None) -> tuple[ast.cmpop, ast.expr] | None:
+    """Comparison of ``lambda x: x > VALUE`` or ``lambda x: VALUE < x``, and its value; None for anything else."""
+    if not isinstance(node, ast.Lambda) or len(node.args.args) != 1 or not isinstance(node.body, ast.Compare):
+        return None
+    if len(node.body.ops) != 1:
+        return None
+    name, left, right, kind = node.args.args[0].arg, node.body.left, node.body.comparators[0], node.body.ops[0]
+    if isinstance(left, ast.Name) and left.id == name and isinstance(kind, ast.Gt | ast.GtE):
+        return kind, right
+    if isinstance(right, ast.Name) and right.id == name and isinstance(kind, ast.Lt | ast.LtE):
+        return kind, left
+    return None
 
 
 #: Transforms of grids.

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, ConfigDict
 
 from lowres_seg.bundle.rules import CleanupRule, Connectivity, FillHoles, LargestComponent, SmallComponents
 from lowres_seg.bundle.stage import Activation
 from lowres_seg.export.importers.monai_arguments import label_choice
 from lowres_seg.export.importers.monai_config import PRED
-from lowres_seg.export.importers.monai_scan import HARMLESS, Keys, Scan, Transform, Truth
+from lowres_seg.export.importers.monai_scan import HARMLESS, Keys, Scan, Transform, Truth, just_below
 
 _CONNECTIVITY: dict[int | None, Connectivity] = {None: 26, 1: 6, 2: 18, 3: 26}
 Labels = Annotated[list[int], BeforeValidator(lambda given: [given] if isinstance(given, int) else given)]
@@ -183,7 +182,7 @@ class AsDiscreted(Values):
             raise ValueError(f"to_onehot is {self.to_onehot}: expected {result.scores}, with argmax")
         result.argmax = self.argmax
         if self.threshold is not None:
-            result.threshold = _just_below(_one(self.threshold, result.scores))
+            result.threshold = just_below(_one(self.threshold, result.scores))
         if self.to_onehot is not None:
             result.onehot = True
             result.notes.append("MONAI writes a channel for each label; the bundle writes one label map")
@@ -360,8 +359,3 @@ def _one(value: float | list[float], count: int) -> float:
     if len(values) not in (1, count) or len(set(values)) != 1:
         raise ValueError(f"threshold is {value}: expected one number, the same for all channels")
     return values[0]
-
-
-def _just_below(value: float) -> float:
-    """Largest float32 below a threshold: MONAI marks what equals its threshold, a bundle what exceeds it."""
-    return float(np.nextafter(np.float32(value), np.float32(-np.inf)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import BeforeValidator, ConfigDict
 
 from lowres_seg.bundle.grids import Interpolation
@@ -144,6 +145,11 @@ def padding_by(mode: str, value: float) -> dict[str, Any]:
     if mode not in pads:
         raise ValueError(f"mode is {mode!r}: expected constant, replicate, reflect or circular")
     return {"pad": pads[mode]}
+
+
+def just_below(value: float) -> float:
+    """Largest float32 below a threshold: MONAI marks what equals its threshold, a bundle what exceeds it."""
+    return float(np.nextafter(np.float32(value), np.float32(-np.inf)))
 
 
 class Transform(Arguments):
