@@ -155,7 +155,7 @@ def run_jobs(segmenter: Segmenter, jobs: Sequence[Job], *, force: bool) -> Itera
 
 def _outcome(segmenter: Segmenter, job: Job, *, force: bool) -> Outcome:
     start = perf_counter()
-    scan = {channel: Volume.load(path) for channel, path in job.scan.items()}
+    scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
     load_s = perf_counter() - start
     result = segmenter.predict(scan)
     start = perf_counter()
