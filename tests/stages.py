@@ -49,7 +49,9 @@ def stage(name: str = "only", **changes: Any) -> dict[str, Any]:
     return {"name": name, "networks": [f"{name}-net"], "decode": ONE, **changes}
 
 
-def build(content: Content, *stages: dict[str, Any], channels: Sequence[str] = ("t1",), top: int = 4) -> Manifest:
+def build(
+    content: Content, *stages: dict[str, Any], channels: Sequence[str] = ("t1",), top: int = 4, version: int = 2
+) -> Manifest:
     """A manifest of stages, whose networks take what they are given."""
     parsed = [Stage.model_validate(one) for one in stages]
     networks = {
@@ -62,7 +64,7 @@ def build(content: Content, *stages: dict[str, Any], channels: Sequence[str] = (
     }
     return Manifest.model_validate(
         content(
-            schema_version=2,
+            schema_version=version,
             channels=list(channels),
             labels=[{"value": value, "name": f"label-{value}"} for value in range(1, top + 1)],
             stages=list(stages),

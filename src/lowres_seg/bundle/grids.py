@@ -152,9 +152,10 @@ class Restore(Part):
     ``before`` they are resampled or ``after``, as nnU-Net does. Restored scores have the `precision` of the windows'
     scores, or ``single``. `separate_interpolation` is that of `Conform`.
 
-    Voxels of the region that the conformed grid does not cover get the values at its nearest edge, or zero
-    (`outside`). With `rounding` the values of labels are interpolated, and rounded to the ``nearest`` whole number or
-    ``down``: MONAI writes such values if it inverts a label map without ``nearest_interp``.
+    Voxels of the region that the conformed grid does not cover are background. The values that are interpolated beyond
+    its edge are those at the edge, or zero (`outside`). With `rounding` the values of labels are interpolated, and
+    rounded to the ``nearest`` whole number or ``down``: MONAI writes such values if it inverts a label map without
+    ``nearest_interp``.
     """
 
     quantity: Literal["scores", "labels", "nothing"] = Field(default="scores", alias="what")

@@ -106,7 +106,7 @@ def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | No
             return _skipped(job, entry)
     start = perf_counter()
     before = _stamps(job)
-    scan = {channel: Volume.load(path) for channel, path in job.scan.items()}
+    scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
     inputs = None if ledger is None else ledgers.digests(job.scan)
     load_s = perf_counter() - start
     result = segmenter.predict(scan)

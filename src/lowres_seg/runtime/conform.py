@@ -24,6 +24,8 @@ Affine = NDArray[np.float64]
 MAX_VOXELS = 1024**3
 #: Scores are resampled back to the region in slabs of about this size.
 SLAB_BYTES = 64 << 20
+#: How far, in voxels, rounding may take the centre of a voxel that lies on the edge of another.
+_ON_AN_EDGE = 1e-6
 #: How far, in voxels, the axes of a scan that is resampled by MONAI's rule may lean: headers round to less.
 _MOST_LEAN = 0.01
 
@@ -48,6 +50,8 @@ class Fit:
         Axis that is resampled apart when the region is conformed, and when it is restored.
     shifts : tuple of 3 int
         First voxel of the kept part in the conformed grid. It is negative where the kept part is cropped.
+    beyond : bool
+        Whether the kept part is larger than the conformed grid, or than what is cropped about its centre.
     """
 
     axes: Axes
@@ -58,6 +62,7 @@ class Fit:
     unpadded: Box | None = None
     separate: int | None = None
     separate_back: int | None = None
+    beyond: bool = False
 
     @classmethod
     def between(cls, region: Shape, resampled: Shape, conformed: Shape) -> Fit:
@@ -115,12 +120,15 @@ class Fit:
 
     def cropped(self, box: Box, conform: Conform, at_least: Shape) -> Fit:
         """Keep a box of the resampled region, which may reach beyond it, and its centre if `conform` says so."""
+        asked = box
         most = (conform.shape if conform.convention == "monai" else None) or conform.at_most
         if most is not None:
             box = _centre(box, most)
         conformed, shifts, unpadded = _placed(box.shape, conform, at_least)
         kept = None if box == Box.whole(self.resampled) else box
-        return replace(self, conformed=conformed, shifts=shifts, crop=kept, unpadded=unpadded)
+        result = replace(self, conformed=conformed, shifts=shifts, crop=kept, unpadded=unpadded)
+        ends = zip(result.overlap[0], asked.start, asked.stop, self.resampled, strict=True)
+        return replace(result, beyond=any(one.start > max(0, a) or one.stop < min(n, b) for one, a, b, n in ends))
 
     @property
     def region(self) -> Shape:
@@ -146,7 +154,8 @@ class Fit:
             and all(a <= b for a, b in zip(self.resampled, self.conformed, strict=True))
         )
 
-    def _overlap(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    @property
+    def overlap(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Voxels that the resampled region and the conformed grid share, in the indices of each."""
         ours, theirs = [], []
         kept = self.kept
@@ -162,7 +171,23 @@ class Fit:
     @property
     def inner(self) -> tuple[slice, slice, slice]:
         """Index of the resampled region in the conformed grid."""
-        return three(self._overlap()[1])
+        return three(self.overlap[1])
+
+    @property
+    def seen(self) -> Box:
+        """Box of the region's voxels whose centres lie within voxels of the conformed grid.
+
+        At an end of the resampled region that is not cut off, all voxels of the region up to its border are among them.
+        """
+        start, stop = [], []
+        for one, axis in zip(self.overlap[0], self.axes_back, strict=True):
+            at = axis.positions()
+            low = -np.inf if one.start == 0 else one.start - 0.5 - _ON_AN_EDGE
+            high = np.inf if one.stop == axis.n else one.stop - 0.5 + _ON_AN_EDGE
+            inside = np.flatnonzero((at >= low) & (at <= high)) if one.stop > one.start else np.empty(0, np.intp)
+            start.append(int(inside[0]) if inside.size else 0)
+            stop.append(int(inside[-1]) + 1 if inside.size else 0)
+        return Box(three(start), three(stop))
 
     def resample(
         self,
@@ -215,7 +240,7 @@ class Fit:
         """Cut or pad (C, *conformed) to (C, *resampled), by zero or the values at the nearest edge."""
         if self.resampled == self.conformed and self.crop is None:
             return y
-        ours, theirs = self._overlap()
+        ours, theirs = self.overlap
         edges = [(s.start, n - s.stop) for s, n in zip(ours, self.resampled, strict=True)]
         y = y[:, theirs[0], theirs[1], theirs[2]]
         if not any(before or after for before, after in edges):

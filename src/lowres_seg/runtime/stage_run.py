@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
+from lowres_seg.bundle.scores import channels_used
 from lowres_seg.bundle.stage import Above, BoxOf, Classes, NonZero, Stage, WholeVolume
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
+from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.label_values import rounded
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
@@ -161,6 +164,7 @@ def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
         spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
         if given.shape[0] != 1 or given.shape[2:] != spatial:
             raise EngineError(f"stage {stage.name}: its network gave {given.shape} for an input of {seen.shape}")
+        _refuse_not_finite(stage, network, given)
         back = np.flip(given[0].transpose(0, *(1 + order.index(axis) for axis in range(3))), along)
         if len(flips) == 1:
             return np.asarray(back)
@@ -168,6 +172,17 @@ def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
     assert total is not None  # noqa: S101 - one of the flips is the empty one
     total /= np.float32(len(flips))
     return total
+
+
+def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:
+    """Refuse scores (1, C, ...) that are NaN or infinite: a comparison with NaN is false, which would be background."""
+    bad = count_not_finite(scores)
+    if bad:
+        voxels = int(np.count_nonzero(~np.isfinite(scores[0]).all(axis=0)))
+        raise EngineError(
+            f"stage {stage.name}: {bad} of {scores.size} scores of network {network} are NaN or infinite, at {voxels} "
+            "voxels; look at the scan's intensities there, or mend the network"
+        )
 
 
 def _classes(
@@ -199,7 +214,10 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
     with timed(timings_s, f"{stage.name}.restore"):
         if fit.same:
             return np.ascontiguousarray(labels[fit.inner])
-        return _restored_labels(placement, labels[None].astype(np.float32), threads)
+        restored = _restored_labels(placement, labels[None].astype(np.float32), threads)
+        if stage.restore.outside == "edge":
+            _clear_unseen(placement, restored)
+        return restored
 
 
 def _restored_labels(placement: Placement, y: Array, threads: int) -> Labels:
@@ -213,6 +231,25 @@ def _restored_labels(placement: Placement, y: Array, threads: int) -> Labels:
     return np.concatenate(
         [rounded(part[0], whole, axes, planes, border=border, rounding=restore.rounding) for planes, part in parts]
     )
+
+
+def _clear_unseen(placement: Placement, values: NDArray[Any]) -> None:
+    """Set to zero what (..., I, J, K) says about voxels of the region that the conformed grid does not cover."""
+    seen = placement.fit.seen
+    if seen == Box.whole(placement.fit.region):
+        return
+    for axis, (start, stop) in enumerate(zip(seen.start, seen.stop, strict=True)):
+        along = np.moveaxis(values, axis - 3, 0)
+        along[:start] = 0
+        along[stop:] = 0
+
+
+def _zero_is_background(stage: Stage) -> bool:
+    """Tell whether restored scores of zero are decoded as background."""
+    used = channels_used(stage.decode)
+    zeros = np.zeros((used[-1] + 1, 1, 1, 1), np.float32)
+    late = stage.restore.activated == "after"
+    return not labels_of(select(zeros, stage.decode) if late else zeros[used], stage.decode).any()
 
 
 def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[slice, Array]]:
@@ -267,6 +304,10 @@ def _labels_of_restored(
             if others:
                 part = mean([*(np.stack([channel[slab] for channel in one]) for one in others), sure])
             labels[slab] = labels_of(select(part, stage.decode) if late and not others else part, stage.decode)
+    if stage.restore.outside == "edge" or not _zero_is_background(stage):
+        _clear_unseen(placement, labels)
+        if activated is not None:
+            _clear_unseen(placement, activated)
     if activated is not None:
         scan.scores[stage.name] = [placement.oriented.undo(channel) for channel in activated]
     return labels

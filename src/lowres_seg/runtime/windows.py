@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lowres_seg.bundle.bounds import WINDOWS
 from lowres_seg.bundle.stage import Windows
-from lowres_seg.errors import InputError
+from lowres_seg.errors import EngineError, InputError
+from lowres_seg.runtime.finite import count_not_finite
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -92,10 +93,11 @@ class Accumulator:
         # Computed in float32 and rounded when stored: numpy adds in half precision ten times more slowly.
         np.add(self._total[i, j, k], self._weights, out=self._scratch)
         self._total[i, j, k] = self._scratch
-        for channel, values in zip(self._sum, scores, strict=True):
-            np.multiply(values, self._weights, out=self._scratch)
-            self._scratch += channel[i, j, k]
-            channel[i, j, k] = self._scratch
+        with np.errstate(over="ignore"):  # `take` refuses what half precision does not hold
+            for channel, values in zip(self._sum, scores, strict=True):
+                np.multiply(values, self._weights, out=self._scratch)
+                self._scratch += channel[i, j, k]
+                channel[i, j, k] = self._scratch
 
     def take(self, stop: int) -> tuple[slice, Array]:
         """Take out the planes before `stop`, which no further window reaches.
@@ -106,11 +108,22 @@ class Accumulator:
             Where they lie on the grid.
         mean : (C, planes, H, W) ndarray
             In float32, or in float16 with nnU-Net's convention.
+
+        Raises
+        ------
+        EngineError
+            If a sum is too large for its precision.
         """
         assert self._sum is not None  # noqa: S101 - windows were added
         count = stop - self._first
         done = slice(self._first, stop)
         result = self._sum[:, :count].astype(np.float32)
+        bad = count_not_finite(result)
+        if bad:
+            raise EngineError(
+                f"{bad} sums of weighted scores are too large for {np.dtype(self._dtype)}: the network's scores are "
+                "far beyond those of a trained one"
+            )
         result /= self._total[:count]
         result = result.astype(self._dtype, copy=False)
         for array in (self._sum, self._total[None]):

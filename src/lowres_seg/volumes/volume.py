@@ -73,6 +73,17 @@ class Volume:
         data, grid, header, doubts = nifti.read(path)
         return cls(data, grid, header, doubts, str(path))
 
+    @staticmethod
+    def read_grid(path: str | os.PathLike[str]) -> Grid:
+        """Read the grid of a NIfTI file from its header, without its voxels.
+
+        Raises
+        ------
+        InputError
+            As for `load`, without what the voxels say.
+        """
+        return nifti.read_grid(Path(path))
+
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write as NIfTI with the dtype of `data`. The file appears whole or not at all.
 

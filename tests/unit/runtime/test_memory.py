@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import openvino
 import pytest
@@ -15,6 +17,7 @@ from openvino import opset13 as opset
 from fakes import FakeEngine
 from lowres_seg import InputError, IntegrityError, Segmenter, Volume
 from lowres_seg.bundle import NetworkFiles
+from lowres_seg.cohort.jobs import list_jobs, run_jobs
 from lowres_seg.runtime import memory
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import LeanEngine, read_graph
@@ -218,3 +221,21 @@ def test_a_network_that_changes_after_its_bundle_was_opened_does_not_run(tiny: P
 def test_a_graph_is_read_from_the_bytes_that_were_checked(tiny: Path) -> None:
     files = NetworkFiles.written(tiny / "networks" / "net.xml")
     assert read_graph(files).inputs[0].shape == openvino.Shape([1, 1, 16, 16, 16])
+
+
+def test_a_scan_beyond_the_bound_is_refused_by_its_header(tiny: Path, tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((1, 1, 1), np.int16), np.eye(4))
+    image.header["dim"][1:4] = 1024, 1024, 600
+    image.header["vox_offset"] = 352
+    scan = tmp_path / "large.nii"
+    scan.write_bytes(image.header.binaryblock + bytes(4))
+    os.truncate(scan, 352 + 2 * 1024 * 1024 * 600)  # a file of 1.3 GB, which holds nothing yet
+    segmenter = Segmenter.load(tiny, threads=1, max_ram_bytes=10**9)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"large.nii: segmenting 1024×1024×600 voxels needs about .*--max-ram"):
+        segmenter.predict(scan)
+    jobs = list_jobs([str(scan)], tmp_path / "mask.nii", ["t1"], force=False, apply_mask=False)
+    (outcome,) = run_jobs(segmenter, jobs, force=False)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    assert "--max-ram" in str(outcome.error)
