@@ -2,7 +2,7 @@
 
 OpenVINO sums the values of a norm one after the other in float32. Over the millions of values of a large window the sum
 of squares is off by 1e-4 and more, and labels flip. Here mean and deviation are taken along one axis after the other,
-so that no sum is long.
+so that no sum is long, and from the median, so that equal values add no rounding.
 Most networks take about as long (benchmarks/exact_norms.py); those with few channels in large windows take longer, and
 more memory (ADR 13).
 """
@@ -23,6 +23,8 @@ from openvino import opset13 as opset  # isort: skip
 FROM_VALUES = 1 << 8
 #: Longest axis that is summed at a time.
 _LONGEST = 4096
+#: Number of values, about, whose median values are first taken from.
+_SAMPLES = 128
 
 
 def sum_in_steps(model: Any) -> None:
@@ -60,17 +62,38 @@ def sum_in_steps(model: Any) -> None:
 
 
 def _in_steps(x: Any, shape: list[int], axes: list[int], epsilon: float, name: str) -> Any:
-    """Centred values over their deviation along some axes, in a shape."""
+    """Centred values over their deviation along some axes, in a shape.
+
+    Values are first taken from their median, about: equal values, such as air, then add nothing to a sum, and no
+    rounding. The mean is at most a deviation from the median, so that the difference of squares cancels little.
+    """
     if list(x.shape) != shape:
         x = _named(opset.reshape(x, np.array(shape), special_zero=False), f"{name}/pieces").output(0)
-    mean = _mean(x, shape, axes, f"{name}/mean")
-    centred = _named(opset.subtract(x, mean), f"{name}{CENTRED}").output(0)
+    from_median = _named(opset.subtract(x, _median(x, shape, axes, name)), f"{name}{CENTRED}").output(0)
+    mean = _mean(from_median, shape, axes, f"{name}/mean")
     *others, last = axes
-    length = _named(opset.reduce_l2(centred, np.array([last]), keep_dims=True), f"{name}/length").output(0)
+    length = _named(opset.reduce_l2(from_median, np.array([last]), keep_dims=True), f"{name}/length").output(0)
     squares = opset.multiply(opset.multiply(length, length), np.float32(1 / shape[last])).output(0)
-    variance = _mean(squares, shape, others, f"{name}/variance")
-    deviation = opset.sqrt(opset.add(variance, np.float32(epsilon)))
+    variance = opset.subtract(_mean(squares, shape, others, f"{name}/variance"), opset.multiply(mean, mean))
+    deviation = opset.sqrt(opset.add(opset.relu(variance), np.float32(epsilon)))
+    centred = _named(opset.subtract(from_median, mean), f"{name}/values")
     return opset.multiply(centred, _named(opset.divide(np.float32(1), deviation), f"{name}/scale"))
+
+
+def _median(x: Any, shape: list[int], axes: list[int], name: str) -> Any:
+    """Median along some axes of values at even distances."""
+    each = round(_SAMPLES ** (1 / len(axes)))
+    steps = [max(1, -(-length // each)) if axis in axes else 1 for axis, length in enumerate(shape)]
+    start = [0] * len(shape)
+    some = opset.strided_slice(x, np.array(start), np.array(shape), np.array(steps), start, start)
+    found = list(_named(some, f"{name}/some").output(0).shape)
+    apart = [length for axis, length in enumerate(found) if axis not in axes]
+    count = prod(found[axis] for axis in axes)
+    flat = opset.reshape(some, np.array([*apart, count]), special_zero=False)
+    lower = opset.topk(_named(flat, f"{name}/flat"), np.int32(count // 2 + 1), len(apart), "min", "value")
+    middle = opset.gather(_named(lower, f"{name}/lower").output(0), np.array([count // 2]), np.int32(len(apart)))
+    kept = np.array([1 if axis in axes else length for axis, length in enumerate(shape)])
+    return _named(opset.reshape(_named(middle, f"{name}/middle"), kept, special_zero=False), f"{name}/median").output(0)
 
 
 def _mean(x: Any, shape: list[int], axes: list[int], name: str) -> Any:

@@ -201,7 +201,10 @@ def opened(path: Path, *, gzipped: bool) -> Iterator[PlainBytes | GzipBytes]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
+        why = error.strerror or one_line(error)
+        raise InputError(
+            f"{path}: cannot be read ({why}); see that the file is there and that you may read it"
+        ) from error
 
 
 def _check_kind(path: Path) -> None:
