@@ -103,8 +103,8 @@ class Case:
             said = _some(whole[unknown], counts[unknown])
             raise InputError(
                 f"case {self.id}: {self.label} holds values that the bundle does not know: {said}; "
-                f"it writes {', '.join(map(str, values))}; change the map, name "
-                f"them in [[regions]] of the recipe, or leave such voxels out with --ignore-label {int(whole[unknown][0])}"
+                f"it writes {', '.join(map(str, values))}; change the map, name them in [[regions]] of the recipe, or "
+                f"leave such voxels out with --ignore-label {int(whole[unknown][0])}"
             )
         data: NDArray[np.float32] = np.rint(volume.data)
         if np.isin(whole, ignore).any():
