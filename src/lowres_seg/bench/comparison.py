@@ -156,6 +156,9 @@ def compare(base: Suite, new: Suite, tolerances: Tolerances | None = None) -> Co
         raise BenchmarkError(
             f"the suites are of different hosts ({_host(base)}; {_host(new)}); measure both on one, in one job"
         )
+    if base.ignore_labels != new.ignore_labels:
+        ignored = [", ".join(map(str, suite.ignore_labels)) or "no label" for suite in (base, new)]
+        raise BenchmarkError(f"the base ignores {ignored[0]} and the new suite {ignored[1]}; measure both as one")
     if base.hd95 != new.hd95:
         raise BenchmarkError(f"HD95 is {base.hd95} in the base and {new.hd95} in the new suite; measure both as one")
     if base.timed != new.timed:

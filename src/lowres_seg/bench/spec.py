@@ -43,7 +43,8 @@ class Spec:
     in_flight : int
         Number of volumes at a time, for throughput.
     case : dict
-        For ``judge``: the case's id and the path of its label map, the definition of HD95, whether to draw pictures.
+        For ``judge``: the case's id and the path of its label map, the definition of HD95, the values to
+        leave out, whether to draw pictures.
     """
 
     task: str

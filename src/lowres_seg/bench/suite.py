@@ -174,6 +174,9 @@ class Suite(Part):
     partial: bool = Field(description="whether something of the plan is missing")
     host: HostFacts
     hd95: Definition
+    ignore_labels: tuple[int, ...] = Field(
+        default=(), description="values of the label maps that Dice and HD95 leave out"
+    )
     empty_masks: str
     timed: str = Field(description="what was segmented while the clock ran")
     passes: int
@@ -238,7 +241,9 @@ class Suite(Part):
             If the file exists and not `force`, or cannot be written.
         """
         with atomic.file(path, force=force) as staged:
-            staged.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            # A suite without labels to ignore is written as before there were any.
+            left = None if self.ignore_labels else {"ignore_labels"}
+            staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")
 
 
 def json_schema() -> dict[str, Any]:

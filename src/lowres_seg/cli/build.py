@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lowres_seg.cli.options import AsJson, BundlePath, Force, Quiet, amount, app, one_of, ram_bytes
+from lowres_seg.cli.options import AsJson, BundlePath, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
 from lowres_seg.cli.screen import out, plain, print_json, steps
 
 
@@ -204,6 +204,7 @@ def quantize(
     only_if_faster: Annotated[
         bool, typer.Option("--only-if-faster", help="Write no bundle that is not faster.")
     ] = False,
+    ignore_label: IgnoreLabel = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -223,6 +224,7 @@ def quantize(
         max_ram_bytes=ram_bytes(max_ram),
         seed=seed,
         only_if_faster=only_if_faster,
+        ignore_labels=ignore_label or [],
     )
     channels = manifest_of(bundle).channels
     tables = Cases.read(calibrate, channels), Cases.read(validate, channels)

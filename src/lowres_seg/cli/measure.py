@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
 from lowres_seg.bench.backends import BACKENDS
-from lowres_seg.cli.options import AsJson, Force, Quiet, app, one_of
+from lowres_seg.cli.options import AsJson, Force, IgnoreLabel, Quiet, app, one_of
 from lowres_seg.cli.screen import out, plain, print_json, steps
 from lowres_seg.errors import BenchmarkError, RegressionError
 
@@ -54,6 +54,7 @@ def bench(
     hd95: Annotated[
         str | None, typer.Option(help="Definition: max-directed, monai, medpy, surface-distance or brats.")
     ] = None,
+    ignore_label: IgnoreLabel = None,
     passes: Annotated[int | None, typer.Option(min=1, help="Processes for each measurement.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Values that each of them gives.")] = None,
     no_pictures: Annotated[
@@ -76,6 +77,7 @@ def bench(
         "isa": _listed("--isa", isa),
         "what": _listed("--what", workloads),
         "hd95": hd95,
+        "ignore_labels": ignore_label or None,
         "passes": passes,
         "rounds": rounds,
         "pictures": False if no_pictures else None,

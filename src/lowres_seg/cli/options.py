@@ -26,6 +26,15 @@ Threads = Annotated[
 MaxRam = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
 ]
+IgnoreLabel = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--ignore-label",
+        metavar="N",
+        help="Leave voxels of this value of the label maps out of Dice and HD95; repeated, for several.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]

@@ -24,6 +24,9 @@ from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Reorientation
 from lowres_seg.volumes.volume import Volume
 
+#: How far from a whole number a label may lie: what a resampling or a scale factor leaves of one.
+WHOLE_WITHIN = 1e-3
+
 
 @dataclass(frozen=True)
 class Case:
@@ -55,20 +58,25 @@ class Case:
         except InputError as error:
             raise InputError(f"case {self.id}: {error}") from error
 
-    def load_label(self, values: Sequence[int], like: Volume) -> NDArray[np.uint8] | None:
+    def load_label(
+        self, values: Sequence[int], like: Volume, *, ignore: Sequence[int] = ()
+    ) -> NDArray[np.uint8] | None:
         """Read the label map on the grid of `like`; None if the case has none.
 
         Parameters
         ----------
         values : sequence of int
-            Label values of the manifest. The map must hold at least one of them, or only 0.
+            Label values of the manifest.
         like : Volume
             The scan.
+        ignore : sequence of int
+            Values of voxels that are left out of Dice and HD95. Such voxels get the value `left_out(values)`.
 
         Raises
         ------
         InputError
-            If the map cannot be read, lies on another grid, or holds none of the values.
+            If the map cannot be read, lies on another grid, or holds a value that is neither 0, of the manifest, nor to
+            be ignored.
         """
         if self.label is None:
             return None
@@ -78,19 +86,30 @@ class Case:
             raise InputError(f"case {self.id}: {error}") from error
         if not volume.grid.same_space(like.grid):
             raise InputError(
-                f"case {self.id}: {self.label} lies on another grid (shape {volume.grid.shape}, orientation "
-                f"{volume.grid.orientation}) than its scan (shape {like.grid.shape}, orientation "
-                f"{like.grid.orientation})"
+                f"case {self.id}: {self.label} lies on another grid than its scan "
+                f"({volume.grid.another_grid(like.grid)}); resample it to the scan's grid by nearest neighbour"
             )
-        found = np.unique(volume.data)
-        if not np.isin(found, np.arange(256)).all():
-            raise InputError(f"case {self.id}: {self.label} is no label map: it holds {_some(found)}")
-        if found.any() and not np.isin(found, values).any():
+        found, counts = np.unique(volume.data, return_counts=True)
+        whole = np.rint(found)
+        with np.errstate(invalid="ignore"):  # infinity less itself
+            wrong = ~(np.abs(found - whole) <= WHOLE_WITHIN)
+        if wrong.any():
+            said = _some(found[wrong], counts[wrong])
+            raise InputError(f"case {self.id}: {self.label} is no label map: it holds {said}; expected whole numbers")
+        whole, place = np.unique(whole, return_inverse=True)
+        counts = np.bincount(place.ravel(), counts).astype(int)
+        unknown = ~np.isin(whole, [0, *values, *ignore])
+        if unknown.any():
+            said = _some(whole[unknown], counts[unknown])
             raise InputError(
-                f"case {self.id}: {self.label} holds the labels {_some(found[found != 0])}, "
-                f"the bundle writes {_some(values)}"
+                f"case {self.id}: {self.label} holds values that the bundle does not know: {said}; "
+                f"it writes {', '.join(map(str, values))}; change the map, name them in [[regions]] of the recipe, or "
+                f"leave such voxels out with --ignore-label {int(whole[unknown][0])}"
             )
-        return volume.data.astype(np.uint8)
+        data: NDArray[np.float32] = np.rint(volume.data)
+        if np.isin(whole, ignore).any():
+            data[np.isin(data, ignore)] = left_out(values)
+        return data.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -185,6 +204,27 @@ def _named(cases: Sequence[Case], channels: Sequence[str]) -> list[Case]:
     return [case if case.id else replace(case, id=next(found)) for case in cases]
 
 
-def _some(values: Any) -> str:
-    shown = [f"{value:g}" for value in list(values)[:6]]
-    return ", ".join(shown) + (", …" if len(values) > 6 else "")
+def left_out(values: Sequence[int]) -> int:
+    """Value of voxels that are left out: the largest that the bundle, which writes `values`, does not have."""
+    return max(set(range(256)) - {0, *values})
+
+
+def check_ignored(ignore: Sequence[int], values: Sequence[int]) -> None:
+    """Check that values to be ignored are none that the bundle writes or the background.
+
+    Raises
+    ------
+    InputError
+        If one is.
+    """
+    for value in ignore:
+        if value == 0 or value in values:
+            what = "the background" if value == 0 else "a label of the bundle"
+            raise InputError(
+                f"--ignore-label {value}: is {what}; expected a value that only label maps have, such as 255"
+            )
+
+
+def _some(values: Any, counts: Any) -> str:
+    shown = [f"{value:.9g} in {count} voxels" for value, count in zip(values[:6], counts[:6], strict=True)]
+    return ", ".join(shown) + (f" and {len(values) - 6} more values" if len(values) > 6 else "")

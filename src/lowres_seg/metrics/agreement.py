@@ -149,6 +149,7 @@ def score(
     spacing_mm: Spacing,
     definition: Definition = "max-directed",
     *,
+    left_out: int | None = None,
     threads: int = 1,
 ) -> dict[str, Score]:
     """Dice and HD95 of each region of two label maps.
@@ -160,7 +161,12 @@ def score(
         Label values of each region, by name.
     spacing_mm, definition, threads
         As for `hd95_mm`.
+    left_out : int, optional
+        Value in `truth` of voxels that count as background in both.
     """
+    if left_out is not None:
+        kept = truth != left_out
+        found, truth = found * kept, truth * kept
     pairs = {name: (np.isin(found, values), np.isin(truth, values)) for name, values in regions.items()}
     return {
         name: Score(dice(a, b), hd95_mm(a, b, spacing_mm, definition, threads=threads))

@@ -13,13 +13,14 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowres_seg import atomic, host
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.cohort.cases import Case, Cases, fingerprint
+from lowres_seg.cohort.cases import Case, Cases, check_ignored, fingerprint, left_out
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
 from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import gain, gate, report
@@ -34,6 +35,7 @@ from lowres_seg.runtime import reference
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.segmenter import Segmenter
+from lowres_seg.volumes.volume import Volume
 
 Notify = Callable[[str], None]
 #: Largest number of calibration scans. More change ranges little, and each input costs memory.
@@ -174,6 +176,7 @@ class _Run:
     def check(self, calibrate: list[Case], validate: list[Case] | None, *, resume: bool) -> None:
         """Refuse unusable input before anything slow begins, and open the journal."""
         manifest = self.bundle.manifest
+        check_ignored(self.settings.ignore_labels, manifest.known_labels)
         changed = [n for n, network in manifest.networks.items() if network.precision != "fp32"]
         if changed or any(stage.inference_precision != "f32" for stage in manifest.stages):
             found = f"network {changed[0]} is INT8" if changed else "it is computed in bf16"
@@ -201,7 +204,8 @@ class _Run:
         self.prints: dict[str, str] = {}
         self._read("calibration", self.calibrate)
         self._read("validation", self.validate)
-        ignored = ("time_budget_s", "max_ram_bytes")
+        # Runs from before there were labels to ignore go on without them.
+        ignored = {"time_budget_s", "max_ram_bytes", *(() if self.settings.ignore_labels else ("ignore_labels",))}
         parameters = {
             "bundle": self.bundle.digest,
             "settings": {key: value for key, value in asdict(self.settings).items() if key not in ignored},
@@ -216,7 +220,7 @@ class _Run:
             self.notify(f"reading {case.id}")
             scan = case.load()
             if role == "validation":
-                case.load_label(self.bundle.manifest.known_labels, next(iter(scan.values())))
+                self._truth(case, next(iter(scan.values())))
             print_ = self.prints[f"{role}/{case.id}"] = fingerprint(scan)
             if print_ in others:
                 raise InputError(
@@ -304,18 +308,27 @@ class _Run:
         path = self._mask_path(case)
         path.parent.mkdir(exist_ok=True)
         np.savez_compressed(path, labels=found)
-        truth = case.load_label(self.bundle.manifest.known_labels, volume)
-        return score(found, found if truth is None else truth, self.bundle.manifest.evaluated, volume.grid.spacing_mm)
+        truth = self._truth(case, volume)
+        return self._score(found, found if truth is None else truth, volume)
+
+    def _truth(self, case: Case, scan: Volume) -> NDArray[np.uint8] | None:
+        return case.load_label(self.bundle.manifest.known_labels, scan, ignore=self.settings.ignore_labels)
+
+    def _score(self, found: NDArray[np.uint8], truth: NDArray[np.uint8], scan: Volume) -> Any:
+        """Dice and HD95, without the voxels that are left out."""
+        manifest = self.bundle.manifest
+        spacing_mm = scan.grid.spacing_mm
+        return score(found, truth, manifest.evaluated, spacing_mm, left_out=left_out(manifest.known_labels))
 
     def _scores(self, case: Case, ready: Sequence[Segmenter]) -> Any:
         scan = case.load()
         volume = next(iter(scan.values()))
         found = ready[0].predict(scan).labels.data
-        truth = case.load_label(self.bundle.manifest.known_labels, volume)
+        truth = self._truth(case, volume)
         if truth is None:
             with np.load(self._mask_path(case)) as stored:
                 truth = stored["labels"]
-        return score(found, truth, self.bundle.manifest.evaluated, volume.grid.spacing_mm)
+        return self._score(found, truth, volume)
 
     def _inputs(self) -> Inputs:
         """Inputs of each network for the calibration scans."""

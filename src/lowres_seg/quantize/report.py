@@ -36,6 +36,7 @@ def content(
         "limits": asdict(settings.limits),
         "preset": settings.preset,
         "seed": settings.seed,
+        **({"ignore_labels": settings.ignore_labels} if settings.ignore_labels else {}),
         "instruction_sets": {"cpu": list(host.inspect().features), "limited_to": os.environ.get("ONEDNN_MAX_CPU_ISA")},
         "cases": dict(prints),
         "result": None if result.best is None else result.best.verdict.as_dict(),

@@ -30,6 +30,8 @@ class Settings:
         Chooses among the calibration cases if there are more than `quantizer.MAX_CALIBRATION`.
     only_if_faster : bool
         Write no bundle that is not faster.
+    ignore_labels : list of int
+        Values of label maps whose voxels are left out of Dice and HD95.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -39,3 +41,4 @@ class Settings:
     max_ram_bytes: int | None = None
     seed: int = 0
     only_if_faster: bool = False
+    ignore_labels: list[int] = field(default_factory=list)

@@ -20,6 +20,7 @@ from lowres_seg.bundle.rules import (
 )
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.cleanup import fill_cavities
+from lowres_seg.runtime.scale import exponent, is_ordinary
 
 Channel = NDArray[np.float32]
 #: Number of voxels whose squares are summed at a time.
@@ -137,8 +138,12 @@ def _percentile_scale(targets: Sequence[Channel], rule: PercentileScale, sources
         source = source[source >= source.mean(dtype=np.float64)]
     if source.size == 0:
         raise InputError("no voxel differs from zero, so percentiles cannot be taken; is the scan empty?")
-    low, high = (np.float32(value) for value in np.percentile(source, [rule.lower, rule.upper]))
-    divisor = high - low if rule.divide_by == "range" else high
+    low, high, divisor = _percentiles(source, rule)
+    if not is_ordinary(divisor) and (by := exponent(source)):
+        # The same numbers a power of two away: a difference of tiny ones has no bits left, one of large ones overflows.
+        low, high, divisor = _percentiles(np.ldexp(source, -by), rule)
+        for x in targets:
+            np.ldexp(x, -by, out=x)
     if divisor == 0:
         raise InputError(
             f"percentiles {rule.lower:g} and {rule.upper:g} of the intensities are {low:g} and {high:g}: "
@@ -153,6 +158,12 @@ def _percentile_scale(targets: Sequence[Channel], rule: PercentileScale, sources
         np.divide(x, divisor, out=x)
 
 
+def _percentiles(source: Channel, rule: PercentileScale) -> tuple[np.float32, np.float32, np.float32]:
+    """Both percentiles, and what is divided by."""
+    low, high = (np.float32(value) for value in np.percentile(source, [rule.lower, rule.upper]))
+    return low, high, high - low if rule.divide_by == "range" else high
+
+
 def _z_score(
     targets: Sequence[Channel], rule: ZScore, body: NDArray[np.bool_] | None, sources: Sequence[Channel]
 ) -> None:
@@ -163,6 +174,10 @@ def _z_score(
     else:
         statistics = _joined([source if rule.voxels == "all" else source[source != 0] for source in sources])
     mean, std = _mean_and_deviation(statistics, rule.ddof)
+    if not is_ordinary(std) and (by := exponent(statistics)):
+        mean, std = _mean_and_deviation(np.ldexp(statistics, -by), rule.ddof)
+        for values in voxels:
+            np.ldexp(values, -by, out=values)
     if std == 0:
         raise InputError("intensities do not vary, so they cannot be scaled to unit variance; is the scan empty?")
     for x, where, values in zip(targets, places, voxels, strict=True):

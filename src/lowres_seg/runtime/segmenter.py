@@ -21,9 +21,12 @@ from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
+from lowres_seg.runtime.scale import count_denormals, largest
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.volumes.volume import Volume
 
+#: Denormal values of a scan whose largest value is below this are not taken for dust around zero.
+_TINY = 1e-27
 #: One channel of a scan: a volume, or the path of its file.
 VolumeOrPath = Volume | str | os.PathLike[str]
 
@@ -315,9 +318,8 @@ class Segmenter:
             _check_intensities(volume)
             if volumes and not volume.grid.same_space(volumes[0].grid):
                 raise InputError(
-                    f"{volume.name}: channel {name} lies on another grid (shape {volume.grid.shape}, orientation "
-                    f"{volume.grid.orientation}) than {names[0]} (shape {volumes[0].grid.shape}, orientation "
-                    f"{volumes[0].grid.orientation}); register and resample the channels to one grid"
+                    f"{volume.name}: channel {name} lies on another grid than {names[0]} "
+                    f"({volume.grid.another_grid(volumes[0].grid)}); register and resample the channels to one grid"
                 )
             volumes.append(volume)
         return volumes
@@ -327,6 +329,11 @@ def _check_intensities(volume: Volume) -> None:
     bad = int(np.count_nonzero(~np.isfinite(volume.data)))
     if bad:
         raise InputError(f"{volume.name}: {bad} of {volume.data.size} voxels are NaN or infinite, expected numbers")
+    if largest(volume.data) < _TINY and (tiny := count_denormals(volume.data)):
+        raise InputError(
+            f"{volume.name}: {tiny} of {volume.data.size} voxels lie within 1.2e-38 of zero, where CPUs compute with "
+            "zero; multiply the scan's intensities by 1e30"
+        )
     lowest = volume.data.flat[0]
     if not (volume.data != lowest).any():
         raise InputError(f"{volume.name}: every voxel is {lowest:g}, expected a scan with contrast")

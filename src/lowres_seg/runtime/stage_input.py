@@ -14,6 +14,7 @@ from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.mask_channels import mask_channels
 from lowres_seg.runtime.normalise import inside, normalise
 from lowres_seg.runtime.placement import Placement
+from lowres_seg.runtime.scale import far_exponent
 from lowres_seg.runtime.scan_state import ScanState, timed
 
 Array = NDArray[np.float32]
@@ -35,8 +36,7 @@ def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Place
         x = np.stack([oriented.apply(v.data)[box.slices] for v in scan.volumes], dtype=np.float32)
         body = inside(x) if _looks_inside(stage) else None
         normalise(x, rules.at("before-conform"), others, scan.channels, _insides(placement, scan, body))
-        across = conform.separate_interpolation
-        x = fit.resample(x, conform.interpolation, across=across, border=conform.border, threads=threads)
+        x = _resampled(x, placement, threads)
         if conform.pad == "minimum":
             x = fit.place(x, None)
     with timed(scan.timings_s, f"{stage.name}.normalise"):
@@ -71,6 +71,22 @@ def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Place
                 "are they of the unit that the bundle expects?"
             )
     return placement, x
+
+
+def _resampled(x: Array, placement: Placement, threads: int) -> Array:
+    """Resample (C, *region) to (C, *resampled), at a scale that float32 computes in."""
+    fit, conform = placement.fit, placement.stage.conform
+    same = all(axis.changes_nothing for axis in fit.axes)
+    far = [0 if same else far_exponent(channel) for channel in x]
+    for channel, by in zip(x, far, strict=True):
+        if by:
+            np.ldexp(channel, -by, out=channel)
+    across = conform.separate_interpolation
+    x = fit.resample(x, conform.interpolation, across=across, border=conform.border, threads=threads)
+    for channel, by in zip(x, far, strict=True):
+        if by:
+            np.ldexp(channel, by, out=channel)
+    return x
 
 
 def _looks_inside(stage: Stage) -> bool:

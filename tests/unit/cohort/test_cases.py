@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowres_seg import InputError, Volume
-from lowres_seg.cohort.cases import Cases, fingerprint
+from lowres_seg import Grid, InputError, Volume
+from lowres_seg.cohort.cases import Cases, check_ignored, fingerprint, left_out
+from lowres_seg.metrics.agreement import score
 from lowres_seg.volumes.grid import Reorientation
 
 
@@ -81,8 +82,16 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda v: Volume(v.data[:-1], Volume.from_array(v.data[:-1], v.grid.affine).grid), "lies on another grid"),
-        (lambda v: Volume(v.data * 7, v.grid), "holds the labels 7, the bundle writes 1"),
-        (lambda v: Volume(v.data * np.float32(0.5), v.grid), "is no label map"),
+        (lambda v: Volume(v.data, _moved(v, 1.0)), r"first voxel at .* 1 mm apart"),
+        (lambda v: Volume(v.data * 7, v.grid), r"holds values .* does not know: 7 in \d+ voxels; it writes 1;"),
+        (lambda v: Volume(_with(v, 4), v.grid), r"does not know: 4 in 3 voxels; it writes 1; .*--ignore-label 4"),
+        (lambda v: Volume(_with(v, 4.0000005), v.grid), "does not know: 4 in 3 voxels"),
+        (lambda v: Volume(_with(v, -1), v.grid), "does not know: -1 in 3 voxels"),
+        (lambda v: Volume(_with(v, 300), v.grid), "does not know: 300 in 3 voxels"),
+        (lambda v: Volume(v.data * np.float32(0.5), v.grid), r"is no label map: it holds 0.5 in \d+ voxels"),
+        (lambda v: Volume(_with(v, 1.0011), v.grid), r"is no label map: it holds 1\.001\d* in 3 voxels"),
+        (lambda v: Volume(_with(v, np.nan), v.grid), "is no label map: it holds nan in 3 voxels"),
+        (lambda v: Volume(_with(v, np.inf), v.grid), "is no label map: it holds inf in 3 voxels"),
     ],
 )
 def test_bad_labels_are_refused(folder: Path, change: Callable[[Volume], Volume], message: str) -> None:
@@ -91,6 +100,50 @@ def test_bad_labels_are_refused(folder: Path, change: Callable[[Volume], Volume]
     (case,) = Cases.read(table(folder, "t1,label\nscans/a.nii.gz,scans/a_label.nii.gz\n"), ["t1"])
     with pytest.raises(InputError, match=message):
         case.load_label([1], case.load()["t1"])
+
+
+def _moved(volume: Volume, mm: float) -> Grid:
+    affine = volume.grid.affine.copy()
+    affine[2, 3] += mm
+    return Grid(volume.grid.shape, affine)
+
+
+def _with(volume: Volume, value: float) -> np.ndarray:
+    data = volume.data.copy()
+    data[0, 0, :3] = value
+    return data
+
+
+def test_labels_that_are_nearly_whole_numbers_are_rounded(folder: Path) -> None:
+    path = folder / "scans" / "a_label.nii.gz"
+    volume = Volume.load(path)
+    Volume(volume.data * np.float32(1.0009) + np.float32(1e-7), volume.grid).save(path, force=True)
+    (case,) = Cases.read(table(folder, "t1,label\nscans/a.nii.gz,scans/a_label.nii.gz\n"), ["t1"])
+    assert np.array_equal(case.load_label([1], case.load()["t1"]), volume.data)
+
+
+@pytest.mark.parametrize("value", [255, 4, 1000, -1])
+def test_voxels_of_an_ignored_label_are_left_out_of_both(folder: Path, value: int) -> None:
+    path = folder / "scans" / "a_label.nii.gz"
+    volume = Volume.load(path)
+    Volume(_with(volume, value), volume.grid).save(path, force=True)
+    (case,) = Cases.read(table(folder, "t1,label\nscans/a.nii.gz,scans/a_label.nii.gz\n"), ["t1"])
+    truth = case.load_label([1], case.load()["t1"], ignore=[value])
+    assert truth is not None
+    assert np.count_nonzero(truth == left_out([1])) == 3
+    found = volume.data.astype(np.uint8)
+    found[0, 0, :3] = 1  # wrong, if these voxels counted
+    spacing = volume.grid.spacing_mm
+    assert score(found, truth, {"a": [1]}, spacing, left_out=left_out([1]))["a"] == (1.0, 0.0)
+    assert score(found, truth, {"a": [1]}, spacing)["a"].dice < 1
+
+
+def test_a_label_of_the_bundle_cannot_be_ignored() -> None:
+    check_ignored([255, 4], [1, 2, 3])
+    for value, words in ((2, "a label of the bundle"), (0, "the background")):
+        with pytest.raises(InputError, match=f"--ignore-label {value}: is {words}"):
+            check_ignored([255, value], [1, 2, 3])
+    assert left_out([1, 255]) == 254
 
 
 def test_an_empty_label_map_is_one(folder: Path) -> None:

@@ -36,6 +36,7 @@ def judge(
     start: Callable[[Spec], Child],
     *,
     hd95: Definition,
+    ignore: Sequence[int] = (),
     pictures: bool,
     notify: Callable[[str], None],
 ) -> Judgement:
@@ -53,6 +54,8 @@ def judge(
         Starts a child.
     hd95 : str
         Definition.
+    ignore : sequence of int
+        Values of label maps whose voxels are left out.
     pictures : bool
         Whether to draw the first case.
     notify : callable
@@ -65,7 +68,13 @@ def judge(
         one = replace(
             spec,
             scan={channel: str(path) for channel, path in case.scan.items()},
-            case={"id": case.id, "label": str(case.label), "hd95": hd95, "pictures": pictures and place == 0},
+            case={
+                "id": case.id,
+                "label": str(case.label),
+                "hd95": hd95,
+                "ignore": list(ignore),
+                "pictures": pictures and place == 0,
+            },
         )
         child = start(one)
         try:

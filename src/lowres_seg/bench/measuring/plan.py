@@ -55,6 +55,8 @@ class Plan(Part):
         Scan to time if there are no cases. Without either, the bundle's reference case is timed.
     hd95 : str
         Definition of HD95; see `lowres_seg.metrics`.
+    ignore_labels : tuple of int
+        Values of the cases' label maps whose voxels are left out of Dice and HD95.
     warm_up : int
         Number of runs before the first value.
     turn_s : float
@@ -73,6 +75,7 @@ class Plan(Part):
     cases: Path | None = None
     scan: dict[str, Path] | None = None
     hd95: Definition = "max-directed"
+    ignore_labels: tuple[int, ...] = ()
     passes: int = Field(default=3, ge=1, le=100)
     rounds: int = Field(default=10, ge=1, le=10_000)
     warm_up: int = Field(default=2, ge=0, le=100)

@@ -24,7 +24,7 @@ from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, on
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
 from lowres_seg.bundle.bundle import Bundle
-from lowres_seg.cohort.cases import Case, Cases
+from lowres_seg.cohort.cases import Case, Cases, check_ignored
 from lowres_seg.errors import BenchmarkError, InputError
 from lowres_seg.extras import require
 from lowres_seg.metrics.agreement import empty_policy
@@ -138,6 +138,7 @@ class _Bench:
             partial=self.partial or any(b.status == "failed" for b in done),
             host=facts,
             hd95=self.plan.hd95,
+            ignore_labels=self.plan.ignore_labels,
             empty_masks=empty_policy(self.plan.hd95),
             timed=self._timed_scan(),
             passes=self.plan.passes,
@@ -155,6 +156,7 @@ class _Bench:
             return {}
         found = {}
         for name, subject in self.subjects.items():
+            check_ignored(self.plan.ignore_labels, subject.bundle.manifest.known_labels)
             cases = list(Cases.read(self.plan.cases, subject.bundle.manifest.channels))
             unlabelled = [case.id for case in cases if case.label is None]
             if unlabelled:
@@ -309,6 +311,7 @@ class _Bench:
                 replace(m.spec, task="judge", threads=max(self.cores)),
                 partial(self._child, cores=max(self.cores), isa=isa),
                 hd95=self.plan.hd95,
+                ignore=self.plan.ignore_labels,
                 pictures=self.plan.pictures and served_by == "openvino" and isa == "native",
                 notify=self.notify,
             )

@@ -10,7 +10,7 @@ import numpy as np
 from lowres_seg.bench.backends import backend
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.bundle import Bundle
-from lowres_seg.cohort.cases import Case
+from lowres_seg.cohort.cases import Case, left_out
 from lowres_seg.errors import InputError
 from lowres_seg.metrics import agreement
 from lowres_seg.runtime import probe, reference
@@ -56,17 +56,24 @@ def judge(spec: Spec) -> dict[str, Any]:
     case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, Path(spec.case["label"]))
     scan = case.load()
     first = next(iter(scan.values()))
-    truth = case.load_label(manifest.known_labels, first)
+    truth = case.load_label(manifest.known_labels, first, ignore=spec.case["ignore"])
     assert truth is not None  # noqa: S101 - the parent has checked that every case has a label
     found = backend(spec.backend).segmenter(spec).predict(scan).labels.data
+    unjudged = left_out(manifest.known_labels)
     scores = agreement.score(
-        found, truth, manifest.evaluated, first.grid.spacing_mm, spec.case["hd95"], threads=spec.threads
+        found,
+        truth,
+        manifest.evaluated,
+        first.grid.spacing_mm,
+        spec.case["hd95"],
+        left_out=unjudged,
+        threads=spec.threads,
     )
     drawn: dict[str, str] = {}
     if spec.case["pictures"]:
         from lowres_seg.bench.html.pictures import three_planes
 
-        drawn = three_planes(first, found, truth)
+        drawn = three_planes(first, found, truth * (truth != unjudged))
     return {"scores": {name: list(score) for name, score in scores.items()}, "pictures": drawn}
 
 
