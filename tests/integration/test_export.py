@@ -118,6 +118,12 @@ def test_a_bundle_is_not_replaced_unless_forced(tiny_network: Tiny, bundle: Path
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "exists already" in done.stderr
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["mine"]
+    done = run(*words, "--force")  # a folder of something else
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "such as mine, and no bundle" in done.stderr
+    assert (tmp_path / "b" / "mine").read_text() == "1"
+    (tmp_path / "b" / "mine").unlink()
+    assert run(*words, "--force").returncode == 0
     assert run(*words, "--force").returncode == 0
     assert Bundle.open(tmp_path / "b").manifest.name == "tiny"
 

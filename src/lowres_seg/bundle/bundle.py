@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from lowres_seg import atomic
 from lowres_seg.bundle import contents
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
-from lowres_seg.errors import BundleError, IntegrityError, ManifestError
+from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,25 @@ class Staging:
         return self._bundle
 
 
+def check_place(target: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Check before any work that a bundle can be put in place.
+
+    Raises
+    ------
+    InputError
+        As of `atomic.check_targets`; and if `target` is a folder of something else, which is not replaced with `force`.
+    """
+    atomic.check_target(target, force=force, inputs=inputs, folder=True)
+    if not target.is_dir() or (target / MANIFEST_NAME).is_file():
+        return
+    held = sorted(path.name for path in target.iterdir())
+    if held:
+        raise InputError(
+            f"{target}: is a folder of {len(held)} things, such as {held[0]}, and no bundle; --force replaces "
+            "a bundle alone, so choose another output"
+        )
+
+
 @contextmanager
 def staged(target: Path, *, force: bool = False) -> Iterator[Staging]:
     """Yield a folder to fill. It becomes the bundle `target` if it proves to be a valid bundle.
@@ -162,10 +181,11 @@ def staged(target: Path, *, force: bool = False) -> Iterator[Staging]:
     Raises
     ------
     InputError
-        If `target` exists and not `force`, or cannot be written.
+        As of `check_place`, or if it cannot be written.
     BundleError
         If the folder is not a valid bundle in the end.
     """
+    check_place(target, force=force)
     with atomic.directory(target, force=force) as folder:
         staging = Staging(folder)
         yield staging

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import host
-from lowres_seg.atomic import check_target
-from lowres_seg.bundle.bundle import Bundle, NetworkFiles, digests, file_sha256, staged
+from lowres_seg.bundle.bundle import Bundle, NetworkFiles, check_place, digests, file_sha256, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
@@ -108,7 +107,7 @@ def export(
     scans = volume.values() if isinstance(volume, Mapping) else [volume]
     named = [source, recipe, reestimate_norm, *scans, *(options or {}).values()]
     inputs = [Path(path) for path in named if isinstance(path, (str, os.PathLike))]
-    check_target(target, force=force, inputs=inputs, folder=True)
+    check_place(target, force=force, inputs=inputs)
     threads = host.inspect().threads if threads is None else threads
     read = read_source(source, recipe, options or {})
     for note in read.notes:
@@ -117,7 +116,7 @@ def export(
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     folders = [read.home] if weights is None else [weights]
     found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
-    check_target(target, force=force, inputs=found.values(), folder=True)
+    check_place(target, force=force, inputs=found.values())
     networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
     with staged(target, force=force) as staging, _named(staging.folder):

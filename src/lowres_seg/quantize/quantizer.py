@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg import atomic, host
-from lowres_seg.bundle.bundle import Bundle, NetworkFiles, staged
+from lowres_seg import host
+from lowres_seg.bundle.bundle import Bundle, NetworkFiles, check_place, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
@@ -115,7 +115,7 @@ def quantize(
     tables = [cases for cases in (calibrate, validate) if cases is not None]
     inputs = [bundle.path, *(cases.path for cases in tables if isinstance(cases, Cases))]
     inputs += [file for cases in tables for case in cases for file in (*case.scan.values(), case.label) if file]
-    atomic.check_target(target, force=force, inputs=inputs, folder=True)
+    check_place(target, force=force, inputs=inputs)
     machine = host.inspect()
     run = _Run(
         bundle,
