@@ -4,9 +4,10 @@
 
 A round is 20 inputs in random order: 14 scans of several shapes, orientations and spacings, and six that are refused
 (a missing channel, NaN, a flipped bit in a gzip stream, a truncated file, no contrast, no file). Every mask is written.
-Exit code 1 where memory grows by more than 10 MB after the third round, where there are more threads or descriptors
-than after the first, where an input has another outcome in any round, or where a mask is not a fresh process's. BUNDLE
-takes one channel; by default it is the small one of the tests. A few minutes on 2 cores.
+Exit code 1 where the memory of the last rounds is more than 10 MB above that from the third round on, where there are
+more threads or descriptors than after the first, where an input has another outcome in any round, or where a mask is
+not a fresh process's. Memory goes up and down by some MB, because the resamplers of the last eight pairs of shapes are
+kept. BUNDLE takes one channel; by default it is the small one of the tests. A few minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from subprocess import run
 from typing import Any
 
@@ -35,7 +37,7 @@ from lowres_seg.export import phantom
 CHECKOUT = Path(__file__).resolve().parents[1]
 BUNDLE = CHECKOUT / "tests" / "data" / "3b2aec7" / "bundle-fp32"
 RESULTS = Path(__file__).parent / "results" / "soak.json"
-#: Growth of memory after the third round, in MB. A leak of the smallest scan would be 160 MB.
+#: Growth of memory from the third round on, in MB. A leak of the smallest scan would be 160 MB.
 GROWTH_MB = 10.0
 SHAPES = ((40, 48, 44), (96, 80, 72), (64, 72, 24), (128, 112, 100), (33, 47, 61))
 
@@ -62,8 +64,9 @@ class Found:
 
     @property
     def growth_mb(self) -> float:
-        """Most memory after a later round, less that after the third."""
-        return round(max(self.rss_mb[3:]) - self.rss_mb[2], 1)
+        """Median memory after the last fifth of the rounds, less that after as many from the third on."""
+        count = max(1, len(self.rss_mb) // 5)
+        return round(median(self.rss_mb[-count:]) - median(self.rss_mb[2 : 2 + count]), 1)
 
 
 def scans(folder: Path, seed: int, count: int = 14) -> dict[str, Path]:
@@ -149,7 +152,7 @@ def faults(found: Found, expected: dict[str, str]) -> list[str]:
     """What should not be, in words."""
     told = []
     if found.growth_mb > GROWTH_MB:
-        told.append(f"memory grew by {found.growth_mb} MB after the third round")
+        told.append(f"memory grew by {found.growth_mb} MB from the third round on")
     for what, counts in (("threads", found.threads), ("descriptors", found.descriptors)):
         if max(counts) > counts[0]:
             told.append(f"{counts[0]} {what} after the first round, {max(counts)} later")

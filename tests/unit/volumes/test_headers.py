@@ -181,6 +181,11 @@ def test_a_quaternion_far_over_one_leaves_the_sform(tmp_path: Path, square: floa
 # Spacings.
 
 
+def test_a_signalling_nan_is_judged_without_a_warning(tmp_path: Path) -> None:
+    path = scan(tmp_path / "a.nii", codes=(1, 1), srow=(SROW, "<I", 0x7FA00000))
+    loads(path, "the sform of its header is broken", "the qform was used")
+
+
 def test_a_quaternion_whose_square_no_number_holds_is_refused_without_a_warning(tmp_path: Path) -> None:
     image = nib.Nifti2Image(np.arange(336, dtype=np.int16).reshape(SHAPE), AFFINE)
     image.set_sform(None, 0)
