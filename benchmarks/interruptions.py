@@ -1,10 +1,11 @@
 """What SIGKILL at random moments leaves of predict, export, quantize and bench, and what the next run makes of it.
 
-    .venv-dev/bin/python benchmarks/interruptions.py [--kills 100] [--only predict] [--seed 0]
+    .venv-dev/bin/python benchmarks/interruptions.py [--kills 120] [--only predict] [--seed 0]
 
-Every second kill waits until the command writes, the others come at any moment of its run. After each group of kills
-the command runs to its end. Prints a table, and keeps it in results/interruptions.json, where a command that is not
-measured keeps its row. Needs lowres-seg[export,quantize,bench]; about a quarter of an hour on 2 cores.
+A kill waits until the command writes while fewer than two in three of the kills before it met one that wrote; the
+others come at any moment of the run. After each group of kills the command runs to its end. Prints a table, and keeps
+it in results/interruptions.json, where a command that is not measured keeps its row. Needs
+lowres-seg[export,quantize,bench]; about a quarter of an hour on 2 cores.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ class Subject:
         Tell whether an output under its final name is whole.
     state : callable
         What two complete runs have in common, of the folder.
+    writing_s : float
+        Seconds from the first sign of an output until most outputs have their names.
     replaces : bool
         Whether it also runs where the outputs of an earlier run are.
     """
@@ -122,6 +125,7 @@ class Subject:
     outputs: set[str]
     is_whole: Callable[[Path], bool]
     state: Callable[[Path], object]
+    writing_s: float
     replaces: bool = True
 
 
@@ -161,6 +165,7 @@ def prepare(folder: Path) -> dict[str, Subject]:
             {*masks, "volumes.csv", ".lowres-seg.jsonl"},
             is_mask,
             files,
+            writing_s=0.002,
             replaces=False,
         ),
         "export": Subject(
@@ -168,18 +173,21 @@ def prepare(folder: Path) -> dict[str, Subject]:
             {"bundle"},
             is_bundle,
             lambda out: Bundle.open(out / "bundle").manifest.files["networks/net.bin"],
+            writing_s=0.5,
         ),
         "quantize": Subject(
             ["quantize", str(bundle), *tables, *limits, "-o", "OUT/bundle", "--resume", "--force"],
             {"bundle"},
             is_bundle,
             lambda out: Bundle.open(out / "bundle").digest,
+            writing_s=0.05,
         ),
         "bench": Subject(
             ["bench", str(bundle), *quick, "-o", "OUT/suite.json", "--force"],
             {"suite.json"},
             is_suite,
             lambda out: len(Suite.read(out / "suite.json").benchmarks),
+            writing_s=0.5,
         ),
     }
 
@@ -252,11 +260,11 @@ def _finish(subject: Subject, out: Path) -> None:
 def _kill(subject: Subject, out: Path, row: Row, seconds: float, rng: random.Random) -> None:
     process = _start(subject, out)
     moment = rng.uniform(0, seconds)
-    if rng.random() < 0.5:
+    if 3 * row.while_writing <= 2 * row.kills:
         before = set(_staging(out))
         while process.poll() is None and not set(_staging(out)) - before:
-            time.sleep(0.001)
-        moment = rng.uniform(0, 0.05 if "predict" in subject.words else 0.5)
+            time.sleep(0.0005)
+        moment = rng.uniform(0, subject.writing_s)
     with suppress(subprocess.TimeoutExpired):
         process.wait(moment)
     if process.poll() is None:
@@ -293,7 +301,7 @@ def _is_gone(group: int) -> bool:
 def main() -> None:
     """Measure, print the table, keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="of all commands together")
+    parser.add_argument("--kills", type=int, default=120, help="of all commands together")
     parser.add_argument("--only", choices=("predict", "export", "quantize", "bench"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

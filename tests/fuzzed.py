@@ -84,10 +84,10 @@ def mutated(content: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
     return raw.decode("latin-1")
 
 
-def run(bundle: Path, count: int, *, first_seed: int = 0) -> Counter[str]:
+def run(bundle: Path, count: int, *, first_seed: int = 0, took: list[float] | None = None) -> Counter[str]:
     """Open a bundle with `count` mutated manifests, and count what comes out: opened, or the error's type.
 
-    An error that is not this project's, of more than one printable line, or that takes too long ends it.
+    The seconds of each are added to `took`. An error that is not this project's, of more than one printable line, or that takes too long ends it.
     """
     path = bundle / "manifest.json"
     good = path.read_bytes()
@@ -109,7 +109,10 @@ def run(bundle: Path, count: int, *, first_seed: int = 0) -> Counter[str]:
         except LowresSegError as error:
             came_out[type(error).__name__] += 1
             told = str(error)
-        assert time.thread_time() - began < SECONDS, told
+        seconds = time.thread_time() - began
+        if took is not None:
+            took.append(seconds)
+        assert seconds < SECONDS, told
         assert told.isprintable()
         assert len(told) < 1500
 

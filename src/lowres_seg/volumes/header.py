@@ -179,16 +179,16 @@ def _qform(header: Any) -> Affine:
     if float(header["pixdim"][0]) not in (-1, 1):
         header["pixdim"][0] = 1
     names = ("quatern_b", "quatern_c", "quatern_d")
-    parts = np.array([float(header[name]) for name in names])
-    square = float((parts**2).sum())
+    parts = [float(header[name]) for name in names]
+    square = sum(value * value for value in parts)  # of Python's numbers, which are infinite without a warning
     if not square <= 1 + _ROUNDED_TO_ONE:  # also where it is NaN
         said = ", ".join(f"{value:.7g}" for value in parts)
         raise InputError(
             f"the quaternion ({said}) has b² + c² + d² = {square:.7g}, expected at most 1; repair the header"
         )
     if square > 1:
-        for name, value in zip(names, parts / math.sqrt(square), strict=True):
-            header[name] = value
+        for name, value in zip(names, parts, strict=True):
+            header[name] = value / math.sqrt(square)
     return np.asarray(header.get_qform(), np.float64)
 
 

@@ -174,7 +174,8 @@ def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
         shape = fields.shape(header)
         dtype = fields.dtype(header)
         doubts += fields.units(header)
-        grid, more = fields.grid(header, shape)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN, and is judged as one
+            grid, more = fields.grid(header, shape)
         _scale(header)
     except (HeaderDataError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"{path}: {one_line(error)}") from error

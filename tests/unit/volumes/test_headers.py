@@ -181,6 +181,20 @@ def test_a_quaternion_far_over_one_leaves_the_sform(tmp_path: Path, square: floa
 # Spacings.
 
 
+def test_a_signalling_nan_is_judged_without_a_warning(tmp_path: Path) -> None:
+    path = scan(tmp_path / "a.nii", codes=(1, 1), srow=(SROW, "<I", 0x7FA00000))
+    loads(path, "the sform of its header is broken", "the qform was used")
+
+
+def test_a_quaternion_whose_square_no_number_holds_is_refused_without_a_warning(tmp_path: Path) -> None:
+    image = nib.Nifti2Image(np.arange(336, dtype=np.int16).reshape(SHAPE), AFFINE)
+    image.set_sform(None, 0)
+    image.set_qform(AFFINE, 1)
+    image.header["quatern_b"] = 1e200
+    (tmp_path / "a.nii").write_bytes(bytes(image.header.binaryblock) + bytes(4) + image.get_fdata().tobytes())
+    refused(tmp_path / "a.nii", "the quaternion (1e+200", "b² + c² + d² = inf")
+
+
 @pytest.mark.parametrize("axis", [1, 2, 3])
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
 def test_a_spacing_that_is_none_is_refused_by_its_field_unless_the_sform_has_it(
