@@ -21,6 +21,7 @@ from lowres_seg.cli.options import (
     Force,
     MaxRam,
     Quiet,
+    RequireKey,
     Threads,
     Verbose,
     app,
@@ -63,6 +64,7 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
     ] = False,
+    require_key: RequireKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 if a result has a doubt.")] = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -79,7 +81,7 @@ def predict(
     from lowres_seg.volumes.nifti import SUFFIXES
 
     bound = ram_bytes(max_ram)
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
     masks = bool(manifest.labels)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
@@ -100,7 +102,9 @@ def predict(
     if volume_table is not None:  # is none of the masks
         atomic.check_targets([volume_table, *(file for job in jobs for file in job.files)], force=True)
     ledger = Ledger(Path(output), opened.digest, __version__, {"apply_mask": apply_mask}) if into_folder else None
-    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
+    segmenter = Segmenter.load(
+        opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound, require_key=require_key
+    )
     outcomes: list[Outcome] = []
     results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume)
     whole = True
@@ -138,16 +142,21 @@ def verify(
     *,
     threads: Threads = None,
     max_ram: MaxRam = None,
+    require_key: RequireKey = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
+    from lowres_seg.bundle.bundle import Bundle
     from lowres_seg.runtime.segmenter import Segmenter
 
     bound_bytes = ram_bytes(max_ram)
     with steps(quiet=quiet) as notify:
         notify("checking files")
-        segmenter = Segmenter.load(bundle, threads=threads, lean=True, max_ram_bytes=bound_bytes)
+        opened = Bundle.open(bundle, require_key=require_key)
+        segmenter = Segmenter.load(
+            opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, require_key=require_key
+        )
         notify("running the reference case")
         result = segmenter.self_test()
     bound = segmenter.manifest.reference
@@ -156,13 +165,15 @@ def verify(
             {
                 "bundle": str(bundle),
                 "files": len(segmenter.manifest.files),
+                "signed_by": opened.signed_by,
                 "bound": bound.model_dump(),
                 **asdict(result),
             }
         )
     elif not quiet or not result.passed:
         worst = max(result.max_abs_diff.values(), default=0.0)
-        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged"))
+        by = "" if opened.signed_by is None else f", signed by the key {opened.signed_by[:16]}…"
+        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged{by}"))
         out.print(
             f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
             f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
