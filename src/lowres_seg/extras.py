@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "monai": ("torch", "onnx", "onnxscript", "onnxruntime", "monai", "einops", "yaml"),
     "quantize": ("nncf",),
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
+    "sign": ("cryptography",),
 }
 
 

@@ -15,6 +15,7 @@ from lowres_seg import Volume
 
 #: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
 BUILD_TIME = (
+    "cryptography",
     "torch",
     "nncf",
     "onnx",

@@ -16,6 +16,7 @@ from lowres_seg import errors, extras
 HOMES = {
     "PIL": {"bench.html.pictures"},
     "cc3d": {"runtime.cleanup"},
+    "cryptography": {"bundle.signature"},
     "dynamic_network_architectures": {"export.importers.nnunet_network"},
     "edt": {"metrics.distances"},
     "fill_voids": {"runtime.cleanup"},
@@ -45,7 +46,15 @@ HOMES = {
         "export.frameworks.values",
     },
     "yaml": {"export.importers.monai_files"},
-    "typer": {"cli.application", "cli.build", "cli.demo", "cli.measure", "cli.options", "cli.workstation"},
+    "typer": {
+        "cli.application",
+        "cli.build",
+        "cli.demo",
+        "cli.measure",
+        "cli.options",
+        "cli.trust",
+        "cli.workstation",
+    },
 }
 
 

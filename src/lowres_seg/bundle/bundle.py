@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowres_seg import atomic
-from lowres_seg.bundle import contents
+from lowres_seg.bundle import contents, signature
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
 from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError
@@ -63,15 +63,25 @@ class Bundle:
     manifest : Manifest
     digest : str
         sha256 of the manifest, and through it of the whole bundle.
+    signed_by : str or None
+        Id of the key whose signature was required and checked.
     """
 
     path: Path
     manifest: Manifest
     digest: str
+    signed_by: str | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], *, require_key: str | os.PathLike[str] | None = None) -> Bundle:
         """Open a bundle and check every digest.
+
+        Parameters
+        ----------
+        path : path
+        require_key : path, optional
+            Public key (Ed25519, in PEM) that must have signed the manifest; by default that of the environment variable
+            ``LOWRES_SEG_REQUIRE_KEY``, if it is set. The bytes whose signature is checked are those that are parsed.
 
         Raises
         ------
@@ -80,20 +90,38 @@ class Bundle:
         ManifestError
             If the manifest is not valid, or beyond the bounds.
         IntegrityError
-            If a file is missing, has changed, is no plain file of the bundle's own, or is not listed.
+            If a file is missing, has changed, is no plain file of the bundle's own, or is not listed; or if the key has
+            not signed the bundle.
+        InputError
+            If the key is none.
+        MissingExtraError
+            If a key is required, and the extra ``sign`` is not installed.
         """
-        path = Path(path)
+        return cls._open(Path(path), signature.required(require_key))
+
+    @classmethod
+    def _open(cls, path: Path, key: Path | None) -> Bundle:
         text = _manifest_text(path)
+        signed_by = None if key is None else signature.check(path, text, key)
         manifest = Manifest.parse(text, where=str(path / MANIFEST_NAME))
         try:
             manifest.check_scores()
         except ValueError as error:
             raise ManifestError(f"{path / MANIFEST_NAME}: {error}") from error
         contents.check(path, manifest.most_bytes)
-        bundle = cls(path, manifest, hashlib.sha256(text).hexdigest())
+        bundle = cls(path, manifest, hashlib.sha256(text).hexdigest(), signed_by)
         for name, expected in manifest.files.items():
             bundle._check(name, expected)
         return bundle
+
+    def requiring(self, key: str | os.PathLike[str] | None) -> Bundle:
+        """Give the bundle itself if it was opened with the key that is required; errors as of `open`."""
+        required = signature.required(key)
+        if required is not None and self.signed_by != signature.key_identity(required):
+            raise IntegrityError(
+                f"{self.path}: was opened without a check of its signature by {required}; open it with require_key"
+            )
+        return self
 
     def _check(self, name: str, expected: str) -> None:
         file = self.path / name
@@ -189,8 +217,41 @@ def staged(target: Path, *, force: bool = False) -> Iterator[Staging]:
     with atomic.directory(target, force=force) as folder:
         staging = Staging(folder)
         yield staging
-        found = Bundle.open(folder)
+        found = Bundle._open(folder, None)  # noqa: SLF001 - its own module; nobody has signed it yet
     staging._bundle = replace(found, path=target)  # noqa: SLF001 - its own module
+
+
+def sign(path: Path, key: Path, *, force: bool = False) -> str:
+    """Check every digest of a bundle, and write the signature of its manifest beside it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The bundle.
+    key : pathlib.Path
+        Private key (Ed25519, in PEM).
+    force : bool
+        Whether another signature may be replaced.
+
+    Returns
+    -------
+    str
+        Id of the key.
+
+    Raises
+    ------
+    BundleError
+        If it is no bundle, or has changed.
+    InputError
+        If the key is none, or the signature exists or cannot be written.
+    MissingExtraError
+        If the extra ``sign`` is not installed.
+    """
+    bundle = Bundle._open(path, None)  # noqa: SLF001 - its own module; who signs it trusts it
+    content, identity = signature.signed(checked_bytes(path / MANIFEST_NAME, bundle.digest), key)
+    with atomic.file(path / contents.SIGNATURE_NAME, force=force) as staged:
+        staged.write_bytes(content)
+    return identity
 
 
 def manifest_of(path: str | os.PathLike[str]) -> Manifest:
@@ -199,12 +260,15 @@ def manifest_of(path: str | os.PathLike[str]) -> Manifest:
     Raises
     ------
     BundleError
-        If `path` is not a bundle.
+        If `path` is not a bundle, or not signed by the key that the environment requires.
     ManifestError
         If the manifest is not valid.
     """
     path = Path(path)
-    return Manifest.parse(_manifest_text(path), where=str(path / MANIFEST_NAME))
+    text = _manifest_text(path)
+    if (key := signature.required(None)) is not None:
+        signature.check(path, text, key)
+    return Manifest.parse(text, where=str(path / MANIFEST_NAME))
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from lowres_seg.bundle.bounds import BUNDLE_BYTES, FILE_BYTES
 from lowres_seg.errors import IntegrityError, shown
 
 MANIFEST_NAME = "manifest.json"
-#: A detached signature of the manifest. Nothing reads it here.
+#: A detached signature of the manifest, which is read where a key is required.
 SIGNATURE_NAME = "manifest.sig"
 #: Times, memory and latency of the run that made the bundle. They are not in the bundle's digest.
 RUN_NAME = "reports/run.json"

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg import __version__
-from lowres_seg.cli import build, demo, measure, workstation
+from lowres_seg.cli import build, demo, measure, trust, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
@@ -22,7 +22,7 @@ from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, Par
 __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
-COMMANDS = (workstation, build, measure, demo)
+COMMANDS = (workstation, build, trust, measure, demo)
 #: Signals that ask a process to end.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

@@ -26,6 +26,14 @@ Threads = Annotated[
 MaxRam = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
 ]
+RequireKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PUB",
+        help="Refuse a bundle that this public key has not signed.",
+        show_default="that of LOWRES_SEG_REQUIRE_KEY",
+    ),
+]
 IgnoreLabel = Annotated[
     list[int] | None,
     typer.Option(

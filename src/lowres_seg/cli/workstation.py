@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from lowres_seg.cli.options import (
     Force,
     MaxRam,
     Quiet,
+    RequireKey,
     Threads,
     Verbose,
     app,
@@ -58,11 +60,20 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    provenance: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Write what an auditor needs: digests, versions, machine, options, doubts."),
+    ] = None,
+    anonymous: Annotated[
+        bool,
+        typer.Option("--anonymous", help="Leave paths and host out of ledger, tables, provenance and --json."),
+    ] = False,
     threads: Threads = None,
     max_ram: MaxRam = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
     ] = False,
+    require_key: RequireKey = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 if a result has a doubt.")] = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -71,7 +82,9 @@ def predict(
 ) -> None:
     """Segment scans: any orientation and spacing in, a mask on the scan's own grid out."""
     from lowres_seg.bundle.bundle import Bundle
-    from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs
+    from lowres_seg.bundle.signature import required
+    from lowres_seg.cohort import provenance as provenances
+    from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
     from lowres_seg.cohort.ledger import Ledger
     from lowres_seg.cohort.listing import without_own
     from lowres_seg.cohort.naming import is_folder
@@ -79,7 +92,7 @@ def predict(
     from lowres_seg.volumes.nifti import SUFFIXES
 
     bound = ram_bytes(max_ram)
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
     masks = bool(manifest.labels)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
@@ -88,21 +101,31 @@ def predict(
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(_own(own))}")
+    reads = [bundle, *filter(None, [required(require_key)])]
+    scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
     replaces_table = force or (resume and volume_table is not None and is_table(volume_table))
-    reads = [bundle]
-    if volume_table is not None:
-        scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
-        atomic.check_target(volume_table, force=replaces_table, inputs=[bundle, *scans])
-        reads.append(volume_table)
+    replaces_provenance = force or (resume and provenance is not None and provenances.is_provenance(provenance))
+    further = []
+    for file, replaced in ((volume_table, replaces_table), (provenance, replaces_provenance)):
+        if file is not None:
+            atomic.check_target(file, force=replaced, inputs=[*reads, *scans])
+            further.append(file)
+    reads += further
     jobs = list_jobs(
         named, output, manifest.channels, force=force or resume, apply_mask=apply_mask, masks=masks, reads=reads
     )
-    if volume_table is not None:  # is none of the masks
-        atomic.check_targets([volume_table, *(file for job in jobs for file in job.files)], force=True)
-    ledger = Ledger(Path(output), opened.digest, __version__, {"apply_mask": apply_mask}) if into_folder else None
-    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
+    options = {"apply_mask": apply_mask}
+    ledger = None
+    if into_folder:
+        ledger = Ledger(Path(output), opened.digest, __version__, options, anonymous=anonymous)
+    if further:  # they are none of the masks, and not the ledger
+        own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
+        atomic.check_targets([*further, *own_files], force=True)
+    segmenter = Segmenter.load(
+        opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound, require_key=require_key
+    )
     outcomes: list[Outcome] = []
-    results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume)
+    results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume, digests=provenance is not None)
     whole = True
     try:
         for outcome in followed(results, "segmenting", len(jobs), quiet=quiet):
@@ -110,7 +133,18 @@ def predict(
             _show(outcome, shown=not as_json and not quiet, verbose=verbose)
     finally:  # also where the command is asked to end
         if volume_table is not None:
-            whole = _written(volume_table, outcomes, manifest.label_names, force=replaces_table)
+            table = partial(write_table, volume_table, outcomes, manifest.label_names, anonymous=anonymous)
+            whole = _written(table, force=replaces_table)
+        if provenance is not None:
+            content = provenances.written(
+                opened,
+                outcomes,
+                threads=segmenter.threads,
+                options={**options, "max_ram_bytes": bound},
+                tool=__version__,
+                anonymous=anonymous,
+            )
+            whole &= _written(partial(provenances.write, provenance, content), force=replaces_provenance)
         if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
             err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
@@ -118,12 +152,14 @@ def predict(
         statuses = [outcome.status for outcome in outcomes]
         print_json(
             {
-                "bundle": str(bundle),
+                "bundle": manifest.name if anonymous else str(bundle),
                 "threads": segmenter.threads,
                 "peak_rss_bytes": host.peak_rss_bytes(),
                 "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},
-                "own": own,
-                "cases": [_case(outcome) for outcome in outcomes],
+                **({} if anonymous else {"own": own}),
+                "cases": [
+                    _case(number, outcome, anonymous=anonymous) for number, outcome in enumerate(outcomes, start=1)
+                ],
             }
         )
     if failed or not whole:
@@ -138,16 +174,21 @@ def verify(
     *,
     threads: Threads = None,
     max_ram: MaxRam = None,
+    require_key: RequireKey = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
+    from lowres_seg.bundle.bundle import Bundle
     from lowres_seg.runtime.segmenter import Segmenter
 
     bound_bytes = ram_bytes(max_ram)
     with steps(quiet=quiet) as notify:
         notify("checking files")
-        segmenter = Segmenter.load(bundle, threads=threads, lean=True, max_ram_bytes=bound_bytes)
+        opened = Bundle.open(bundle, require_key=require_key)
+        segmenter = Segmenter.load(
+            opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, require_key=require_key
+        )
         notify("running the reference case")
         result = segmenter.self_test()
     bound = segmenter.manifest.reference
@@ -156,13 +197,15 @@ def verify(
             {
                 "bundle": str(bundle),
                 "files": len(segmenter.manifest.files),
+                "signed_by": opened.signed_by,
                 "bound": bound.model_dump(),
                 **asdict(result),
             }
         )
     elif not quiet or not result.passed:
         worst = max(result.max_abs_diff.values(), default=0.0)
-        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged"))
+        by = "" if opened.signed_by is None else f", signed by the key {opened.signed_by[:16]}…"
+        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged{by}"))
         out.print(
             f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
             f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
@@ -244,12 +287,10 @@ def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
             out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
 
 
-def _written(table: Path, outcomes: list[Outcome], labels: Mapping[int, str], *, force: bool) -> bool:
-    """Write the table of volumes; False if it cannot be, which is said and keeps no mask from being written."""
-    from lowres_seg.cohort.jobs import write_table
-
+def _written(write: Callable[..., None], *, force: bool) -> bool:
+    """Write a file about all scans; False if it cannot be, which is said and keeps no mask from being written."""
     try:
-        write_table(table, outcomes, labels, force=force)
+        write(force=force)
     except LowresSegError as error:
         print_error(error)
         return False
@@ -283,18 +324,26 @@ def _own(own: list[str]) -> str:
     return f"skipped {some}: written by this tool, as masks or masked scans; to segment them, name no other scans"
 
 
-def _case(outcome: Outcome) -> dict[str, Any]:
+def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
+    from lowres_seg.cohort.anonymous import without_paths
+
+    job = outcome.job
+    failed = outcome.error is not None
+    texts = ["" if outcome.error is None else str(outcome.error), *outcome.doubts]
+    error, *doubts = [without_paths(text, job) for text in texts] if anonymous else texts
+    scan = {channel: str(path) for channel, path in job.scan.items()}
     return {
-        "scan": {channel: str(path) for channel, path in outcome.job.scan.items()},
+        "case": number,
+        **({} if anonymous else {"scan": scan}),
         "outcome": outcome.status,
-        "mask": None if outcome.error is not None else str(outcome.job.output),
-        "error": None if outcome.error is None else str(outcome.error),
+        **({} if anonymous else {"mask": None if failed else str(job.output)}),
+        "error": error if failed else None,
         "voxels": outcome.voxels,
         "volumes_ml": outcome.volumes_ml,
         "numbers": outcome.numbers,
         "timings_s": outcome.timings_s,
-        "doubts": list(outcome.doubts),
-        "doubt_names": [getattr(doubt, "name", "header") for doubt in outcome.doubts],
+        "doubts": doubts,
+        "doubt_names": outcome.doubt_names,
     }
 
 

@@ -8,18 +8,21 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 
 from lowres_seg import atomic
 from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.cohort import ledger as ledgers
+from lowres_seg.cohort.anonymous import without_paths
 from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
+from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmenter import Segmentation, Segmenter
 from lowres_seg.volumes import nifti
 from lowres_seg.volumes.volume import Volume
@@ -27,6 +30,8 @@ from lowres_seg.volumes.volume import Volume
 __all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
 
 _COLUMNS = ["scan", "mask", "label", "name", "voxels", "millilitres", "error"]
+#: Name of the doubts about a header, which have none of their own.
+_HEADER = "header"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,10 @@ class Outcome:
         Whether an earlier run has done it; the values are from the ledger.
     again : str
         Why a case that an earlier run has done was done again; empty if none had.
+    inputs : dict of str to str
+        sha256 of each channel's file, where digests were asked for.
+    outputs : dict of str to str
+        sha256 of each file that was written, named as in `Job.outputs`; where digests were asked for.
     """
 
     job: Job
@@ -60,6 +69,13 @@ class Outcome:
     numbers: dict[str, float] = field(default_factory=dict)
     skipped: bool = False
     again: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def doubt_names(self) -> list[str]:
+        """Name of each doubt; ``header`` for those about the scan's header."""
+        return [getattr(doubt, "name", _HEADER) for doubt in self.doubts]
 
     @property
     def status(self) -> str:
@@ -68,7 +84,13 @@ class Outcome:
 
 
 def run_jobs(
-    segmenter: Segmenter, jobs: Sequence[Job], *, force: bool, ledger: Ledger | None = None, resume: bool = False
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    force: bool,
+    ledger: Ledger | None = None,
+    resume: bool = False,
+    digests: bool = False,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -82,6 +104,8 @@ def run_jobs(
         Gets a line for each job as it ends.
     resume : bool
         Skip what the ledger knows as done, and replace what it does not.
+    digests : bool
+        Whether outcomes have the digests of what was read and written; with a ledger they do.
 
     Yields
     ------
@@ -89,16 +113,18 @@ def run_jobs(
     """
     for job in jobs:
         try:
-            yield _outcome(segmenter, job, force=force, ledger=ledger, resume=resume)
+            yield _outcome(segmenter, job, force=force, ledger=ledger, resume=resume, digests=digests)
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
             _release(failure)
             if ledger is not None:
-                _record_failure(ledger, job, failure)
+                _record_failure(ledger, job, failure, segmenter.threads)
             yield Outcome(job, error=failure)
 
 
-def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | None, resume: bool) -> Outcome:
+def _outcome(
+    segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | None, resume: bool, digests: bool
+) -> Outcome:
     again = ""
     if ledger is not None and resume:
         entry, again = ledger.done(job.files, job.scan)
@@ -107,7 +133,8 @@ def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | No
     start = perf_counter()
     before = _stamps(job)
     scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
-    inputs = None if ledger is None else ledgers.digests(job.scan)
+    digests = digests or ledger is not None
+    inputs = ledgers.digests(job.scan) if digests else {}
     load_s = perf_counter() - start
     result = segmenter.predict(scan)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
@@ -122,36 +149,61 @@ def _outcome(segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | No
         raise atomic.unwritable(job.output, error) from error
     with atomic.files(job.files, force=force or resume) as staged:
         _write(result, job, scan, dict(zip(job.files, staged, strict=True)))
-        if ledger is not None and inputs is not None:
-            _record(ledger, done, inputs, staged)
+        if digests:
+            outputs = {name: file_sha256(path) for name, path in zip(job.outputs, staged, strict=True)}
+            done = replace(done, inputs=inputs, outputs=outputs)
+        if ledger is not None:
+            _record(ledger, done, segmenter.threads)
     timings["save"] = perf_counter() - start
     return done
 
 
 def _skipped(job: Job, entry: Entry) -> Outcome:
+    names = entry.doubt_names or (_HEADER,) * len(entry.doubts)
     return Outcome(
-        job, None, entry.voxels, entry.volumes_ml, entry.timings_s, entry.doubts, entry.numbers, skipped=True
+        job,
+        None,
+        entry.voxels,
+        entry.volumes_ml,
+        entry.timings_s,
+        tuple(map(_named, names, entry.doubts)),
+        entry.numbers,
+        skipped=True,
+        inputs=entry.inputs,
+        outputs=dict(zip(job.outputs, entry.files.values(), strict=True)),
     )
 
 
-def _record(ledger: Ledger, done: Outcome, inputs: dict[str, str], staged: Sequence[Path]) -> None:
+def _named(name: str, doubt: str) -> str:
+    return doubt if name == _HEADER else Doubt(cast("DoubtName", name), doubt)
+
+
+def _record(ledger: Ledger, done: Outcome, threads: int) -> None:
+    job = done.job
     ledger.write(
         "done",
-        done.job.scan,
-        {file: file_sha256(path) for file, path in zip(done.job.files, staged, strict=True)},
-        inputs=inputs,
+        job.scan,
+        dict(zip(job.files, done.outputs.values(), strict=True)),
+        inputs=done.inputs,
         voxels=done.voxels,
         volumes_ml=done.volumes_ml,
         numbers=done.numbers,
         timings_s=done.timings_s,
-        doubts=done.doubts,
+        doubts=tuple(_told(ledger, job, doubt) for doubt in done.doubts),
+        doubt_names=tuple(done.doubt_names),
+        threads=threads,
     )
 
 
-def _record_failure(ledger: Ledger, job: Job, failure: LowresSegError) -> None:
+def _record_failure(ledger: Ledger, job: Job, failure: LowresSegError, threads: int) -> None:
     # The full disk that made it fail may take no line either. A case without a line is done again.
     with suppress(InputError):
-        ledger.write("failed", job.scan, dict.fromkeys(job.files, ""), why=str(failure))
+        why = _told(ledger, job, str(failure))
+        ledger.write("failed", job.scan, dict.fromkeys(job.files, ""), why=why, threads=threads)
+
+
+def _told(ledger: Ledger, job: Job, text: str) -> str:
+    return without_paths(text, job) if ledger.anonymous else text
 
 
 def _failure(job: Job, error: Exception) -> LowresSegError:
@@ -199,10 +251,13 @@ def _stamps(job: Job) -> dict[Path, tuple[int, int, int] | None]:
     return found
 
 
-def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, str], *, force: bool) -> None:
+def write_table(
+    path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, str], *, force: bool, anonymous: bool = False
+) -> None:
     """Write a CSV with a row for each scan and label; a scan that failed has one with its error.
 
-    Bytes of a file name that are not UTF-8 are written as Python's codes for them.
+    Bytes of a file name that are not UTF-8 are written as Python's codes for them. An anonymous table has the number of
+    the case in place of its paths.
 
     Raises
     ------
@@ -215,13 +270,16 @@ def write_table(path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, st
     ):
         writer = csv.writer(stream)
         writer.writerow(_COLUMNS)
-        for outcome in outcomes:
+        for number, outcome in enumerate(outcomes, start=1):
+            job = outcome.job
+            scan, mask = (f"case {number}", "") if anonymous else (job.name, job.output)
             if outcome.error is not None:
-                writer.writerow([outcome.job.name, "", "", "", "", "", str(outcome.error)])
+                why = without_paths(str(outcome.error), job) if anonymous else str(outcome.error)
+                writer.writerow([scan, "", "", "", "", "", why])
                 continue
             for value, name in labels.items():
                 row = [value, name, outcome.voxels[name], f"{outcome.volumes_ml[name]:.3f}", ""]
-                writer.writerow([outcome.job.name, outcome.job.output, *row])
+                writer.writerow([scan, mask, *row])
 
 
 def is_table(path: Path) -> bool:

@@ -29,7 +29,7 @@ class Entry:
     outcome : str
         ``done`` or ``failed``.
     scan : dict of str to str
-        Path of each channel, as it was named.
+        Path of each channel, as it was named; empty in an anonymous ledger.
     inputs : dict of str to str
         sha256 of each channel's file; empty if it failed before that was known.
     bundle : str
@@ -44,7 +44,10 @@ class Entry:
         Why it failed.
     voxels, volumes_ml, numbers, timings_s : dict of str to number
         As of the outcome.
-    doubts : tuple of str
+    doubts, doubt_names : tuple of str
+        Names are missing in ledgers of earlier versions.
+    threads : int
+        Threads that it was computed with; 0 in ledgers of earlier versions.
     """
 
     outcome: str
@@ -60,6 +63,8 @@ class Entry:
     numbers: dict[str, float] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    doubt_names: tuple[str, ...] = ()
+    threads: int = 0
 
 
 class Ledger:
@@ -75,6 +80,8 @@ class Ledger:
         Of this tool.
     options : dict of str to bool
         Options that change what is written.
+    anonymous : bool
+        Whether lines leave out the paths of scans. They name the files that lie beside the ledger all the same.
 
     Raises
     ------
@@ -82,7 +89,10 @@ class Ledger:
         If a ledger is there and cannot be read.
     """
 
-    def __init__(self, folder: Path, bundle: str, version: str, options: Mapping[str, bool]) -> None:
+    def __init__(
+        self, folder: Path, bundle: str, version: str, options: Mapping[str, bool], *, anonymous: bool = False
+    ) -> None:
+        self.anonymous = anonymous
         self.folder = folder
         self.path = folder / NAME
         self._same = {"bundle": bundle, "version": version, "options": dict(options)}
@@ -152,7 +162,7 @@ class Ledger:
         """
         entry = Entry(
             outcome,
-            {channel: str(path) for channel, path in scan.items()},
+            {} if self.anonymous else {channel: str(path) for channel, path in scan.items()},
             files={self._named(file): digest for file, digest in files.items()},
             **self._same,  # type: ignore[arg-type]
             **more,
@@ -206,13 +216,17 @@ def _entry(line: bytes) -> Entry | None:
     """Entry of a line; None if it is no entry, or of a later version."""
     try:
         content = json.loads(line)
-        entry = Entry(**{**content, "doubts": tuple(content["doubts"])})
-    except (ValueError, TypeError, KeyError, RecursionError):
+        names = tuple(content.get("doubt_names", ()))
+        entry = Entry(**{**content, "doubts": tuple(content["doubts"]), "doubt_names": names})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     texts = (entry.scan, entry.inputs, entry.files)
     numbers = (entry.voxels, entry.volumes_ml, entry.numbers, entry.timings_s)
+    words = (entry.outcome, entry.bundle, entry.version, entry.why, *entry.doubts, *entry.doubt_names)
     right = (
-        all(isinstance(value, str) for value in (entry.outcome, entry.bundle, entry.version, entry.why, *entry.doubts))
+        all(isinstance(value, str) for value in words)
+        and len(entry.doubt_names) in (0, len(entry.doubts))
+        and isinstance(content.get("threads", 0), int)
         and all(_holds(part, (str,)) for part in texts)
         and all(_holds(part, (int, float)) for part in numbers)
         and _holds(entry.options, (bool,))

@@ -38,9 +38,15 @@ class Job:
         return str(next(iter(self.scan.values())))
 
     @property
+    def outputs(self) -> dict[str, Path]:
+        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``."""
+        first = "classes" if self.output.suffix == ".json" else "mask"
+        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}}
+
+    @property
     def files(self) -> list[Path]:
         """All files to write, the mask first."""
-        return [self.output, *self.masked.values()]
+        return list(self.outputs.values())
 
 
 def without_own(inputs: Sequence[str], output: str) -> tuple[list[str], list[str]]:

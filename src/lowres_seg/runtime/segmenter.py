@@ -105,6 +105,7 @@ class Segmenter:
         threads: int | None = None,
         lean: bool = False,
         max_ram_bytes: int | None = None,
+        require_key: str | os.PathLike[str] | None = None,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -121,11 +122,13 @@ class Segmenter:
         max_ram_bytes : int, optional
             Bound on the memory of the process. Networks are made lean if the bound needs it, and `predict` refuses a
             scan that needs more.
+        require_key : path, optional
+            Public key that must have signed the bundle, as of `Bundle.open`.
 
         Raises
         ------
         BundleError
-            If it is no bundle, or has changed.
+            If it is no bundle, has changed, or is not signed by the key.
         EngineError
             If a network cannot be compiled.
         InputError
@@ -133,7 +136,7 @@ class Segmenter:
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads: found {threads}, expected at least 1")
-        bundle = path if isinstance(path, Bundle) else Bundle.open(path)
+        bundle = path.requiring(require_key) if isinstance(path, Bundle) else Bundle.open(path, require_key=require_key)
         manifest, files = bundle.manifest, bundle.network_files()
         available = host.inspect().threads
         count = min(manifest.threads or available, available) if threads is None else threads
