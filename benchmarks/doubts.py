@@ -3,8 +3,9 @@
     .venv-dev/bin/python benchmarks/doubts.py BRAIN_BUNDLE [--tumor BUNDLE] [--real FOLDER] [-o results/doubts.json]
 
 BRAIN_BUNDLE is deepbet's of `lowres-seg demo`; it segments the T1 heads, as it is and without its clean-up. The masks
-that come with x scans lie in FOLDER, by default in LOWRES_SEG_REALDATA. A doubt on a
-real scan is a false alarm, and a planted fault without its doubt is missed; either ends the script with exit code 1.
+that come with x scans lie in FOLDER, by default in LOWRES_SEG_REALDATA. Every scan is also looked at by a network whose
+field is 256 mm, as that of the usual brain networks, and its header is judged. A doubt on a real scan is a false alarm,
+and a planted fault without its doubt is missed; either ends the script with exit code 1.
 The last figure is the time of all doubts as a share of the time of a prediction.
 """
 
@@ -17,10 +18,13 @@ import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import nibabel
 import numpy as np
+from numpy.typing import NDArray
 
 from lowres_seg import Segmenter, Volume
 from lowres_seg.bundle.pipeline import Label, Pipeline
@@ -48,6 +52,30 @@ def drawn(pipeline: Pipeline, mask: Path, organ: str | None) -> Row:
     whole = np.rint(labels.data).astype(np.uint8)
     whole = (whole != 0).astype(np.uint8) if organ else whole
     return figures(pipeline, [], Volume(whole, labels.grid), organ)
+
+
+class Constant:
+    """An engine that finds no label."""
+
+    lean = False
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of background and of one label."""
+        return np.stack([np.ones_like(x[:, 0]), np.zeros_like(x[:, 0])], 1)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def of_field(scan: Volume) -> list[str]:
+    """Names of the doubts about a scan's header and about a network whose field is 256 mm."""
+    conform = {"shape": [128] * 3, "spacing_mm": [2.0] * 3, "pad": "zero"}
+    stage = {"name": "only", "networks": ["net"], "conform": conform, "decode": {"kind": "argmax", "labels": [0, 1]}}
+    labels = [{"value": 1, "name": "nothing"}]
+    pipeline = Pipeline.model_validate({"channels": ["mr"], "labels": labels, "stages": [stage]})
+    found = Segmenter(pipeline, {"only": [Constant()]}, threads=2).predict(scan).doubts
+    names = [getattr(doubt, "name", "header") for doubt in found]
+    return [name for name in names if name in ("header", "beyond-the-field")]
 
 
 def named(pipeline: Pipeline, label: str) -> Pipeline:
@@ -122,11 +150,45 @@ def planted(segmenter: Segmenter, head: Volume, mask: Volume) -> Iterator[tuple[
         yield f"{planes} planes of {lowest:g}", "padding", found
     nothing = Volume(np.zeros(mask.data.shape, np.uint8), mask.grid)
     yield "no voxel", "empty", [doubt.name for doubt in doubts.of_result(pipeline, nothing)]
+    for extent in (264, 300, 400):
+        for axis in range(3):
+            shape = [64, 64, 64]
+            shape[axis] = extent // 4
+            wide = Volume.from_array(pick.random(shape, dtype=np.float32), np.diag([4.0, 4.0, 4.0, 1.0]))
+            yield f"{extent} mm along axis {axis}", "beyond-the-field", of_field(wide)
+    yield from planted_headers(head)
     limited = pipeline.model_copy(update={"labels": (Label(value=1, name="brain", volume_ml=(700, 2300)),)})
     part = mask.data.copy()
     part[used[0][0] + int(0.3 * len(used[0])) :] = 0
     found = [doubt.name for doubt in doubts.of_result(limited, Volume(part, mask.grid))]
     yield "0.3 of the brain along axis 0", "volume", found
+
+
+def planted_headers(head: Volume) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield faults in the header of a head."""
+    faults: dict[str, dict[str, Any]] = {
+        "no orientation": {"sform_code": 0, "qform_code": 0},
+        "sform of zeros": {"srow_x": 0, "srow_y": 0, "srow_z": 0},
+        "sform shifted by 5 mm": {"srow_x": head.header["srow_x"] + [0, 0, 0, 5]},
+        "spacing of the sform 1% more": {f"srow_{x}": head.header[f"srow_{x}"] * 1.01 for x in "xyz"},
+        "quaternion of 3": {"quatern_b": 3},
+        "units that are none": {"xyzt_units": 0x46},
+        "sform code 9": {"sform_code": 9},
+        "negative spacing": {"pixdim": head.header["pixdim"] * [1, -1, 1, 1, 1, 1, 1, 1]},
+    }
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "head.nii"
+        for fault, fields in faults.items():
+            image = nibabel.Nifti1Image(head.data[:, :, :8].astype(np.int16), head.grid.affine)
+            image.set_sform(head.grid.affine, 1)
+            image.set_qform(head.grid.affine, 1)
+            for name, value in fields.items():
+                image.header[name] = value
+            header = image.header.copy()
+            header["vox_offset"], header["magic"] = 352, b"n+1"
+            voxels = np.asarray(image.dataobj).tobytes("F")
+            path.write_bytes(bytes(header.binaryblock) + bytes(4) + voxels)
+            yield f"header: {fault}", "header", of_field(Volume.load(path))
 
 
 def seconds(segmenter: Segmenter, head: Volume, rounds: int = 5) -> tuple[float, float]:
@@ -177,7 +239,8 @@ def main() -> None:
         elif "seg" in file.name.lower() or "GOLD" in file.name or "metrics" in name:
             rows[name] = drawn(other, file, None)
         else:
-            rows[name] = {"doubts": [doubt.name for doubt in doubts.of_scan([Volume.load(file)])]}
+            scan = Volume.load(file)
+            rows[name] = {"doubts": [doubt.name for doubt in doubts.of_scan([scan])] + of_field(scan)}
     rows["MNI152NLin6Asym, its mask"] = drawn(brain, fetch().mask, "brain")
     assert example is not None
     faults = [

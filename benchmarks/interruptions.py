@@ -86,7 +86,7 @@ class Row:
     left_after_next : int
         Anything but outputs after the next run, and what other packages leave among temporary files in every run.
     processes_left : int
-        Kills that child processes survived for ten seconds.
+        Kills that child processes survived for 30 seconds. A child ends with the task that it has.
     completed, identical : int
         Runs that went to their end, and those whose outputs are equal to an uninterrupted run's.
     """
@@ -287,7 +287,7 @@ def _staging(out: Path) -> list[str]:
 
 def _is_gone(group: int) -> bool:
     """Wait until all processes of a group have ended; end them if they do not."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
             os.killpg(group, 0)

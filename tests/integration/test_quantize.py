@@ -222,6 +222,12 @@ def _label(outlier: Outlier, change: Callable[[Volume], Volume]) -> str:
     return "x,h2.nii.gz,l.nii.gz"
 
 
+def _corner(volume: Volume, value: int) -> np.ndarray:
+    data = volume.data.copy()
+    data[0, 0, :4] = value
+    return data
+
+
 BAD: dict[str, tuple[Callable[[Outlier], str], list[str], int, str]] = {
     "no case": (lambda o: "", [], 1, "holds no case"),
     "unreadable": (lambda o: "x,val.csv,", [], 1, "case x: "),
@@ -232,7 +238,19 @@ BAD: dict[str, tuple[Callable[[Outlier], str], list[str], int, str]] = {
         1,
         "lies on another grid",
     ),
-    "label of other things": (lambda o: _label(o, lambda v: Volume(v.data * 9, v.grid)), [], 1, "the bundle writes 1"),
+    "label of other things": (lambda o: _label(o, lambda v: Volume(v.data * 9, v.grid)), [], 1, "does not know: 9 in"),
+    "a label of 255": (
+        lambda o: _label(o, lambda v: Volume(_corner(v, 255), v.grid)),
+        [],
+        1,
+        "does not know: 255 in 4 voxels",
+    ),
+    "the bundle's label ignored": (
+        lambda o: _label(o, lambda v: v),
+        ["--ignore-label", "1"],
+        1,
+        "--ignore-label 1: is a label of the bundle",
+    ),
     "flat scan": (_flat, [], 1, "every voxel is 0"),
     "too little memory": (lambda o: "x,h3.nii.gz,", ["--max-ram", "100MB"], 1, "the bound is 0.1 GB"),
     "too little time": (lambda o: "x,h3.nii.gz,", ["--time-budget", "0.01s"], 1, "before one attempt was judged"),
@@ -255,6 +273,17 @@ def test_bad_input_gives_a_clear_line_and_nothing_written(
     assert not (tmp_path / "out").exists()
     shutil.rmtree(tmp_path / ".out.quantize", ignore_errors=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_voxels_of_an_ignored_label_are_left_out_and_recorded(
+    outlier: Outlier, tmp_path: Path, command: Command
+) -> None:
+    outlier.table("ignored", _label(outlier, lambda v: Volume(_corner(v, 255), v.grid)))
+    generous = ["--max-drop", 1, "--max-hd95-rise", 1000, "--ignore-label", 255]
+    done = command(*words(outlier, tmp_path / "out", *generous, val="ignored"))
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path / "out")["ignore_labels"] == [255]
+    assert Bundle.open(tmp_path / "out").manifest.networks["net"].precision == "int8"
 
 
 def test_an_int8_bundle_is_not_quantized_again(

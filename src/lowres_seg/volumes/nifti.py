@@ -227,8 +227,8 @@ def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
 
 
 def _bytes(stream: PlainBytes | GzipBytes, count: int) -> bytes:
-    """The next bytes, or as many as there are."""
-    buffer = bytearray(count)
+    """The next bytes, or as many as there are. No more memory is taken than the file can fill."""
+    buffer = bytearray(min(count, stream.at_most()))
     return bytes(buffer[: stream.fill(memoryview(buffer))])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -101,6 +102,15 @@ def test_voxels_begin_behind_the_header_and_within_the_file(tmp_path: Path, valu
 
 def test_a_first_byte_beyond_the_file_is_refused(tmp_path: Path) -> None:
     refused(scan(tmp_path / "a.nii", at=(OFFSET, "<f", 100_000)), "header claims 100672 bytes", "holds 1024")
+
+
+def test_extensions_that_a_file_cannot_hold_take_no_memory(tmp_path: Path) -> None:
+    path = scan(tmp_path / "a.nii", offset=(OFFSET, "<f", 2.0e8))
+    tracemalloc.start()
+    refused(path, "its header claims 200000672 bytes", "the file holds 1024")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_first_byte_that_is_no_multiple_of_16_is_taken_at_its_word(tmp_path: Path) -> None:
