@@ -5,7 +5,7 @@
     LowresSegError
     ├── BundleError             a bundle cannot be used
     │   ├── ManifestError       its manifest.json is not a valid manifest
-    │   └── IntegrityError      a file is missing, has changed, or lies outside the bundle
+    │   └── IntegrityError      a file is missing, has changed, or lies outside; or it is not signed
     ├── InputError              a scan, a path or an argument is unusable (also a ValueError)
     ├── EngineError             OpenVINO could not compile or run a network
     ├── ExportError             a source could not become a bundle
@@ -36,7 +36,7 @@ class ManifestError(BundleError):
 
 
 class IntegrityError(BundleError):
-    """A file of a bundle is missing, has changed, or lies outside the bundle."""
+    """A file of a bundle is missing, has changed, or lies outside the bundle; or the required key has not signed it."""
 
 
 class InputError(LowresSegError, ValueError):

@@ -299,10 +299,34 @@ def test_a_network_that_is_exchanged_after_the_check_is_not_compiled(
         assert np.count_nonzero(segmenter.predict(lopsided()).labels.data) > 0
 
 
-def test_an_opened_bundle_keeps_what_was_required_of_it(signed: Path, public: Path, tmp_path: Path) -> None:
+def test_an_opened_bundle_keeps_what_was_required_of_it(
+    signed: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(IntegrityError, match="opened without a check of its signature"):
         Segmenter.load(Bundle.open(signed), require_key=public)
     signature.new_key(tmp_path / "second.pem")
     with pytest.raises(IntegrityError, match="opened without a check of its signature by .*second"):
         Segmenter.load(Bundle.open(signed, require_key=public), require_key=tmp_path / "second.pem.pub")
     assert Segmenter.load(Bundle.open(signed, require_key=public), require_key=public)
+    unchecked = Bundle.open(signed)
+    monkeypatch.setenv("LOWRES_SEG_REQUIRE_KEY", str(tmp_path / "second.pem.pub"))
+    with pytest.raises(IntegrityError, match="is no signature by"):
+        Bundle.open(signed)
+    with pytest.raises(IntegrityError, match="opened without a check of its signature"):
+        Segmenter.load(unchecked)
+    assert Segmenter.load(Bundle.open(signed, require_key=public))  # the argument comes before the variable
+
+
+def test_provenance_has_the_key_that_was_required(signed: Path, public: Path, scan: Path, tmp_path: Path) -> None:
+    for name, words in (("with", ["--require-key", public]), ("without", [])):
+        provenance = tmp_path / f"{name}.json"
+        done = run("predict", signed, scan, "-o", tmp_path / f"{name}.nii", "--provenance", provenance, *words)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(provenance.read_text())["bundle"]["signed_by"]
+        assert found == (signature.key_identity(public) if words else None)
+    before = public.read_bytes()
+    words = ["-o", tmp_path / "m.nii", "--require-key", public, "--provenance", public, "--force"]
+    done = run("predict", signed, scan, *words)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is the input" in done.stderr
+    assert public.read_bytes() == before

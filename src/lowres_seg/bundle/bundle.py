@@ -115,8 +115,11 @@ class Bundle:
         return bundle
 
     def requiring(self, key: str | os.PathLike[str] | None) -> Bundle:
-        """Give the bundle itself if it was opened with the key that is required; errors as of `open`."""
-        required = signature.required(key)
+        """Give the bundle itself if it was opened with the key that is required; errors as of `open`.
+
+        Without a key here, that of the environment must have signed it, unless it was opened with another one.
+        """
+        required = signature.required(key) if key is not None or self.signed_by is None else None
         if required is not None and self.signed_by != signature.key_identity(required):
             raise IntegrityError(
                 f"{self.path}: was opened without a check of its signature by {required}; open it with require_key"

@@ -31,5 +31,5 @@ def without_paths(text: str, job: Job) -> str:
         stands |= {str(place / path.name): f"({name})" for place in folders}
         stands |= {str(path): f"({name})", path.name: f"({name})"}
     for found in sorted(stands, key=len, reverse=True):
-        text = text.replace(found, stands[found])
+        text = re.sub(rf"(?<!\w){re.escape(found)}", stands[found], text)
     return _ABSOLUTE.sub("(path)", text)

@@ -3,7 +3,7 @@
 A 95th percentile needs the nearer 95% of the distances, and masks that are worth comparing lie close together. So the
 neighbourhood of every point is searched from near to far, and the search ends when enough points have found their
 nearest point. Where the sets lie far apart, the cheaper of two other ways takes over: every pair of points, or a
-distance transform. This is the home of edt.
+distance transform. This is the home of edt, which is imported for that transform.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import edt
 import numpy as np
 from numpy.typing import NDArray
+
+from lowres_seg.errors import MissingExtraError
 
 Spacing = tuple[float, float, float]
 Mask = NDArray[np.bool_]
@@ -132,5 +133,9 @@ def _offsets(spacing: Spacing) -> tuple[NDArray[np.int64], NDArray[np.float64], 
 
 def _transform(points: Mask, spacing: Spacing, threads: int) -> NDArray[np.float64]:
     """Distance of every voxel to the nearest of `points`, in mm."""
+    try:
+        import edt
+    except ImportError as error:
+        raise MissingExtraError("HD95 needs edt, not installed here: pip install edt") from error
     found = edt.edt(~points, anisotropy=spacing, black_border=False, parallel=threads)
     return np.asarray(found, dtype=np.float64)

@@ -1,6 +1,6 @@
 """Clean-up of a label map by the rules of a stage.
 
-This is the home of connected-components-3d and fill-voids.
+This is the home of connected-components-3d and fill-voids. They are imported where a rule needs them.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cc3d
-import fill_voids
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from lowres_seg.bundle.rules import CleanupRule, FillHoles, LargestComponent, SmallComponents, SmallLabel
+from lowres_seg.errors import MissingExtraError
 
 Labels = NDArray[np.uint8]
 
@@ -60,7 +59,7 @@ def keep_largest(
     Of components of one size those are kept that come first; with `all_ties` all that are as large as the last one.
     """
     foreground = labels != 0 if of is None else np.isin(labels, of)
-    components, found = cc3d.connected_components(foreground, connectivity=connectivity, return_N=True)
+    components, found = _connected(foreground, connectivity, return_N=True)
     if found <= count:
         return labels
     sizes: Any = np.bincount(components.ravel())
@@ -79,7 +78,7 @@ def component_sizes(mask: NDArray[np.bool_], connectivity: int = 26) -> NDArray[
     if used[0].size == 0:
         return np.zeros(0, np.int64)
     i, j, k = (slice(int(places[0]), int(places[-1]) + 1) for places in used)
-    components = cc3d.connected_components(mask[i, j, k], connectivity=connectivity)
+    components = _connected(mask[i, j, k], connectivity)
     return np.asarray(np.bincount(components.ravel())[1:], np.int64)
 
 
@@ -95,7 +94,7 @@ def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
     else:
         filled = np.moveaxis(mask, rule.slices_along, 0).copy()
         for index in np.flatnonzero(filled.any(axis=(1, 2))):
-            filled[index] = fill_voids.fill(np.asfortranarray(filled[index]))
+            filled[index] = _filled(np.asfortranarray(filled[index]))
         filled = np.moveaxis(filled, 0, rule.slices_along)
     where = np.asarray(filled, dtype=bool)
     if rule.over == "background":
@@ -105,13 +104,13 @@ def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
 
 def _reached_from_border(free: NDArray[np.bool_], connectivity: int) -> NDArray[np.bool_]:
     """Voxels of `free` that a path within it connects with the border."""
-    components = cc3d.connected_components(np.pad(free, 1, constant_values=True), connectivity=connectivity)
+    components = _connected(np.pad(free, 1, constant_values=True), connectivity)
     return np.asarray((components == components[0, 0, 0])[1:-1, 1:-1, 1:-1])
 
 
 def change_small_components(labels: Labels, rule: SmallComponents, voxel_mm3: float) -> Labels:
     """Change the label of components of `rule.label` that have too few voxels to `rule.becomes`."""
-    components = cc3d.connected_components(labels == rule.label, connectivity=rule.connectivity)
+    components = _connected(labels == rule.label, rule.connectivity)
     bound = rule.fewer_than / voxel_mm3 if rule.unit == "mm3" else rule.fewer_than
     small = np.bincount(components.ravel()) < bound
     small[0] = False
@@ -130,5 +129,29 @@ def change_small_label(labels: Labels, rule: SmallLabel) -> Labels:
 def fill_cavities(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill background that no path through faces of voxels connects with the border."""
     # With a border of background: fill_voids 2.1 also fills a few voxels that lie on two faces of the array.
-    filled = fill_voids.fill(np.pad(np.asfortranarray(mask), 1))
+    filled = _filled(np.pad(np.asfortranarray(mask), 1))
     return np.ascontiguousarray(filled[1:-1, 1:-1, 1:-1], dtype=bool)
+
+
+def _connected(mask: NDArray[np.bool_], connectivity: int, **more: Any) -> Any:
+    """Connected components, numbered from 1."""
+    try:
+        import cc3d
+    except ImportError as error:
+        raise _missing("connected-components-3d") from error
+    return cc3d.connected_components(mask, connectivity=connectivity, **more)
+
+
+def _filled(mask: NDArray[np.bool_]) -> Any:
+    """Fill the cavities of a mask in 2D or 3D."""
+    try:
+        import fill_voids
+    except ImportError as error:
+        raise _missing("fill-voids") from error
+    return fill_voids.fill(mask)
+
+
+def _missing(package: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"clean-up and doubts of this bundle need {package}, not installed here: pip install {package}"
+    )

@@ -29,7 +29,26 @@ _SHIFT_MM, _STRETCH, _TURN_DEGREES = 0.05, 1e-3, 0.2
 _SPACE, _TIME = 0x07, 0x38
 _UNITS = {1: "meter", 3: "micron"}
 
+#: Fields that a file that is written takes along: geometry, units, and the intent without its name.
+_CARRIED = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z", "xyzt_units", "intent_code", "intent_p1", "intent_p2", "intent_p3"),
+)
+
 Affine = NDArray[np.float64]
+
+
+def carried(header: Any) -> Any:
+    """A new header with the geometry, units and intent of another one, in its format and order of bytes.
+
+    Text (``descrip``, ``aux_file``, ``intent_name``, ``db_name``) and extensions may name a patient, and stay behind.
+    So do the scaling and the range of the voxels, and how they were acquired.
+    """
+    new = type(header)(endianness=header.endianness)
+    for name in _CARRIED:
+        new[name] = header[name]
+    new["pixdim"][:4] = header["pixdim"][:4]
+    return new
 
 
 def shape(header: Any) -> tuple[int, int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +27,6 @@ _MOST_EXTENSIONS = 1 << 28
 #: Sizes of the headers of NIfTI-1 and NIfTI-2.
 _SIZES = (348, 540)
 _LINE_ENDS = [13, 10, 26, 10]
-_NATIVE = "<" if sys.byteorder == "little" else ">"
 
 
 def stem(path: Path) -> str:
@@ -126,8 +123,8 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
 def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: bool = False) -> None:
     """Write an (I, J, K) array as NIfTI, with its own dtype. The file appears whole or not at all.
 
-    With `header` the file has that header's affines, their codes, units and description. Without it the file has the
-    affine of `grid`.
+    With `header` the file has that header's affines, their codes, its units and its intent. Text and extensions, which
+    may name a patient, stay behind. Without it the file has the affine of `grid`.
 
     Raises
     ------
@@ -148,11 +145,9 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
     OSError
         If it cannot be written.
     """
-    own = None if header is None else header.copy()
+    own = None if header is None else fields.carried(header)
     if own is not None:
         own.set_data_dtype(data.dtype)
-        own["scl_slope"], own["scl_inter"] = np.nan, np.nan
-        own["cal_min"], own["cal_max"] = 0, 0
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
     image.to_filename(path)
@@ -185,7 +180,7 @@ def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
 
 
 def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
-    """Read the header with its extensions, up to the first voxel. Its fields are not checked.
+    """Read the header, and go past its extensions to the first voxel. Its fields are not checked.
 
     Returns
     -------
@@ -214,11 +209,7 @@ def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
     size = first - kind.sizeof_hdr
     if size > _MOST_EXTENSIONS:
         raise InputError(f"vox_offset of its header is {first}, behind {size} bytes of extensions; it is damaged")
-    behind = _bytes(stream, size)
-    if behind[:1] not in (b"", b"\0"):
-        header.extensions = kind.exts_klass.from_fileobj(
-            io.BytesIO(behind[4:]), len(behind) - 4, header.endianness != _NATIVE
-        )
+    _bytes(stream, size)  # extensions may hold a DICOM header; nothing reads them
     header["sizeof_hdr"] = kind.sizeof_hdr
     if kind is nibabel.Nifti2Header:
         header["eol_check"] = _LINE_ENDS

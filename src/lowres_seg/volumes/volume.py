@@ -24,7 +24,7 @@ class Volume:
         Voxels, of any real dtype.
     grid : Grid
     header : nibabel.Nifti1Header, optional
-        Header of the source file. Results are written with it.
+        Header of the source file. Results are written with its geometry, units and intent.
     doubts : tuple of str
         What a reader of the result should know about the source file.
     name : str
@@ -87,7 +87,8 @@ class Volume:
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write as NIfTI with the dtype of `data`. The file appears whole or not at all.
 
-        The file has the header of the source file, if there is one: its affines and their codes, units and description.
+        The file has geometry, units and intent of the source file's header, if there is one. Its text and extensions,
+        which may name a patient, stay behind.
 
         Raises
         ------

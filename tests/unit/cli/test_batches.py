@@ -459,8 +459,8 @@ def test_an_interrupted_batch_keeps_what_is_done(tiny: Path, tmp_path: Path, num
         scans.append(tmp_path / f"{index}.nii.gz")
         data = np.random.default_rng(index).random((96, 96, 96), np.float32)
         Volume.from_array(data, np.eye(4)).save(scans[-1])
-    out, table = tmp_path / "out", tmp_path / "t.csv"
-    words = ["predict", tiny, *scans, "-o", out, "--volume-table", table]
+    out, table, provenance = tmp_path / "out", tmp_path / "t.csv", tmp_path / "p.json"
+    words = ["predict", tiny, *scans, "-o", out, "--volume-table", table, "--provenance", provenance]
     command = [sys.executable, "-u", "-m", "lowres_seg", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -476,10 +476,14 @@ def test_an_interrupted_batch_keeps_what_is_done(tiny: Path, tmp_path: Path, num
     done = len(rows(table))
     assert 1 <= done < 8
     assert len(written(out)) == done
+    assert [case["outcome"] for case in json.loads(provenance.read_text())["cases"]] == ["done"] * done
     assert [p.name for p in out.iterdir() if p.is_dir()] == []
     rest = here(*words, "--resume", "--json")
     assert json.loads(rest.stdout)["summary"] == {"done": 8 - done, "failed": 0, "skipped": done}
     assert len(rows(table)) == 8
+    cases = json.loads(provenance.read_text())["cases"]
+    assert [case["outcome"] for case in cases] == ["skipped"] * done + ["done"] * (8 - done)
+    assert all(set(case["inputs"]) == {"t1"} and set(case["outputs"]) == {"mask"} for case in cases)
 
 
 def test_two_processes_that_write_one_mask(tiny: Path, scans: list[Path], tmp_path: Path) -> None:

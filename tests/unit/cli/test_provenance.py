@@ -90,6 +90,8 @@ def test_the_same_run_gives_the_same_mask_and_provenance(tiny: Path, scan: Path,
         assert here(tiny, scan, *words).exit_code == 0
     masks = [(tmp_path / name / "m.nii.gz").read_bytes() for name in "ab"]
     assert masks[0] == masks[1]
+    assert masks[0][3] == 0  # no name of a file and no comment in the stream
+    assert masks[0][4:8] == bytes(4)  # and no time
     first, second = (json.loads((tmp_path / name / "p.json").read_text()) for name in "ab")
     assert without_times(first) == without_times(second)
     scan.write_bytes(scan.read_bytes() + b"\0")  # of another digest, with the same voxels

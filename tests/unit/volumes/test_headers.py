@@ -120,14 +120,60 @@ def test_a_first_byte_that_is_no_multiple_of_16_is_taken_at_its_word(tmp_path: P
     loads(path)
 
 
-def test_extensions_are_kept(tmp_path: Path) -> None:
+def test_voxels_behind_extensions_are_found(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.arange(336, dtype=np.int16).reshape(SHAPE), AFFINE)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"scanner 7"))
     image.to_filename(tmp_path / "a.nii.gz")
-    volume = Volume.load(tmp_path / "a.nii.gz")
-    assert np.array_equal(volume.data.ravel(), np.arange(336))
-    volume.save(tmp_path / "b.nii.gz")
-    assert nib.load(tmp_path / "b.nii.gz").header.extensions[0].get_content() == b"scanner 7"
+    assert np.array_equal(Volume.load(tmp_path / "a.nii.gz").data.ravel(), np.arange(336))
+
+
+# What travels.
+
+PATIENT = b"DOE^JANE"
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_file_that_is_written_has_geometry_intent_and_units_alone(tmp_path: Path, kind: type, order: str) -> None:
+    header = kind.header_class(endianness=order)
+    image = kind(np.arange(336, dtype=np.int16).reshape(*SHAPE, 1), AFFINE, header)
+    image.set_sform(AFFINE, 4)
+    image.set_qform(AFFINE, 1)
+    texts = ("descrip", "aux_file", "intent_name")
+    texts += ("db_name",) if kind is nib.Nifti1Image else ()
+    for name in texts:
+        image.header[name] = PATIENT
+    image.header["intent_code"], image.header["intent_p1"] = 1002, 7
+    image.header.set_xyzt_units("mm", "msec")
+    image.header.set_dim_info(0, 1, 2)
+    image.header["slice_duration"], image.header["toffset"] = 3, 4
+    image.header["cal_max"], image.header["pixdim"][4] = 9, 2500
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"patient: " + PATIENT))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(2, b"(0010,0010) " + PATIENT))
+    image.to_filename(tmp_path / "a.nii")
+    assert (tmp_path / "a.nii").read_bytes().count(PATIENT) == len(texts) + 2
+    scan = Volume.load(tmp_path / "a.nii")
+    Volume((scan.data > 50).astype(np.uint8), scan.grid, scan.header).save(tmp_path / "b.nii")
+    assert PATIENT not in (tmp_path / "b.nii").read_bytes()
+    found, before = nib.load(tmp_path / "b.nii"), nib.load(tmp_path / "a.nii")
+    assert type(found) is kind
+    assert len(found.header.extensions) == 0
+    assert found.header.endianness == order
+    assert np.array_equal(found.affine, before.affine)
+    for name in (
+        "qform_code",
+        "sform_code",
+        "intent_code",
+        "intent_p1",
+        "xyzt_units",
+        "srow_x",
+        "quatern_b",
+        "qoffset_z",
+    ):
+        assert np.array_equal(found.header[name], before.header[name]), name
+    assert np.array_equal(found.header["pixdim"][:4], before.header["pixdim"][:4])
+    for name in ("dim_info", "slice_duration", "toffset", "cal_max"):
+        assert not found.header[name], name
 
 
 # Units.

