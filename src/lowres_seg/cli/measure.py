@@ -190,15 +190,14 @@ def _planned(path: Path, recipe: Path | None, weights: Path | None) -> dict[str,
 def _inputs(plan: Any, file: Path | None) -> list[Path]:
     """Files and folders that a plan reads."""
     from lowres_seg.bundle.bundle import manifest_of
-    from lowres_seg.cohort.cases import Cases
+    from lowres_seg.cohort.cases import Cases, files_of
 
     found = [] if file is None else [file]
     found += [path for bundle in plan.bundles for path in (bundle.path, bundle.recipe) if path is not None]
     found += (plan.scan or {}).values()
     if plan.cases is not None:
         cases = Cases.read(plan.cases, manifest_of(plan.bundles[0].path).channels)
-        found.append(plan.cases)
-        found += [path for case in cases for path in (*case.scan.values(), case.label) if path is not None]
+        found += files_of(cases)
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,12 @@ def _named(cases: Sequence[Case], channels: Sequence[str]) -> list[Case]:
 def left_out(values: Sequence[int]) -> int:
     """Value of voxels that are left out: the largest that the bundle, which writes `values`, does not have."""
     return max(set(range(256)) - {0, *values})
+
+
+def files_of(cases: Iterable[Case]) -> list[Path]:
+    """Files of cases, and of the table that they were read from."""
+    table = [cases.path] if isinstance(cases, Cases) else []
+    return [*table, *(file for case in cases for file in (*case.scan.values(), case.label) if file is not None)]
 
 
 def check_ignored(ignore: Sequence[int], values: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from lowres_seg.bundle.bundle import Bundle, NetworkFiles, check_place, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.cohort.cases import Case, Cases, check_ignored, fingerprint, left_out
+from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint, left_out
 from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
 from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import gain, gate, report
@@ -112,10 +112,7 @@ def quantize(
     settings = settings or Settings()
     began, clock = perf_counter(), Clock(settings.time_budget_s)
     bundle = Bundle.open(source)
-    tables = [cases for cases in (calibrate, validate) if cases is not None]
-    inputs = [bundle.path, *(cases.path for cases in tables if isinstance(cases, Cases))]
-    inputs += [file for cases in tables for case in cases for file in (*case.scan.values(), case.label) if file]
-    check_place(target, force=force, inputs=inputs)
+    check_place(target, force=force, inputs=[bundle.path, *files_of(calibrate), *files_of(validate or ())])
     machine = host.inspect()
     run = _Run(
         bundle,
@@ -179,16 +176,14 @@ class _Run:
         check_ignored(self.settings.ignore_labels, manifest.known_labels)
         changed = [n for n, network in manifest.networks.items() if network.precision != "fp32"]
         if changed or any(stage.inference_precision != "f32" for stage in manifest.stages):
-            found = f"network {changed[0]} is INT8" if changed else "it is computed in bf16"
+            found = f"network {changed[0]} is INT8" if changed else "it computes in bf16"
             raise QuantizationError(f"{self.bundle.path}: {found} already; quantize the fp32 bundle it was made from")
         if not manifest.evaluated:
             raise QuantizationError(
                 f"{self.bundle.path}: classifies and gives no mask, so Dice and HD95 cannot judge it in INT8"
             )
         if not calibrate or (validate is not None and not validate):
-            raise InputError(
-                "no case to calibrate on" if not calibrate else "no case to validate on; name at least one"
-            )
+            raise InputError(f"no case to {'validate' if calibrate else 'calibrate'} on; name at least one")
         self.candidate = candidate(
             Request(self.bundle, self.settings, self._inputs, self.threads, self.max_ram_bytes, self.notify)
         )

@@ -26,16 +26,20 @@ def images(draw: st.DrawFn) -> Any:
     shape = tuple(draw(st.lists(st.integers(1, 6), min_size=3, max_size=3)))
     dtype = np.dtype(draw(st.sampled_from("<>")) + draw(st.sampled_from(DTYPES)))
     data = draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(dtype, allow_subnormal=False)))
-    angles = [draw(st.floats(-3, 3)) for _ in range(3)]
-    zooms = [draw(st.floats(0.3, 6)) for _ in range(3)]
+    angles = [draw(st.floats(-3, 3, allow_subnormal=False)) for _ in range(3)]
+    zooms = [draw(st.floats(0.3, 6, allow_subnormal=False)) for _ in range(3)]
     affine = nib.affines.from_matvec(
-        nib.eulerangles.euler2mat(*angles) @ np.diag(zooms), [draw(st.floats(-200, 200)) for _ in range(3)]
+        nib.eulerangles.euler2mat(*angles) @ np.diag(zooms),
+        [draw(st.floats(-200, 200, allow_subnormal=False)) for _ in range(3)],
     )
     kind = draw(st.sampled_from([nib.Nifti1Image, nib.Nifti2Image]))
     header = kind.header_class(endianness=dtype.byteorder if dtype.itemsize > 1 else "<")
     header.set_data_dtype(dtype)
     if draw(st.booleans()):
-        header.set_slope_inter(draw(st.floats(0.125, 8, width=32)), draw(st.floats(-100, 100, width=32)))
+        header.set_slope_inter(
+            draw(st.floats(0.125, 8, width=32, allow_subnormal=False)),
+            draw(st.floats(-100, 100, width=32, allow_subnormal=False)),
+        )
     trailing = (1,) * draw(st.integers(0, 2))
     image = kind(np.zeros((*shape, *trailing), dtype), affine, header)
     image.set_sform(affine, draw(st.sampled_from([0, 1, 4])))
