@@ -330,3 +330,9 @@ def test_provenance_has_the_key_that_was_required(signed: Path, public: Path, sc
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "is the input" in done.stderr
     assert public.read_bytes() == before
+
+
+def test_a_signed_bundle_is_measured_by_other_processes(signed: Path, public: Path, tmp_path: Path) -> None:
+    words = ["--what", "network", "--backend", "openvino", "--passes", 1, "--rounds", 1, "--no-pictures"]
+    done = run("bench", signed, *words, "-o", tmp_path / "s.json", LOWRES_SEG_REQUIRE_KEY=str(public))
+    assert done.returncode == 0, done.stderr

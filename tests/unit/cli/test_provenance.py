@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from lowres_seg import Bundle, InputError, Volume, __version__
 from lowres_seg.cli import app
+from lowres_seg.cohort.listing import Job
 
 NAME = "DOE^JANE_1970"
 
@@ -225,3 +226,10 @@ def test_without_it_they_are_there(tiny: Path, scan: Path, tmp_path: Path) -> No
     done = here(tiny, scan, "-o", tmp_path / "m.nii", "--json", "--provenance", tmp_path / "p.json")
     for text in (done.stdout, (tmp_path / "p.json").read_text()):
         assert str(scan) in text
+
+
+def test_outputs_are_named_by_what_they_hold() -> None:
+    scan = {"flair": Path("f.nii"), "t1": Path("t.nii")}
+    masked = {channel: Path(f"m_{channel}_masked.nii.gz") for channel in scan}
+    assert list(Job(scan, Path("m.nii.gz"), masked).outputs) == ["mask", "masked flair", "masked t1"]
+    assert list(Job(scan, Path("out/c.json")).outputs) == ["classes"]
