@@ -172,7 +172,7 @@ def prepare(folder: Path) -> dict[str, Subject]:
             ["export", str(source / "recipe.toml"), "-o", "OUT/bundle", "--force"],
             {"bundle"},
             is_bundle,
-            lambda out: Bundle.open(out / "bundle").manifest.files["networks/net.bin"],
+            lambda out: Bundle.open(out / "bundle").digest,
             writing_s=0.5,
         ),
         "quantize": Subject(
