@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lowres_seg.atomic import renames
 from lowres_seg.atomic.staging import WAS, staging, sweep
+from lowres_seg.endings import put_off
 from lowres_seg.errors import InputError, one_line
 
 #: What a user can do about an output that cannot be written, by the system's answer.
@@ -99,11 +100,12 @@ def directory(target: Path, *, force: bool = False) -> Iterator[Path]:
         yield staged
         staged.chmod(0o755)
         renames.sync(staged)
-        if force and os.path.lexists(target):
-            _replace_folder(staged, target, folder / WAS / target.name)
-        else:
-            renames.place(staged, target)
-        renames.sync_names(target.parent)
+        with put_off():
+            if force and os.path.lexists(target):
+                _replace_folder(staged, target, folder / WAS / target.name)
+            else:
+                renames.place(staged, target)
+            renames.sync_names(target.parent)
 
 
 @contextmanager
@@ -138,8 +140,9 @@ def files(targets: Sequence[Path], *, force: bool = False) -> Iterator[list[Path
         yield staged
         for path in staged:
             renames.sync(path)
-        _put(staged, targets, folder / ".old.lowres-seg", force=force)
-        renames.sync_names(parent)
+        with put_off():
+            _put(staged, targets, folder / ".old.lowres-seg", force=force)
+            renames.sync_names(parent)
 
 
 def unwritable(target: Path, error: OSError) -> InputError:

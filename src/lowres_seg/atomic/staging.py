@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lowres_seg.endings import put_off
+
 if sys.platform != "win32":
     import fcntl
 
@@ -80,15 +82,20 @@ def staging(parent: Path) -> Iterator[Path]:
     OSError
         If the folder cannot be made.
     """
-    folder, descriptor = _made(parent)
+    made: tuple[Path, int] | None = None
     try:
-        yield folder
+        with put_off():
+            made = _made(parent)
+        yield made[0]
     finally:
-        try:
-            _remove(folder)
-        finally:  # once more: the first may be interrupted, and network file systems keep what is open
-            os.close(descriptor)
-            _remove(folder)
+        if made is not None:
+            folder, descriptor = made
+            with put_off():
+                try:
+                    _remove(folder)
+                finally:  # once more: network file systems keep what is open
+                    os.close(descriptor)
+                    _remove(folder)
 
 
 def sweep(parent: Path) -> None:

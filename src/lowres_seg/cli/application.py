@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lowres_seg import __version__
+from lowres_seg import __version__, endings
 from lowres_seg.cli import build, demo, measure, trust, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
@@ -33,7 +33,7 @@ def main() -> None:
     before = {number: signal.getsignal(number) for number in _ENDING}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
-            signal.signal(number, lambda found, _: sys.exit(128 + found))
+            signal.signal(number, lambda found, _: endings.ask(found))
     try:
         with guarded() as output:
             code = _run()

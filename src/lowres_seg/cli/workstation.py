@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from lowres_seg import __version__, atomic, extras, host
+from lowres_seg import __version__, atomic, endings, extras, host
 from lowres_seg.cli.options import (
     EXIT_ERROR,
     EXIT_GATE,
@@ -127,26 +127,27 @@ def predict(
     outcomes: list[Outcome] = []
     results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume, digests=provenance is not None)
     whole = True
-    try:
-        for outcome in followed(results, "segmenting", len(jobs), quiet=quiet):
-            outcomes.append(outcome)
-            _show(outcome, shown=not as_json and not quiet, verbose=verbose)
-    finally:  # also where the command is asked to end
-        if volume_table is not None:
-            table = partial(write_table, volume_table, outcomes, manifest.label_names, anonymous=anonymous)
-            whole = _written(table, force=replaces_table)
-        if provenance is not None:
-            content = provenances.written(
-                opened,
-                outcomes,
-                threads=segmenter.threads,
-                options={**options, "max_ram_bytes": bound},
-                tool=__version__,
-                anonymous=anonymous,
-            )
-            whole &= _written(partial(provenances.write, provenance, content), force=replaces_provenance)
-        if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
-            err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
+    with endings.put_off():
+        try:
+            for outcome in followed(results, "segmenting", len(jobs), quiet=quiet):
+                outcomes.append(outcome)
+                _show(outcome, shown=not as_json and not quiet, verbose=verbose)
+        finally:  # also where the command is asked to end
+            if volume_table is not None:
+                table = partial(write_table, volume_table, outcomes, manifest.label_names, anonymous=anonymous)
+                whole = _written(table, force=replaces_table)
+            if provenance is not None:
+                content = provenances.written(
+                    opened,
+                    outcomes,
+                    threads=segmenter.threads,
+                    options={**options, "max_ram_bytes": bound},
+                    tool=__version__,
+                    anonymous=anonymous,
+                )
+                whole &= _written(partial(provenances.write, provenance, content), force=replaces_provenance)
+            if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
+                err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         statuses = [outcome.status for outcome in outcomes]

@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from lowres_seg import atomic
+from lowres_seg import atomic, endings
 from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.anonymous import without_paths
@@ -132,11 +132,12 @@ def _outcome(
             return _skipped(job, entry)
     start = perf_counter()
     before = _stamps(job)
-    scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
-    digests = digests or ledger is not None
-    inputs = ledgers.digests(job.scan) if digests else {}
-    load_s = perf_counter() - start
-    result = segmenter.predict(scan)
+    with endings.allowed():  # the caller may put the end of the process off, so that no outcome is lost
+        scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
+        digests = digests or ledger is not None
+        inputs = ledgers.digests(job.scan) if digests else {}
+        load_s = perf_counter() - start
+        result = segmenter.predict(scan)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
