@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowres_seg import atomic
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle import contents
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
@@ -81,8 +82,10 @@ class Bundle:
             If the manifest is not valid, or beyond the bounds.
         IntegrityError
             If a file is missing, has changed, is no plain file of the bundle's own, or is not listed.
+        InputError
+            If `path` is no path, such as bytes.
         """
-        path = Path(path)
+        path = as_path(path, "bundle")
         text = _manifest_text(path)
         manifest = Manifest.parse(text, where=str(path / MANIFEST_NAME))
         try:

@@ -45,12 +45,24 @@ class MemoryBound:
         Whether networks are compiled when their turn comes and dropped after.
     heads : dict of str to int
         Number of score channels of each network.
+    ports_bytes : int
+        Inputs and outputs of all networks, of which each prediction that runs at once has its own.
     """
 
     most_bytes: int
     networks_bytes: int
     lean: bool
     heads: Mapping[str, int]
+    ports_bytes: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """Part of the bound that scans may take."""
+        return self.most_bytes - self.networks_bytes - _BASE_BYTES
+
+    def scan_bytes(self, pipeline: Pipeline, grid: Grid) -> int:
+        """Part of the bound that a scan on `grid` takes."""
+        return bytes_of_scan(pipeline, grid, self.heads, lean=self.lean) - _BASE_BYTES + self.ports_bytes
 
     @classmethod
     def choose(
