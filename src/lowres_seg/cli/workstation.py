@@ -59,6 +59,9 @@ def predict(
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
     threads: Threads = None,
+    reproducible: Annotated[
+        bool, typer.Option("--reproducible", help="Give the same mask with any number of threads.")
+    ] = False,
     max_ram: MaxRam = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
@@ -100,7 +103,9 @@ def predict(
     if volume_table is not None:  # is none of the masks
         atomic.check_targets([volume_table, *(file for job in jobs for file in job.files)], force=True)
     ledger = Ledger(Path(output), opened.digest, __version__, {"apply_mask": apply_mask}) if into_folder else None
-    segmenter = Segmenter.load(opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound)
+    segmenter = Segmenter.load(
+        opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound, reproducible=reproducible
+    )
     outcomes: list[Outcome] = []
     results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume)
     whole = True
@@ -205,7 +210,8 @@ def doctor(*, as_json: AsJson = False) -> None:
         "system": f"{machine.system}, Python {machine.python}",
         "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
         f"{machine.affinity} granted; quota {quota}",
-        "threads": f"{machine.threads} (what lowres-seg will use)",
+        "threads": f"{machine.threads} (what lowres-seg will use)"
+        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
         "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
         "instruction sets": " ".join(machine.features) or "unknown on this system",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

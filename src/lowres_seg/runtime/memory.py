@@ -12,7 +12,7 @@ import numpy as np
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.bundle.pipeline import Pipeline, averaged_stages
 from lowres_seg.errors import InputError
-from lowres_seg.runtime.openvino_engine import InferencePrecision, read_graph
+from lowres_seg.runtime.openvino_engine import InferencePrecision, Rewrite, read_graph
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
 
@@ -73,6 +73,7 @@ class MemoryBound:
         most_bytes: int,
         *,
         lean: bool,
+        rewrite: Rewrite | None = None,
     ) -> MemoryBound:
         """Keep networks resident if the bound has room for them, and make them lean if it has not.
 
@@ -84,8 +85,10 @@ class MemoryBound:
         most_bytes : int
         lean : bool
             Make them lean in any case.
+        rewrite : callable, optional
+            Changes each openvino.Model before it is compiled.
         """
-        sizes = bytes_of_networks(pipeline, files)
+        sizes = bytes_of_networks(pipeline, files, rewrite)
         lean = lean or sum(sizes) > _SHARE_OF_NETWORKS * most_bytes
         return cls(most_bytes, max(sizes) if lean else sum(sizes), lean, heads)
 
@@ -105,13 +108,18 @@ class MemoryBound:
             )
 
 
-def bytes_of_networks(pipeline: Pipeline, files: Mapping[str, NetworkFiles]) -> list[int]:
+def bytes_of_networks(
+    pipeline: Pipeline, files: Mapping[str, NetworkFiles], rewrite: Rewrite | None = None
+) -> list[int]:
     """Estimate the bytes of each compiled network, in the order of the stages."""
-    return [
-        int(_OVERHEAD * working_bytes(read_graph(files[name]), stage.inference_precision))
-        for stage in pipeline.stages
-        for name in stage.networks
-    ]
+    found = []
+    for stage in pipeline.stages:
+        for name in stage.networks:
+            model = read_graph(files[name])
+            if rewrite is not None:
+                rewrite(model)
+            found.append(int(_OVERHEAD * working_bytes(model, stage.inference_precision)))
+    return found
 
 
 def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, lean: bool) -> int:

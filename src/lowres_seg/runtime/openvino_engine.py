@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -53,6 +53,8 @@ openvino.Type.f32.to_dtype()
 
 InferencePrecision = Literal["f32", "bf16"]
 Interpolation = Literal["nearest", "linear"]
+#: Changes an openvino.Model in place.
+Rewrite = Callable[[Any], None]
 
 
 class OpenVinoEngine(ResidentEngine):
@@ -66,6 +68,8 @@ class OpenVinoEngine(ResidentEngine):
         Number of threads.
     inference_precision : {"f32", "bf16"}
         Precision that the CPU computes in, apart from what is quantized.
+    rewrite : callable, optional
+        Changes the openvino.Model before it is compiled.
 
     Raises
     ------
@@ -76,14 +80,22 @@ class OpenVinoEngine(ResidentEngine):
     """
 
     def __init__(
-        self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision = "f32"
+        self,
+        network: NetworkFiles | Path,
+        *,
+        threads: int,
+        inference_precision: InferencePrecision = "f32",
+        rewrite: Rewrite | None = None,
     ) -> None:
         files = NetworkFiles.written(network) if isinstance(network, Path) else network
         if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
             raise EngineError(
                 f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
             )
-        self._compile(read_graph(files), str(files.xml), threads, inference_precision)
+        model = read_graph(files)
+        if rewrite is not None:
+            rewrite(model)
+        self._compile(model, str(files.xml), threads, inference_precision)
 
     @classmethod
     def of_model(
@@ -138,8 +150,16 @@ class LeanEngine:
 
     lean = True
 
-    def __init__(self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision) -> None:
+    def __init__(
+        self,
+        network: NetworkFiles | Path,
+        *,
+        threads: int,
+        inference_precision: InferencePrecision,
+        rewrite: Rewrite | None = None,
+    ) -> None:
         self._network = network
+        self._rewrite = rewrite
         self._threads = threads
         self._inference_precision: InferencePrecision = inference_precision
         self._engine: OpenVinoEngine | None = None
@@ -159,7 +179,10 @@ class LeanEngine:
             engine = self._engine
             if engine is None:
                 engine = self._engine = OpenVinoEngine(
-                    self._network, threads=self._threads, inference_precision=self._inference_precision
+                    self._network,
+                    threads=self._threads,
+                    inference_precision=self._inference_precision,
+                    rewrite=self._rewrite,
                 )
         return engine.run(x)
 
@@ -169,7 +192,12 @@ class LeanEngine:
 
 
 def compile_networks(
-    pipeline: Pipeline, files: Mapping[str, NetworkFiles], *, threads: int, lean: bool = False
+    pipeline: Pipeline,
+    files: Mapping[str, NetworkFiles],
+    *,
+    threads: int,
+    lean: bool = False,
+    rewrite: Rewrite | None = None,
 ) -> dict[str, list[Engine]]:
     """Engines for a `Segmenter`: for each stage, one for each of its networks.
 
@@ -181,6 +209,8 @@ def compile_networks(
     threads : int
     lean : bool
         Compile each network when its turn comes, and drop it after.
+    rewrite : callable, optional
+        Changes each openvino.Model before it is compiled.
 
     Raises
     ------
@@ -196,7 +226,7 @@ def compile_networks(
     engine = LeanEngine if lean else OpenVinoEngine
     return {
         stage.name: [
-            engine(files[name], threads=threads, inference_precision=stage.inference_precision)
+            engine(files[name], threads=threads, inference_precision=stage.inference_precision, rewrite=rewrite)
             for name in stage.networks
         ]
         for stage in pipeline.stages

@@ -21,6 +21,7 @@ from lowres_seg.logs import log
 from lowres_seg.runtime import reference, stage_run
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
+from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
@@ -111,6 +112,7 @@ class Segmenter:
         threads: int | None = None,
         lean: bool = False,
         max_ram_bytes: int | None = None,
+        reproducible: bool = False,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -127,6 +129,9 @@ class Segmenter:
         max_ram_bytes : int, optional
             Bound on the memory of the process. Networks are made lean if the bound needs it, and `predict` refuses a
             scan that needs more.
+        reproducible : bool
+            Give the same mask with any number of threads. Norms that are OpenVINO's own, which split their sums by
+            threads, then sum in steps; networks that `export` gave such norms stay as they are.
 
         Raises
         ------
@@ -144,10 +149,11 @@ class Segmenter:
         manifest, files = bundle.manifest, bundle.network_files()
         available = host.inspect().threads
         count = min(manifest.threads or available, available) if threads is None else threads
+        rewrite = sum_in_steps if reproducible else None
         bound = None
         if max_ram_bytes is not None:
             heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
-            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean)
+            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean, rewrite=rewrite)
             ports = sum(4 * (prod(one.input_shape) + prod(one.output_shape)) for one in manifest.networks.values())
             bound = replace(bound, ports_bytes=ports)
             lean = bound.lean
@@ -158,7 +164,7 @@ class Segmenter:
                     f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
                     + (" or use a bundle in INT8" if wide else "")
                 )
-        engines = compile_networks(manifest, files, threads=count, lean=lean)
+        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite)
         log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
