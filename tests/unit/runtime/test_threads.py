@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import subprocess
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
+from openvino import opset13 as opset
 
 from lowres_seg import CancelledError, EngineError, InputError, Segmenter, Volume
+from lowres_seg.bundle import file_sha256
 from lowres_seg.runtime import requests
 from lowres_seg.runtime.openvino_engine import LeanEngine, OpenVinoEngine, resize
 from lowres_seg.runtime.turns import Turns
@@ -78,6 +82,34 @@ def test_many_threads_get_what_one_gets(
     with ThreadPoolExecutor(THREADS) as pool:
         assert np.concatenate(list(pool.map(work, range(THREADS)))).sum() == 0
     assert segmenter.self_test().passed
+
+
+def with_a_norm(bundle: Path) -> Path:
+    """Put a network with an instance norm of OpenVINO's own in place of a bundle's, with its digests."""
+    x = opset.parameter([1, 1, 16, 16, 16], np.float32, name="input")
+    norm = opset.mvn(x, np.array([2, 3, 4]), normalize_variance=True, eps=1e-5, eps_mode="inside_sqrt")
+    p = opset.sigmoid(norm)
+    scores = opset.concat([opset.subtract(np.float32(1), p), p], 1)
+    xml = bundle / "networks" / "net.xml"
+    openvino.save_model(openvino.Model([scores], [x], "norm"), xml, compress_to_fp16=False)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in ("networks/net.xml", "networks/net.bin"):
+        manifest["files"][name] = file_sha256(bundle / name)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_reproducible_scores_have_no_number_of_threads(tiny: Path, lopsided: Callable[..., Volume], lean: bool) -> None:
+    bundle, scan = with_a_norm(tiny), lopsided()
+
+    def scores(threads: int, *, reproducible: bool) -> bytes:
+        segmenter = Segmenter.load(bundle, threads=threads, lean=lean, reproducible=reproducible, max_ram_bytes=10**9)
+        return segmenter.recorded(scan)[1]["only"][0].outputs[0].tobytes()
+
+    found = {scores(threads, reproducible=True) for threads in (1, 2, 3, 4)}
+    assert len(found) == 1
+    assert scores(1, reproducible=False) not in found
 
 
 @pytest.mark.parametrize("kind", [OpenVinoEngine, LeanEngine])
