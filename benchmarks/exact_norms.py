@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from monai.networks.nets import SegResNet, UNet
 
-from lowres_seg.export import exact_norms
 from lowres_seg.export.frameworks import ir
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
+from lowres_seg.runtime import exact_norms
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 warnings.simplefilter("ignore")

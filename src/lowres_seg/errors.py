@@ -8,6 +8,8 @@
     │   └── IntegrityError      a file is missing, has changed, or lies outside; or it is not signed
     ├── InputError              a scan, a path or an argument is unusable (also a ValueError)
     ├── EngineError             OpenVINO could not compile or run a network
+    ├── CancelledError          a prediction was cancelled by its caller
+    ├── DeadlineError           a prediction was not done in the time that its caller allowed
     ├── ExportError             a source could not become a bundle
     │   └── ParityError         the converted network gives other numbers than its source
     ├── QuantizationError       a bundle could not be quantized
@@ -45,6 +47,14 @@ class InputError(LowresSegError, ValueError):
 
 class EngineError(LowresSegError):
     """OpenVINO could not compile or run a network."""
+
+
+class CancelledError(LowresSegError):
+    """A prediction was cancelled by its caller. There is no result."""
+
+
+class DeadlineError(LowresSegError):
+    """A prediction was not done in the time that its caller allowed. There is no result."""
 
 
 class ExportError(LowresSegError):

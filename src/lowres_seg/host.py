@@ -52,6 +52,8 @@ class Host:
         Memory of the machine, and the part of it that the cgroup grants.
     features : tuple of str
         CPU flags out of `FEATURES`; empty if the system does not tell.
+    omp_threads : int or None
+        OMP_NUM_THREADS; None if it is not set, or no positive number.
     """
 
     cpu: str
@@ -64,12 +66,13 @@ class Host:
     features: tuple[str, ...]
     system: str
     python: str
+    omp_threads: int | None = None
 
     @property
     def threads(self) -> int:
-        """Number of threads to compute with: at least one, at most what mask, quota and cores allow."""
+        """Number of threads to compute with, at least one: what mask, quota, cores and OMP_NUM_THREADS allow."""
         allowed = self.affinity if self.quota is None else min(self.affinity, max(1, math.floor(self.quota)))
-        return max(1, min(allowed, self.physical_cores))
+        return max(1, min(allowed, self.physical_cores, self.omp_threads or self.physical_cores))
 
 
 def inspect() -> Host:
@@ -87,6 +90,7 @@ def inspect() -> Host:
         features=tuple(flag for flag in FEATURES if flag in cpuinfo.get("flags", "").split()),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
+        omp_threads=_omp_threads(os.environ.get("OMP_NUM_THREADS", "")),
     )
 
 
@@ -201,6 +205,12 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _omp_threads(text: str) -> int | None:
+    """Threads of the outermost level in an OMP_NUM_THREADS such as ``4`` or ``4,2``."""
+    first = text.split(",", maxsplit=1)[0].strip()
+    return int(first) if first.isascii() and first.isdigit() and 0 < int(first) < 1 << 31 else None
 
 
 def _affinity(logical: int) -> int:

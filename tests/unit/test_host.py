@@ -22,7 +22,19 @@ def test_sees_this_machine() -> None:
     [(8, None, 8, 8), (8, None, 4, 4), (2, None, 8, 2), (8, 3.0, 8, 3), (8, 2.5, 8, 2), (8, 0.5, 8, 1), (1, 16.0, 8, 1)],
 )  # fmt: skip
 def test_threads_keep_affinity_and_quota(affinity: int, quota: float | None, physical: int, threads: int) -> None:
-    assert replace(host.inspect(), affinity=affinity, quota=quota, physical_cores=physical).threads == threads
+    assert (
+        replace(host.inspect(), affinity=affinity, quota=quota, physical_cores=physical, omp_threads=None).threads
+        == threads
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("1", 1), ("2,4", 2), (" 3 ", 3), ("64", 8), ("", 8), ("0", 8), ("-1", 8), ("many", 8)]
+)
+def test_omp_num_threads_is_obeyed_if_it_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    found = replace(host.inspect(), affinity=8, quota=None, physical_cores=8)
+    assert found.threads == threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

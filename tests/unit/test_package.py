@@ -29,9 +29,9 @@ HOMES = {
     "onnxruntime": {"export.frameworks.onnx_graph"},
     "openvino": {
         "export.frameworks.ir",
-        "export.exact_norms",
         "export.rewrites",
         "quantize.int8",
+        "runtime.exact_norms",
         "runtime.openvino_engine",
         "runtime.probe",
     },

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lowres_seg import atomic
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle import contents, signature
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
@@ -93,11 +94,11 @@ class Bundle:
             If a file is missing, has changed, is no plain file of the bundle's own, or is not listed; or if the key has
             not signed the bundle.
         InputError
-            If the key is none.
+            If `path` is no path, such as bytes; or if the key is none.
         MissingExtraError
             If a key is required, and the extra ``sign`` is not installed.
         """
-        return cls._open(Path(path), signature.required(require_key))
+        return cls._open(as_path(path, "bundle"), signature.required(require_key))
 
     @classmethod
     def _open(cls, path: Path, key: Path | None) -> Bundle:

@@ -69,6 +69,9 @@ def predict(
         typer.Option("--anonymous", help="Leave paths and host out of ledger, tables, provenance and --json."),
     ] = False,
     threads: Threads = None,
+    reproducible: Annotated[
+        bool, typer.Option("--reproducible", help="Give the same mask with any number of threads.")
+    ] = False,
     max_ram: MaxRam = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
@@ -114,7 +117,7 @@ def predict(
     jobs = list_jobs(
         named, output, manifest.channels, force=force or resume, apply_mask=apply_mask, masks=masks, reads=reads
     )
-    options = {"apply_mask": apply_mask}
+    options = {"apply_mask": apply_mask, "reproducible": reproducible}
     ledger = None
     if into_folder:
         ledger = Ledger(Path(output), opened.digest, __version__, options, anonymous=anonymous)
@@ -122,7 +125,12 @@ def predict(
         own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
         atomic.check_targets([*further, *own_files], force=True)
     segmenter = Segmenter.load(
-        opened, threads=threads, lean=len(jobs) == 1, max_ram_bytes=bound, require_key=require_key
+        opened,
+        threads=threads,
+        lean=len(jobs) == 1,
+        max_ram_bytes=bound,
+        require_key=require_key,
+        reproducible=reproducible,
     )
     outcomes: list[Outcome] = []
     results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume, digests=provenance is not None)
@@ -249,7 +257,8 @@ def doctor(*, as_json: AsJson = False) -> None:
         "system": f"{machine.system}, Python {machine.python}",
         "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
         f"{machine.affinity} granted; quota {quota}",
-        "threads": f"{machine.threads} (what lowres-seg will use)",
+        "threads": f"{machine.threads} (what lowres-seg will use)"
+        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
         "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
         "instruction sets": " ".join(machine.features) or "unknown on this system",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

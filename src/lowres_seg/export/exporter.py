@@ -35,7 +35,8 @@ from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import Recorders
-from lowres_seg.runtime.segmenter import Segmenter, VolumeOrPath
+from lowres_seg.runtime.scan_input import VolumeOrPath
+from lowres_seg.runtime.segmenter import Segmenter
 
 REFERENCE_NAME = "reference.npz"
 #: Looser than parity, because the workstation's CPU may sum in another order than the build machine's.

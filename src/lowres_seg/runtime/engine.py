@@ -23,7 +23,7 @@ class Engine(Protocol):
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
-        The result may be memory that the next run overwrites.
+        The result may be memory that the next run of the same thread overwrites, and of no other thread.
         """
         ...
 

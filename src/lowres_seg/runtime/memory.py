@@ -12,7 +12,7 @@ import numpy as np
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.bundle.pipeline import Pipeline, averaged_stages
 from lowres_seg.errors import InputError
-from lowres_seg.runtime.openvino_engine import InferencePrecision, read_graph
+from lowres_seg.runtime.openvino_engine import InferencePrecision, Rewrite, read_graph
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
 
@@ -45,12 +45,24 @@ class MemoryBound:
         Whether networks are compiled when their turn comes and dropped after.
     heads : dict of str to int
         Number of score channels of each network.
+    ports_bytes : int
+        Inputs and outputs of all networks, of which each prediction that runs at once has its own.
     """
 
     most_bytes: int
     networks_bytes: int
     lean: bool
     heads: Mapping[str, int]
+    ports_bytes: int = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """Part of the bound that scans may take."""
+        return self.most_bytes - self.networks_bytes - _BASE_BYTES
+
+    def scan_bytes(self, pipeline: Pipeline, grid: Grid) -> int:
+        """Part of the bound that a scan on `grid` takes."""
+        return bytes_of_scan(pipeline, grid, self.heads, lean=self.lean) - _BASE_BYTES + self.ports_bytes
 
     @classmethod
     def choose(
@@ -61,6 +73,7 @@ class MemoryBound:
         most_bytes: int,
         *,
         lean: bool,
+        rewrite: Rewrite | None = None,
     ) -> MemoryBound:
         """Keep networks resident if the bound has room for them, and make them lean if it has not.
 
@@ -72,8 +85,10 @@ class MemoryBound:
         most_bytes : int
         lean : bool
             Make them lean in any case.
+        rewrite : callable, optional
+            Changes each openvino.Model before it is compiled.
         """
-        sizes = bytes_of_networks(pipeline, files)
+        sizes = bytes_of_networks(pipeline, files, rewrite)
         lean = lean or sum(sizes) > _SHARE_OF_NETWORKS * most_bytes
         return cls(most_bytes, max(sizes) if lean else sum(sizes), lean, heads)
 
@@ -93,13 +108,18 @@ class MemoryBound:
             )
 
 
-def bytes_of_networks(pipeline: Pipeline, files: Mapping[str, NetworkFiles]) -> list[int]:
+def bytes_of_networks(
+    pipeline: Pipeline, files: Mapping[str, NetworkFiles], rewrite: Rewrite | None = None
+) -> list[int]:
     """Estimate the bytes of each compiled network, in the order of the stages."""
-    return [
-        int(_OVERHEAD * working_bytes(read_graph(files[name]), stage.inference_precision))
-        for stage in pipeline.stages
-        for name in stage.networks
-    ]
+    found = []
+    for stage in pipeline.stages:
+        for name in stage.networks:
+            model = read_graph(files[name])
+            if rewrite is not None:
+                rewrite(model)
+            found.append(int(_OVERHEAD * working_bytes(model, stage.inference_precision)))
+    return found
 
 
 def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, lean: bool) -> int:

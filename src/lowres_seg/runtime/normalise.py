@@ -27,7 +27,6 @@ Channel = NDArray[np.float32]
 _PIECE = 1 << 16
 
 
-@np.errstate(over="ignore", invalid="ignore")  # whoever gives the result to a network looks whether it is finite
 def normalise(
     x: NDArray[np.float32],
     rules: Sequence[IntensityRule],
@@ -55,34 +54,36 @@ def normalise(
     InputError
         If a channel has no contrast, so that a rule would divide by zero.
     """
-    if not insides and any(isinstance(rule, ZScore) and rule.voxels == "inside" for rule in rules):
-        insides = {None: inside(x)}
-    empty = [channel == 0 for channel in x] if any(isinstance(rule, Noise) for rule in rules) else []
-    for rule in rules:
-        named = [index for index, name in enumerate(channels) if not rule.channels or name in rule.channels]
-        together = not isinstance(rule, Noise | Affine | Clip | Threshold) and rule.together
-        for group in [named] if together else [[index] for index in named]:
-            targets = [x[index] for index in group]
-            match rule:
-                case PercentileScale():
-                    _percentile_scale(targets, rule, _sources(rule, targets, others, group))
-                case PercentileClip():
-                    _percentile_clip(targets, rule)
-                case ZScore():
-                    body = insides[rule.inside_also] if insides and rule.voxels == "inside" else None
-                    _z_score(targets, rule, body, _sources(rule, targets, others, group))
-                case Affine():
-                    _affine(targets[0], rule)
-                case Clip():
-                    np.clip(targets[0], np.float32(rule.lower), np.float32(rule.upper), out=targets[0])
-                case Threshold():
-                    _threshold(targets[0], rule)
-                case Noise():
-                    noise = np.random.default_rng((rule.seed, group[0]))
-                    where = empty[group[0]]
-                    targets[0][where] = noise.standard_normal(np.count_nonzero(where), dtype=np.float32)
-                case _:
-                    assert_never(rule)
+    # Whoever gives the result to a network looks whether it is finite. As a decorator it would be shared by threads.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not insides and any(isinstance(rule, ZScore) and rule.voxels == "inside" for rule in rules):
+            insides = {None: inside(x)}
+        empty = [channel == 0 for channel in x] if any(isinstance(rule, Noise) for rule in rules) else []
+        for rule in rules:
+            named = [index for index, name in enumerate(channels) if not rule.channels or name in rule.channels]
+            together = not isinstance(rule, Noise | Affine | Clip | Threshold) and rule.together
+            for group in [named] if together else [[index] for index in named]:
+                targets = [x[index] for index in group]
+                match rule:
+                    case PercentileScale():
+                        _percentile_scale(targets, rule, _sources(rule, targets, others, group))
+                    case PercentileClip():
+                        _percentile_clip(targets, rule)
+                    case ZScore():
+                        body = insides[rule.inside_also] if insides and rule.voxels == "inside" else None
+                        _z_score(targets, rule, body, _sources(rule, targets, others, group))
+                    case Affine():
+                        _affine(targets[0], rule)
+                    case Clip():
+                        np.clip(targets[0], np.float32(rule.lower), np.float32(rule.upper), out=targets[0])
+                    case Threshold():
+                        _threshold(targets[0], rule)
+                    case Noise():
+                        noise = np.random.default_rng((rule.seed, group[0]))
+                        where = empty[group[0]]
+                        targets[0][where] = noise.standard_normal(np.count_nonzero(where), dtype=np.float32)
+                    case _:
+                        assert_never(rule)
 
 
 def inside(x: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import EngineError, last_line
 from lowres_seg.runtime.engine import Array, Engine, ResidentEngine
+from lowres_seg.runtime.requests import Requests, compiled_by, inside
 
 # `import openvino` sends a usage event, and writes to the home folder, if it finds this package. A module that is None
 # in sys.modules cannot be imported, and OpenVINO then goes without it.
@@ -51,10 +53,12 @@ openvino.Type.f32.to_dtype()
 
 InferencePrecision = Literal["f32", "bf16"]
 Interpolation = Literal["nearest", "linear"]
+#: Changes an openvino.Model in place.
+Rewrite = Callable[[Any], None]
 
 
 class OpenVinoEngine(ResidentEngine):
-    """A network compiled for this CPU.
+    """A network compiled for this CPU. Several threads may run it; one inference runs at a time.
 
     Parameters
     ----------
@@ -64,6 +68,8 @@ class OpenVinoEngine(ResidentEngine):
         Number of threads.
     inference_precision : {"f32", "bf16"}
         Precision that the CPU computes in, apart from what is quantized.
+    rewrite : callable, optional
+        Changes the openvino.Model before it is compiled.
 
     Raises
     ------
@@ -74,14 +80,22 @@ class OpenVinoEngine(ResidentEngine):
     """
 
     def __init__(
-        self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision = "f32"
+        self,
+        network: NetworkFiles | Path,
+        *,
+        threads: int,
+        inference_precision: InferencePrecision = "f32",
+        rewrite: Rewrite | None = None,
     ) -> None:
         files = NetworkFiles.written(network) if isinstance(network, Path) else network
         if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
             raise EngineError(
                 f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
             )
-        self._compile(read_graph(files), str(files.xml), threads, inference_precision)
+        model = read_graph(files)
+        if rewrite is not None:
+            rewrite(model)
+        self._compile(model, str(files.xml), threads, inference_precision)
 
     @classmethod
     def of_model(
@@ -100,7 +114,7 @@ class OpenVinoEngine(ResidentEngine):
         self._name = name
         try:
             self._compiled = compile_model(model, threads, inference_precision, counters=counters)
-            self._request = self._compiled.create_infer_request()
+            self._requests = Requests(self._compiled)
         except RuntimeError as error:
             raise EngineError(f"{name}: OpenVINO cannot compile it ({last_line(error)})") from error
 
@@ -108,14 +122,14 @@ class OpenVinoEngine(ResidentEngine):
         """Type, kernel and milliseconds of each node that the last run executed."""
         return [
             (node.node_type, node.exec_type, node.real_time.total_seconds() * 1000)
-            for node in self._request.get_profiling_info()
+            for node in self._requests.profile()
             if node.status == openvino.ProfilingInfo.Status.EXECUTED
         ]
 
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
-        The result is a view of memory that the next run overwrites.
+        The result lies in OpenVINO's memory, and stays as it is for as long as something refers to it.
 
         Raises
         ------
@@ -123,10 +137,9 @@ class OpenVinoEngine(ResidentEngine):
             If OpenVINO refuses the input or fails.
         """
         try:
-            result = self._request.infer([np.ascontiguousarray(x)], share_inputs=True, share_outputs=True)
+            return self._requests.infer(np.ascontiguousarray(x))
         except RuntimeError as error:
             raise EngineError(f"{self._name}: OpenVINO cannot run it on {x.shape} ({last_line(error)})") from error
-        return np.asarray(result[0])
 
 
 class LeanEngine:
@@ -137,11 +150,20 @@ class LeanEngine:
 
     lean = True
 
-    def __init__(self, network: NetworkFiles | Path, *, threads: int, inference_precision: InferencePrecision) -> None:
+    def __init__(
+        self,
+        network: NetworkFiles | Path,
+        *,
+        threads: int,
+        inference_precision: InferencePrecision,
+        rewrite: Rewrite | None = None,
+    ) -> None:
         self._network = network
+        self._rewrite = rewrite
         self._threads = threads
         self._inference_precision: InferencePrecision = inference_precision
         self._engine: OpenVinoEngine | None = None
+        self._compiling = Lock()
 
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
@@ -153,11 +175,16 @@ class LeanEngine:
         IntegrityError
             If a file has changed since its bundle was opened.
         """
-        if self._engine is None:
-            self._engine = OpenVinoEngine(
-                self._network, threads=self._threads, inference_precision=self._inference_precision
-            )
-        return self._engine.run(x)
+        with inside(), self._compiling:
+            engine = self._engine
+            if engine is None:
+                engine = self._engine = OpenVinoEngine(
+                    self._network,
+                    threads=self._threads,
+                    inference_precision=self._inference_precision,
+                    rewrite=self._rewrite,
+                )
+        return engine.run(x)
 
     def release(self) -> None:
         """Drop the compiled network. The last result owns a share of its memory, and stays valid."""
@@ -165,7 +192,12 @@ class LeanEngine:
 
 
 def compile_networks(
-    pipeline: Pipeline, files: Mapping[str, NetworkFiles], *, threads: int, lean: bool = False
+    pipeline: Pipeline,
+    files: Mapping[str, NetworkFiles],
+    *,
+    threads: int,
+    lean: bool = False,
+    rewrite: Rewrite | None = None,
 ) -> dict[str, list[Engine]]:
     """Engines for a `Segmenter`: for each stage, one for each of its networks.
 
@@ -177,6 +209,8 @@ def compile_networks(
     threads : int
     lean : bool
         Compile each network when its turn comes, and drop it after.
+    rewrite : callable, optional
+        Changes each openvino.Model before it is compiled.
 
     Raises
     ------
@@ -192,7 +226,7 @@ def compile_networks(
     engine = LeanEngine if lean else OpenVinoEngine
     return {
         stage.name: [
-            engine(files[name], threads=threads, inference_precision=stage.inference_precision)
+            engine(files[name], threads=threads, inference_precision=stage.inference_precision, rewrite=rewrite)
             for name in stage.networks
         ]
         for stage in pipeline.stages
@@ -212,12 +246,10 @@ def resize(x: Array, shape: tuple[int, int, int], interpolation: Interpolation, 
     if x.shape[1:] == shape:
         return np.ascontiguousarray(x, dtype=np.float32)
     try:
-        request = _resizer(x.shape, shape, interpolation, threads).create_infer_request()
         source = np.ascontiguousarray(x[None], dtype=np.float32)
-        result = request.infer([source], share_inputs=True, share_outputs=False)[0]
+        return _resizer(x.shape, shape, interpolation, threads).infer(source)[0]
     except RuntimeError as error:
         raise EngineError(f"resampling {x.shape} to {shape} failed ({last_line(error)})") from error
-    return np.asarray(result)[0]
 
 
 def read_graph(files: NetworkFiles) -> Any:
@@ -304,25 +336,24 @@ def core() -> Any:
 
 def compile_model(model: Any, threads: int, inference_precision: InferencePrecision, *, counters: bool = False) -> Any:
     """Compile an openvino.Model for one request at a time, with every setting that matters."""
-    return core().compile_model(
-        model,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": inference_precision,
-            # With pinning, all processes of a machine crowd onto the same first cores.
-            "ENABLE_CPU_PINNING": False,
-            # The CPU handles denormals in microcode, which makes scans with much background slow.
-            "CPU_DENORMALS_OPTIMIZATION": True,
-            "PERF_COUNT": counters,
-        },
-    )
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": inference_precision,
+        # With pinning, all processes of a machine crowd onto the same first cores.
+        "ENABLE_CPU_PINNING": False,
+        # The CPU handles denormals in microcode, which makes scans with much background slow.
+        "CPU_DENORMALS_OPTIMIZATION": True,
+        "PERF_COUNT": counters,
+    }
+    return compiled_by(lambda: core().compile_model(model, "CPU", settings))
 
 
 @lru_cache(maxsize=8)
-def _resizer(source: tuple[int, ...], shape: tuple[int, int, int], interpolation: Interpolation, threads: int) -> Any:
+def _resizer(
+    source: tuple[int, ...], shape: tuple[int, int, int], interpolation: Interpolation, threads: int
+) -> Requests:
     parameter = opset.parameter([1, *source], np.float32)
     node = opset.interpolate(
         parameter,
@@ -333,4 +364,5 @@ def _resizer(source: tuple[int, ...], shape: tuple[int, int, int], interpolation
         coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil",
     )
-    return compile_model(openvino.Model([node], [parameter], "resize"), threads, "f32")
+    # An idle request would hold a whole scan.
+    return Requests(compile_model(openvino.Model([node], [parameter], "resize"), threads, "f32"), kept=0)

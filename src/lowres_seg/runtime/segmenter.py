@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from lowres_seg import host
+from lowres_seg.arguments import MOST_THREADS, whole_number
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
+from lowres_seg.logs import log
 from lowres_seg.runtime import reference, stage_run
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
+from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.openvino_engine import compile_networks
 from lowres_seg.runtime.reference import SelfTest
-from lowres_seg.runtime.scale import count_denormals, largest
+from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
+from lowres_seg.runtime.turns import Turns
+from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.volume import Volume
-
-#: Denormal values of a scan whose largest value is below this are not taken for dust around zero.
-_TINY = 1e-27
-#: One channel of a scan: a volume, or the path of its file.
-VolumeOrPath = Volume | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,11 @@ class Segmentation:
 
 
 class Segmenter:
-    """Runs a pipeline. Not for use by several threads at once: let each thread have its own.
+    """Runs a pipeline. Several threads may use one at once, and get the masks that each would get alone.
+
+    Networks run one inference at a time, on as many cores as the segmenter has threads; what comes before and after it
+    overlaps. As many predictions run at once as the bound on memory has room for, at most as many as there are threads
+    to compute with, and two at least. Lean networks serve one prediction at a time. Others wait in their order.
 
     Parameters
     ----------
@@ -92,10 +97,12 @@ class Segmenter:
         bound: MemoryBound | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.threads = host.inspect().threads if threads is None else threads
+        self.threads = host.inspect().threads if threads is None else _threads(threads)
         self._engines = engines
         self._bundle = bundle
         self._bound = bound
+        lean = any(engine.lean for group in engines.values() for engine in group)
+        self._turns = Turns(1 if lean else max(2, self.threads), None if bound is None else bound.room_bytes)
 
     @classmethod
     def load(
@@ -106,6 +113,7 @@ class Segmenter:
         lean: bool = False,
         max_ram_bytes: int | None = None,
         require_key: str | os.PathLike[str] | None = None,
+        reproducible: bool = False,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -124,6 +132,9 @@ class Segmenter:
             scan that needs more.
         require_key : path, optional
             Public key that must have signed the bundle, as of `Bundle.open`.
+        reproducible : bool
+            Give the same mask with any number of threads. Norms that are OpenVINO's own, which split their sums by
+            threads, then sum in steps; networks that `export` gave such norms stay as they are.
 
         Raises
         ------
@@ -132,18 +143,22 @@ class Segmenter:
         EngineError
             If a network cannot be compiled.
         InputError
-            If `threads` is less than one, or the largest network alone needs more than `max_ram_bytes`.
+            If an argument is of another kind, or the largest network alone needs more than `max_ram_bytes`.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: found {threads}, expected at least 1")
+        threads = None if threads is None else _threads(threads)
+        if max_ram_bytes is not None:
+            max_ram_bytes = whole_number(max_ram_bytes, "max_ram_bytes", least=1, most=1 << 60)
         bundle = path.requiring(require_key) if isinstance(path, Bundle) else Bundle.open(path, require_key=require_key)
         manifest, files = bundle.manifest, bundle.network_files()
         available = host.inspect().threads
         count = min(manifest.threads or available, available) if threads is None else threads
+        rewrite = sum_in_steps if reproducible else None
         bound = None
         if max_ram_bytes is not None:
             heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
-            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean)
+            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean, rewrite=rewrite)
+            ports = sum(4 * (prod(one.input_shape) + prod(one.output_shape)) for one in manifest.networks.values())
+            bound = replace(bound, ports_bytes=ports)
             lean = bound.lean
             if bound.networks_bytes > max_ram_bytes:
                 wide = any(network.precision == "fp32" for network in manifest.networks.values())
@@ -152,7 +167,8 @@ class Segmenter:
                     f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
                     + (" or use a bundle in INT8" if wide else "")
                 )
-        engines = compile_networks(manifest, files, threads=count, lean=lean)
+        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite)
+        log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
     @property
@@ -166,14 +182,28 @@ class Segmenter:
         """
         return self._loaded().manifest
 
-    def predict(self, scan: VolumeOrPath | Mapping[str, VolumeOrPath]) -> Segmentation:
-        """Segment one scan.
+    def predict(
+        self,
+        scan: VolumeOrPath | Mapping[str, VolumeOrPath],
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], object] | None = None,
+        deadline_s: float | None = None,
+    ) -> Segmentation:
+        """Segment one scan. Several threads may call it at once; one that has no room waits for its turn.
 
         Parameters
         ----------
         scan : Volume or path, or mapping of channel name to either
             One volume for a bundle of one channel, else one for each channel, all on one grid. Orientation and spacing
             may be any.
+        progress : callable, optional
+            Called with the name of a stage, the number of windows that its networks have seen, and the number of all.
+            An error that it raises ends the prediction, and reaches the caller as it is.
+        cancelled : callable, optional
+            Asked between windows and while waiting for a turn. If it gives something true, the prediction ends.
+        deadline_s : float, optional
+            Seconds, waiting included, after which the prediction ends at the next window.
 
         Returns
         -------
@@ -183,30 +213,53 @@ class Segmenter:
         Raises
         ------
         InputError
-            If a channel is missing, unknown or on another grid; if it holds NaN, infinity or one single value; or if
-            the scan needs more memory than the bound.
+            If `scan` is neither a volume nor a path; if a channel is missing, unknown or on another grid; if it holds
+            NaN, infinity or one single value; or if the scan needs more memory than the bound.
         EngineError
             If a network fails.
+        CancelledError
+            If `cancelled` says so.
+        DeadlineError
+            If it is not done within `deadline_s`.
         """
+        watch = Watch(progress, cancelled, deadline_s)
+        scans = by_channel(scan, self.pipeline.channels)
+        with self._turns.turn(self._scan_bytes(scans), watch):
+            found = self._predict(scans, watch)
+        log.debug("%s: segmented in %.2f s", found.labels.name, sum(found.timings_s.values()))
+        return found
+
+    def _scan_bytes(self, scans: Mapping[str, VolumeOrPath]) -> int:
+        """Part of the bound on memory that a scan takes; 0 without a bound."""
+        if self._bound is None or self._bound.lean:
+            return 0
+        first = scans[self.pipeline.channels[0]]
+        grid = first.grid if isinstance(first, Volume) else Volume.read_grid(first)
+        return self._bound.scan_bytes(self.pipeline, grid)
+
+    def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch) -> Segmentation:
         loading: dict[str, float] = {}
         with timed(loading, "load"):
-            volumes = self._channels(scan)
+            volumes = read_channels(scans, self.pipeline.channels, self.read)
+        name = volumes[0].name
         if self._bound is not None:
-            self._bound.check(self.pipeline, volumes[0].grid, volumes[0].name)
+            self._bound.check(self.pipeline, volumes[0].grid, name)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
         doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
         for stage in self.pipeline.stages:
-            result = self._run(stage, state)
+            watch.at(f"{name}: stage {stage.name}")
+            result = self._run(stage, state, watch)
             state.results[stage.name] = result
             if result.placement is None:
                 told = f"stage {stage.name} has nothing to look at: the one before it found no foreground"
                 doubts.append(Doubt("nothing-to-look-at", told))
             elif unseen := result.placement.unseen():
                 doubts.append(Doubt("beyond-the-field", unseen))
+        watch.check()
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        volume = Volume(labels, volumes[0].grid, volumes[0].header, name=volumes[0].name)
+        volume = Volume(labels, volumes[0].grid, volumes[0].header, name=name)
         doubts += of_result(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(
@@ -281,62 +334,36 @@ class Segmenter:
         recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
         return self._with(recorders).predict(scan), recorders
 
-    def _run(self, stage: Stage, state: ScanState) -> StageResult:
+    def _run(self, stage: Stage, state: ScanState, watch: Watch) -> StageResult:
         """Run a stage. Errors begin with the name of the scan."""
-        name = state.volumes[0].name
+        name, engines = state.volumes[0].name, self._engines[stage.name]
         try:
-            return stage_run.run(stage, self._engines[stage.name], state, threads=self.threads)
-        except EngineError as error:
-            raise EngineError(f"{name}: {error}") from error
-        except MemoryError as error:
-            raise InputError(
-                f"{name}: segmenting {'×'.join(map(str, state.grid.shape))} voxels takes more memory than there is; "
-                "use a bundle in INT8, a machine with more memory, or crop the scan"
-            ) from error
+            return stage_run.run(stage, engines, state, threads=self.threads, watch=watch)
+        except BaseException as error:
+            for engine in engines:
+                engine.release()
+            if error is watch.raised:  # the caller's own
+                raise
+            if isinstance(error, EngineError):
+                raise EngineError(f"{name}: {error}") from error
+            if isinstance(error, MemoryError):
+                raise InputError(
+                    f"{name}: segmenting {'×'.join(map(str, state.grid.shape))} voxels takes more memory than there "
+                    "is; use a bundle in INT8, a machine with more memory, or crop the scan"
+                ) from error
+            raise
 
     def _with(self, engines: Mapping[str, Sequence[Engine]]) -> Segmenter:
-        """Make the same segmenter with other engines."""
-        return Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
+        """Make the same segmenter with other engines. Predictions of both take turns."""
+        other = Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
+        other._turns = self._turns
+        return other
 
     def _loaded(self) -> Bundle:
         if self._bundle is None:
             raise InputError("this Segmenter was not loaded from a bundle; make it with Segmenter.load(path)")
         return self._bundle
 
-    def _channels(self, scan: VolumeOrPath | Mapping[str, VolumeOrPath]) -> list[Volume]:
-        """Volumes in the order of the channels, checked."""
-        names = self.pipeline.channels
-        if not isinstance(scan, Mapping):
-            if len(names) != 1:
-                raise InputError(f"one scan given, the bundle takes the channels {', '.join(names)}")
-            scan = {names[0]: scan}
-        missing, extra = [n for n in names if n not in scan], [n for n in scan if n not in names]
-        if missing or extra:
-            found = ", ".join(scan) or "none"
-            raise InputError(f"channels given: {found}; the bundle takes {', '.join(names)}, each once")
-        volumes: list[Volume] = []
-        for name in names:
-            given = scan[name]
-            volume = given if isinstance(given, Volume) else self.read(given)
-            _check_intensities(volume)
-            if volumes and not volume.grid.same_space(volumes[0].grid):
-                raise InputError(
-                    f"{volume.name}: channel {name} lies on another grid than {names[0]} "
-                    f"({volume.grid.another_grid(volumes[0].grid)}); register and resample the channels to one grid"
-                )
-            volumes.append(volume)
-        return volumes
 
-
-def _check_intensities(volume: Volume) -> None:
-    bad = int(np.count_nonzero(~np.isfinite(volume.data)))
-    if bad:
-        raise InputError(f"{volume.name}: {bad} of {volume.data.size} voxels are NaN or infinite, expected numbers")
-    if largest(volume.data) < _TINY and (tiny := count_denormals(volume.data)):
-        raise InputError(
-            f"{volume.name}: {tiny} of {volume.data.size} voxels lie within 1.2e-38 of zero, where CPUs compute with "
-            "zero; multiply the scan's intensities by 1e30"
-        )
-    lowest = volume.data.flat[0]
-    if not (volume.data != lowest).any():
-        raise InputError(f"{volume.name}: every voxel is {lowest:g}, expected a scan with contrast")
+def _threads(value: object) -> int:
+    return whole_number(value, "threads", least=1, most=MOST_THREADS)

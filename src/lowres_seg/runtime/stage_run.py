@@ -22,6 +22,7 @@ from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
+from lowres_seg.runtime.watch import Watch
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box
 
@@ -29,7 +30,9 @@ Array = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
 
-def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: int) -> StageResult:
+def run(
+    stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: int, watch: Watch | None = None
+) -> StageResult:
     """Run a stage on a scan whose earlier stages have run.
 
     Parameters
@@ -40,6 +43,8 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
     scan : ScanState
     threads : int
         For resampling.
+    watch : Watch, optional
+        Told of each window, and asked between windows whether to go on.
 
     Raises
     ------
@@ -47,7 +52,10 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
         If intensities cannot be normalised.
     EngineError
         If a network fails, or its scores cannot be decoded.
+    CancelledError, DeadlineError
+        If the watch ends it.
     """
+    watch = Watch() if watch is None else watch
     base = None if stage.onto is None else scan.results[stage.onto].on_scan
     placement = place(stage, scan)
     if placement is None:
@@ -58,8 +66,8 @@ def run(stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: in
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
-        return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s))
-    slabs = _slabs(placement, engines, x, scan.timings_s)
+        return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s, watch))
+    slabs = _slabs(placement, engines, x, scan.timings_s, watch)
     del x
     labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
@@ -107,7 +115,7 @@ def place(stage: Stage, scan: ScanState) -> Placement | None:
 
 
 def _slabs(
-    placement: Placement, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]
+    placement: Placement, engines: Sequence[Engine], x: Array, timings_s: dict[str, float], watch: Watch
 ) -> Iterator[tuple[slice, list[Array]]]:
     """Yield slabs of planes: where each lies in x, and its scores (C, planes, H, W) of each member or of their mean."""
     stage = placement.stage
@@ -117,11 +125,13 @@ def _slabs(
     if stage.windows is None:
         with timed(timings_s, step):
             found = []
-            for _, (name, engine) in members:
+            for count, (_, (name, engine)) in enumerate(members, 1):
+                watch.check()
                 scores = _scores(stage, name, engine, x)
                 # Engines own the memory of their scores, and one network may be a member twice.
                 found.append(scores if len(members) == 1 else scores.copy())
                 engine.release()
+                watch.done(stage.name, count, len(members))
         whole = slice(0, x.shape[1])
         del x  # one of the largest arrays, and no longer needed
         yield whole, [mean(found)] if averaged else found
@@ -131,14 +141,20 @@ def _slabs(
     shape = (x.shape[1], x.shape[2], x.shape[3])
     arrays = placement.sums(in_turn=in_turn)
     sums = [Accumulator(shape, stage.windows, planes=arrays.planes) for _ in range(arrays.count)]
+    windows = list(rows(shape, stage.windows))
+    done, total = 0, len(members) * sum(len(row) for row, _ in windows)
     for group in groups:
-        for row, stop in rows(shape, stage.windows):
+        for row, stop in windows:
             with timed(timings_s, step):
                 for at in row:
                     i, j, k = (slice(a, a + n) for a, n in zip(at, stage.windows.roi_size, strict=True))
                     for member, (name, engine) in group:
+                        watch.check()
                         scores = _scores(stage, name, engine, x[:, i, j, k])
                         sums[member if arrays.count > 1 else 0].add(scores, at)
+                        del scores  # an engine then has its memory back for the next window
+                        done += 1
+                        watch.done(stage.name, done, total)
             if not in_turn:
                 taken = [one.take(stop) for one in sums]
                 found = [scores for _, scores in taken]
@@ -169,6 +185,7 @@ def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
         if len(flips) == 1:
             return np.asarray(back)
         total = back.copy() if total is None else np.add(total, back, out=total)
+        del given, back  # an engine then has its memory back for the next run
     assert total is not None  # noqa: S101 - one of the flips is the empty one
     total /= np.float32(len(flips))
     return total
@@ -186,9 +203,14 @@ def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:
 
 
 def _classes(
-    placement: Placement, decode: Classes, engines: Sequence[Engine], x: Array, timings_s: dict[str, float]
+    placement: Placement,
+    decode: Classes,
+    engines: Sequence[Engine],
+    x: Array,
+    timings_s: dict[str, float],
+    watch: Watch,
 ) -> dict[str, float]:
-    ((_, members),) = _slabs(placement, engines, x, timings_s)
+    ((_, members),) = _slabs(placement, engines, x, timings_s, watch)
     values = combine(members, decode, placement.stage.ensemble)
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 

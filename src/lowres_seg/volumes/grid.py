@@ -17,7 +17,8 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from lowres_seg.errors import InputError
+from lowres_seg.arguments import described
+from lowres_seg.errors import InputError, shown
 from lowres_seg.volumes.orientations import STORED
 
 #: A spacing outside of this range means metres, micrometres or a damaged header.
@@ -87,9 +88,7 @@ class Grid:
         shape: tuple[int, ...] = self.shape
         if len(shape) != 3 or any(n < 1 for n in shape):
             raise InputError(f"shape {shape}: expected three axes with at least one voxel each")
-        affine = np.array(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise InputError("affine: expected a 4×4 matrix of finite numbers")
+        affine = _checked(self.affine)
         with np.errstate(over="ignore", invalid="ignore"):  # numbers of a damaged header may be as large as any
             spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
             flat = abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(spacing)
@@ -276,6 +275,21 @@ class Reorientation:
     def undo_box(self, box: Box) -> Box:
         """Box on the first grid that holds the voxels of a box on the second."""
         return _reoriented(box, self._backward(), self.result.shape)
+
+
+def _checked(affine: object) -> NDArray[np.float64]:
+    """Copy of an affine as a (4, 4) matrix of finite numbers whose last row is 0 0 0 1."""
+    expected = "expected a 4×4 matrix of finite numbers whose last row is 0 0 0 1"
+    try:
+        given = np.asarray(affine)
+        matrix = given.astype(np.float64) if given.dtype.kind in "biuf" else None
+    except (TypeError, ValueError):
+        matrix = None
+    if matrix is None or matrix.shape != (4, 4):
+        raise InputError(f"affine: found {described(affine)}, {expected}")
+    if not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-3):
+        raise InputError(f"affine: found {shown(matrix.tolist(), most=200)}, {expected}")
+    return matrix
 
 
 def _reoriented(box: Box, transform: NDArray[np.float64], shape: tuple[int, int, int]) -> Box:

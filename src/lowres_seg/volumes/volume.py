@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.arguments import described
+from lowres_seg.arguments import path as as_path
 from lowres_seg.errors import InputError
 from lowres_seg.volumes import nifti
 from lowres_seg.volumes.grid import Grid, three
@@ -33,7 +35,7 @@ class Volume:
     Raises
     ------
     InputError
-        If the shapes of `data` and `grid` differ.
+        If `data` is no array of real numbers on three axes, or has another shape than `grid`.
     """
 
     data: NDArray[Any]
@@ -43,6 +45,12 @@ class Volume:
     name: str = "volume"
 
     def __post_init__(self) -> None:
+        data: Any = self.data
+        if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray) or data.dtype.kind not in "biuf":
+            raise InputError(
+                f"data: found {described(data)}, expected a numpy array of real numbers, as in "
+                "Volume.from_array(data, affine)"
+            )
         if self.data.shape != self.grid.shape:
             raise InputError(f"voxels of shape {self.data.shape} on a grid of shape {self.grid.shape}")
 
@@ -50,12 +58,23 @@ class Volume:
     def from_array(cls, data: NDArray[Any], affine: NDArray[Any]) -> Volume:
         """Make a volume from an (I, J, K) array and a (4, 4) affine to millimetres in RAS+.
 
+        Raises
+        ------
+        InputError
+            If `data` is no array of real numbers on three axes, or `affine` is unusable.
+
         Examples
         --------
         >>> import numpy as np
         >>> Volume.from_array(np.zeros((3, 4, 5), np.float32), np.eye(4)).grid.orientation
         'RAS'
         """
+        given: Any = data
+        if not isinstance(given, np.ndarray) or given.ndim != 3:
+            raise InputError(
+                f"data: found {described(data)}, expected a numpy array of three axes; Volume.from_array(data, affine) "
+                "takes one 3D image"
+            )
         return cls(data, Grid(three(data.shape), affine))
 
     @classmethod
@@ -69,7 +88,7 @@ class Volume:
             header claims another number of voxels than the file holds, or more than this machine's memory; or if its
             grid is unusable.
         """
-        path = Path(path)
+        path = as_path(path, "path of a scan")
         data, grid, header, doubts = nifti.read(path)
         return cls(data, grid, header, doubts, str(path))
 
@@ -82,7 +101,7 @@ class Volume:
         InputError
             As for `load`, without what the voxels say.
         """
-        return nifti.read_grid(Path(path))
+        return nifti.read_grid(as_path(path, "path of a scan"))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write as NIfTI with the dtype of `data`. The file appears whole or not at all.
@@ -95,4 +114,4 @@ class Volume:
         InputError
             If the name does not end in .nii or .nii.gz, if the file exists and not `force`, or if it cannot be written.
         """
-        nifti.write(Path(path), self.data, self.grid, self.header, force=force)
+        nifti.write(as_path(path, "path to write"), self.data, self.grid, self.header, force=force)

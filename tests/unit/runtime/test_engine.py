@@ -11,8 +11,9 @@ import openvino
 import pytest
 from openvino import opset13 as opset
 
-from lowres_seg import EngineError
+from lowres_seg import EngineError, host
 from lowres_seg.runtime import openvino_engine
+from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.openvino_engine import LeanEngine, OpenVinoEngine, cpu_capabilities
 from lowres_seg.runtime.probe import convolution_seconds
 from stages import Content, build, noise, predict, stage
@@ -47,6 +48,23 @@ def test_precision_and_threads_are_what_was_asked_for(xml: Path) -> None:
     assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_norms_in_steps_give_the_same_with_any_number_of_threads(tmp_path: Path) -> None:
+    x = opset.parameter([1, 1, 48, 48, 48], np.float32)
+    kernel = np.random.default_rng(0).standard_normal((2, 1, 3, 3, 3)).astype(np.float32)
+    y = opset.convolution(x, opset.constant(kernel), [1] * 3, [1] * 3, [1] * 3, [1] * 3)
+    y = opset.mvn(y, np.array([2, 3, 4]), normalize_variance=True, eps=1e-5, eps_mode="inside_sqrt")
+    openvino.save_model(openvino.Model([opset.relu(y)], [x], "norm"), tmp_path / "n.xml", compress_to_fp16=False)
+    image = np.random.default_rng(1).random((1, 1, 48, 48, 48), dtype=np.float32) * 1000
+    found: dict[bool, set[bytes]] = {}
+    for in_steps in (False, True):
+        rewrite = sum_in_steps if in_steps else None
+        engines = [OpenVinoEngine(tmp_path / "n.xml", threads=n, rewrite=rewrite) for n in (1, 2, 3, 4)]
+        found[in_steps] = {engine.run(image).tobytes() for engine in engines}
+    assert len(found[True]) == 1
+    if host.inspect().affinity > 1:  # OpenVINO takes no more threads than there are processors
+        assert len(found[False]) > 1
 
 
 def test_bf16_is_computed_in_bf16_or_refused(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export import exact_norms, rewrites
+from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
+from lowres_seg.runtime.exact_norms import sum_in_steps
 
 import openvino  # isort: skip
 from openvino._offline_transformations import apply_moc_transformations  # isort: skip
@@ -86,7 +87,7 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
         rewrites.join_by_planes(model)
         rewrites.upsample_rows_first(model)
     if with_exact_norms:
-        exact_norms.sum_in_steps(model)
+        sum_in_steps(model)
     after = _operators(model)
     output = tuple(model.outputs[0].shape)
     _forget_paths(model)

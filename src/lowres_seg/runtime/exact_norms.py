@@ -3,6 +3,7 @@
 OpenVINO sums the values of a norm one after the other in float32. Over the millions of values of a large window the sum
 of squares is off by 1e-4 and more, and labels flip. Here mean and deviation are taken along one axis after the other,
 so that no sum is long, and from the median, so that equal values add no rounding.
+OpenVINO's own norms also split their sums by threads, so that another number of threads rounds otherwise.
 Most networks take about as long (benchmarks/exact_norms.py); those with few channels in large windows take longer, and
 more memory (ADR 13).
 """

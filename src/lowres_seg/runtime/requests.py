@@ -1,0 +1,139 @@
+"""Infer requests of a compiled network that several threads share, and what a fork leaves of them.
+
+A network is compiled for one stream, so one inference runs at a time, and others wait for it. Each result lies in the
+memory of its own request. That request is used again when nothing refers to the result any more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowres_seg.errors import EngineError
+
+Array = NDArray[np.float32]
+
+#: One entry for each thread that is inside of OpenVINO now.
+_inside: set[object] = set()
+
+
+@dataclass
+class _Process:
+    """What a process has of its parents."""
+
+    #: Number of forks from the process that began.
+    generation: int = 0
+    #: Generations of the processes that compiled the networks which were dropped.
+    dropped: set[int] = field(default_factory=set)
+    #: Whether another thread was inside of OpenVINO at the fork. Its locks stay locked.
+    torn: bool = False
+
+
+_process = _Process()
+
+
+def _after_fork() -> None:
+    _process.generation += 1
+    _process.torn = _process.torn or bool(_inside)
+    _inside.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def inside() -> Iterator[None]:
+    """Mark this thread as inside of OpenVINO.
+
+    Raises
+    ------
+    EngineError
+        If this process was forked while another thread was inside: OpenVINO would wait for that thread for ever.
+    """
+    if _process.torn:
+        raise EngineError(
+            "this process was forked while another thread ran a network, and OpenVINO would wait for that thread; "
+            "fork while no prediction runs, or start processes with spawn"
+        )
+    mark = object()
+    _inside.add(mark)
+    try:
+        yield
+    finally:
+        _inside.discard(mark)
+
+
+def compiled_by(compile_network: Callable[[], Any]) -> Any:
+    """Compile a network. OpenVINO gives it the threads of one that was dropped, and a fork leaves them behind.
+
+    Raises
+    ------
+    EngineError
+        If these would be threads of a parent process: OpenVINO would wait for them for ever.
+    """
+    if any(generation < _process.generation for generation in _process.dropped):
+        raise EngineError(
+            "this process was forked from one that had dropped networks of OpenVINO, and a further one would wait for "
+            "their threads; load a Segmenter in no process that forks, or start processes with spawn"
+        )
+    with inside():
+        compiled = compile_network()
+    weakref.finalize(compiled, _process.dropped.add, _process.generation).atexit = False
+    return compiled
+
+
+class Requests:
+    """Infer requests of one compiled network, for any number of threads.
+
+    Parameters
+    ----------
+    compiled : openvino.CompiledModel
+    kept : int
+        Number of idle requests that stay ready. Each holds its last input and output.
+    """
+
+    def __init__(self, compiled: Any, *, kept: int = 1) -> None:
+        self._compiled = compiled
+        self._kept = kept
+        self._idle: deque[Any] = deque()
+        self._turn = threading.Lock()
+        self._last: weakref.ref[Any] | None = None
+
+    def infer(self, x: Array) -> Array:
+        """Run the network on one input, when the runs of other threads have ended.
+
+        The result stays as it is for as long as something refers to it. It is the request's own memory if requests are
+        kept, and a copy if not.
+        """
+        with inside(), self._turn:
+            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            result = np.asarray(request.infer([x], share_inputs=True, share_outputs=self._kept > 0)[0])
+            self._last = weakref.ref(request)
+        if not self._kept:
+            return result
+        owner: Array = result
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        # Every view of the result refers to the array that owns it, or borrows it from OpenVINO.
+        weakref.finalize(owner, _put_back, self._idle, request, self._kept).atexit = False
+        return result
+
+    def profile(self) -> list[Any]:
+        """Counters of each node in the last run, of a network that was compiled with them."""
+        request = None if self._last is None else self._last()
+        return [] if request is None else list(request.get_profiling_info())
+
+
+def _put_back(idle: deque[Any], request: Any, kept: int) -> None:
+    if len(idle) < kept:
+        idle.append(request)

@@ -1,0 +1,130 @@
+"""Arguments of another kind than expected: one line that says what was found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lowres_seg
+from lowres_seg import Bundle, Grid, InputError, Segmenter, Volume
+
+EYE = np.eye(4)
+CUBE = np.zeros((3, 4, 5), np.float32)
+NO_VOLUMES: dict[str, tuple[Any, str]] = {
+    "four axes": (np.zeros((3, 4, 5, 2)), "ndarray of shape (3, 4, 5, 2) and dtype 'float64'"),
+    "two axes": (np.zeros((3, 4)), "ndarray of shape (3, 4)"),
+    "a list": ([[[0.0]]], "[[[0.0]]] (list)"),
+    "a ragged list": ([[1], [1, 2]], "(list)"),
+    "nothing": (None, "None (NoneType)"),
+    "complex": (CUBE.astype(complex), "dtype 'complex128'"),
+    "objects": (CUBE.astype(object), "dtype 'object'"),
+    "words": (np.full((2, 2, 2), "x"), "dtype '<U1'"),
+    "times": (np.zeros((2, 2, 2), "datetime64[s]"), "dtype 'datetime64[s]'"),
+    "fields": (np.zeros((2, 2, 2), "f4,f4"), "dtype"),
+    "masked": (np.ma.masked_array(CUBE, CUBE == 0), "MaskedArray of shape (3, 4, 5)"),
+}
+NO_AFFINES: dict[str, tuple[Any, str]] = {
+    "three rows": (np.eye(4)[:3], "ndarray of shape (3, 4)"),
+    "3 by 3": (np.eye(3), "ndarray of shape (3, 3)"),
+    "nothing": (None, "None (NoneType)"),
+    "ragged": ([[1], [1, 2]], "(list)"),
+    "complex": (EYE.astype(complex), "dtype 'complex128'"),
+    "words": (np.full((4, 4), "x"), "dtype '<U1'"),
+    "not finite": (EYE * np.nan, "nan"),
+    "transposed": (np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [5, 6, 7, 1]], float), "[5.0, 6.0, 7.0, 1.0]"),
+    "singular": (np.diag([1.0, 1, 0, 1]), "singular"),
+}
+
+
+@pytest.mark.parametrize("case", NO_VOLUMES)
+def test_what_is_no_volume_is_said(case: str) -> None:
+    data, found = NO_VOLUMES[case]
+    with pytest.raises(InputError) as caught:
+        Volume.from_array(data, EYE)
+    message = str(caught.value)
+    assert found in message
+    assert "Volume.from_array(data, affine)" in message
+    assert "\n" not in message
+    with pytest.raises(InputError):
+        Volume(data, Grid((3, 4, 5), EYE))
+
+
+@pytest.mark.parametrize("case", NO_AFFINES)
+def test_what_is_no_affine_is_said(case: str) -> None:
+    affine, found = NO_AFFINES[case]
+    with pytest.raises(InputError, match="^affine: ") as caught:
+        Volume.from_array(CUBE, affine)
+    assert found in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int16, ">i2", np.float16, ">f4", np.float64])
+def test_real_numbers_of_every_kind_are_taken(kind: Any) -> None:
+    assert Volume.from_array(np.ones((2, 3, 4), kind), EYE.tolist()).grid.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("scan", "found"),
+    [
+        (CUBE, "scan: found ndarray of shape (3, 4, 5) and dtype 'float32'"),
+        (b"head.nii", "scan: found b'head.nii' (bytes)"),
+        (None, "scan: found None (NoneType)"),
+        (5, "scan: found 5 (int)"),
+        (["head.nii"], "scan: found ['head.nii'] (list)"),
+        ({"t1": CUBE}, "channel t1: found ndarray of shape (3, 4, 5)"),
+    ],
+)
+def test_what_is_no_scan_is_said(tiny: Path, scan: Any, found: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Segmenter.load(tiny, threads=1).predict(scan)
+    assert str(caught.value).startswith(found)
+    assert "Volume.from_array(data, affine)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_channels_of_strange_names_are_said(tiny: Path) -> None:
+    with pytest.raises(InputError, match="channels given: 1; the bundle takes t1"):
+        Segmenter.load(tiny, threads=1).predict({1: CUBE})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, 2.0, True, "2", float("nan"), 10**6, [1]])
+def test_threads_are_a_whole_number(tiny: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match="^threads: found .*, expected a whole number from 1 to 1024$"):
+        Segmenter.load(tiny, threads=threads)
+
+
+def test_numpys_whole_numbers_are_whole_numbers(tiny: Path) -> None:
+    assert Segmenter.load(tiny, threads=np.int64(1)).threads == 1
+
+
+@pytest.mark.parametrize("bound", [0, -5, "2GB", 1.5, True])
+def test_a_bound_on_memory_is_a_whole_number(tiny: Path, bound: Any) -> None:
+    with pytest.raises(InputError, match="^max_ram_bytes: found"):
+        Segmenter.load(tiny, threads=1, max_ram_bytes=bound)
+
+
+@pytest.mark.parametrize("path", [b"bundle", 5, None, ["a"]])
+def test_a_path_is_str_or_pathlike(path: Any) -> None:
+    for use in (Segmenter.load, Bundle.open):
+        with pytest.raises(InputError, match="^bundle: found .*, expected a path as str or pathlib.Path$"):
+            use(path)
+    with pytest.raises(InputError, match="^path of a scan: found"):
+        Volume.load(path)
+    with pytest.raises(InputError, match="^path to write: found"):
+        Volume.from_array(CUBE, EYE).save(path)
+
+
+def test_dir_and_help_list_the_public_names() -> None:
+    """In a new process, where no name has been used yet."""
+    code = "import lowres_seg; print(*dir(lowres_seg)); help(lowres_seg)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, _, page = done.stdout.partition("\n")
+    assert set(lowres_seg.__all__) <= set(listed.split())
+    classes = [name for name in lowres_seg.__all__ if name != "__version__"]
+    assert [name for name in classes if not re.search(rf"^    class {name}\b", page, re.MULTILINE)] == []
