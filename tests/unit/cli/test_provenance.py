@@ -72,7 +72,7 @@ def test_it_says_what_ran_on_what_and_what_came_out(tiny: Path, scan: Path, tmp_
     assert found["host"] == platform.node()
     assert found["threads"] == 1
     assert found["precision"] == {"only": {"inference": "f32", "networks": {"net": "fp32"}}}
-    assert found["options"] == {"apply_mask": True, "max_ram_bytes": 2 * 10**9}
+    assert found["options"] == {"apply_mask": True, "reproducible": False, "max_ram_bytes": 2 * 10**9}
     (case,) = found["cases"]
     assert case["scan"] == {"t1": str(scan)}
     assert case["inputs"] == {"t1": sha256(scan)}
