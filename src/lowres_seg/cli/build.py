@@ -157,7 +157,8 @@ def export(
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
-            out.print(f"{name}: {constant} norms with running statistics made constant; operators removed: {removed}")
+            made = f"{constant} norms with running statistics made constant; " if constant else ""
+            out.print(f"{name}: {made}operators rewritten, with the same result: {removed}")
             if network["route"] == "export":
                 out.print(f"{name}: by torch.export, because a trace did not convert")
             for change in network["changes"]:

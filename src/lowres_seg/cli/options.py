@@ -45,7 +45,7 @@ IgnoreLabel = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors and notes only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more of what happens.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -99,6 +99,8 @@ def predict(
     manifest = opened.manifest
     masks = bool(manifest.labels)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
+    if resume and force:
+        raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
     if resume and not into_folder:
         raise typer.BadParameter("goes with a folder, whose ledger knows what is done", param_hint="--resume")
     named, own = without_own(inputs, output)
@@ -173,7 +175,9 @@ def predict(
         )
     if failed or not whole:
         raise typer.Exit(EXIT_ERROR)
-    if strict and any(outcome.doubts for outcome in outcomes):
+    doubted = sum(bool(outcome.doubts) for outcome in outcomes)
+    if strict and doubted:
+        err.print(f"[bold red]error:[/] {doubted} of {len(outcomes)} results have doubts, and --strict allows none")
         raise typer.Exit(EXIT_GATE)
 
 
@@ -189,6 +193,7 @@ def verify(
 ) -> None:
     """Check every file of a bundle, and run its reference case on this machine."""
     from lowres_seg.bundle.bundle import Bundle
+    from lowres_seg.bundle.contents import SIGNATURE_NAME
     from lowres_seg.runtime.segmenter import Segmenter
 
     bound_bytes = ram_bytes(max_ram)
@@ -205,6 +210,7 @@ def verify(
         print_json(
             {
                 "bundle": str(bundle),
+                "sha256": opened.digest,
                 "files": len(segmenter.manifest.files),
                 "signed_by": opened.signed_by,
                 "bound": bound.model_dump(),
@@ -214,7 +220,9 @@ def verify(
     elif not quiet or not result.passed:
         worst = max(result.max_abs_diff.values(), default=0.0)
         by = "" if opened.signed_by is None else f", signed by the key {opened.signed_by[:16]}…"
-        out.print(plain(f"{bundle}: {len(segmenter.manifest.files)} files unchanged{by}"))
+        if opened.signed_by is None and (bundle / SIGNATURE_NAME).exists():
+            by = "; its signature was not checked, name the key with --require-key"
+        out.print(plain(f"{bundle}: sha256 {opened.digest[:12]}…, {len(segmenter.manifest.files)} files as listed{by}"))
         out.print(
             f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
             f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"

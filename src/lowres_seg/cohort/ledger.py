@@ -16,6 +16,7 @@ from typing import Any
 
 from lowres_seg import atomic
 from lowres_seg.bundle.bundle import file_sha256
+from lowres_seg.errors import InputError
 
 NAME = ".lowres-seg.jsonl"
 
@@ -122,22 +123,28 @@ class Ledger:
 
         Raises
         ------
+        InputError
+            If a file is there that no entry knows: another tool wrote it, or somebody has edited it.
         OSError
             If a file cannot be read.
         """
-        names = [self._named(file) for file in files]
         if not any(os.path.lexists(file) for file in files):
             return None, ""
-        entries = [entry for entry in self._entries.get(names[0], []) if entry.outcome == "done"]
-        if not entries:
-            return None, "the ledger does not know it as done"
+        names = {file: self._named(file) for file in files}
+        entries = [entry for entry in self._entries.get(names[files[0]], []) if entry.outcome == "done"]
+        there = {name: file_sha256(file) for file, name in names.items() if file.is_file()}
+        for file, name in names.items():
+            if os.path.lexists(file) and not any(there.get(name) == entry.files.get(name, "") for entry in entries):
+                raise InputError(
+                    f"{file}: exists, and is not what this tool wrote by its ledger; move it to keep it, or pass "
+                    "--force to replace it"
+                )
         entries = [e for e in entries if {key: getattr(e, key) for key in self._same} == self._same]
         if not entries:
             return None, "it was done by another bundle, version or option"
-        there = {name: file_sha256(file) for name, file in zip(names, files, strict=True) if file.is_file()}
         entries = [entry for entry in entries if entry.files == there]
         if not entries:
-            return None, "its files are not what was written"
+            return None, "not all of its files are there"
         inputs = digests(scan)
         entries = [entry for entry in entries if entry.inputs == inputs]
         return (entries[-1], "") if entries else (None, "its scan has changed")

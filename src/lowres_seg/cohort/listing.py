@@ -143,8 +143,14 @@ def list_jobs(
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
     targets = [file for job in jobs for file in job.files]
-    atomic.check_targets(targets, force=force, inputs=inputs_read, make_folders=into_folder)
+    atomic.check_targets(targets, force=force or into_folder, inputs=inputs_read, make_folders=into_folder)
     if into_folder:
+        existing = [] if force else [target for target in targets if os.path.lexists(target)]
+        if existing:
+            raise InputError(
+                f"{existing[0]}: exists already, and so do {len(existing) - 1} others; pass --resume to do what is "
+                "missing or --force to replace them, or choose another folder"
+            )
         atomic.check_target(path / ledgers.NAME, force=True, inputs=inputs_read)
     return jobs
 

@@ -66,15 +66,17 @@ def is_folder(output: str, suffixes: tuple[str, ...]) -> bool:
     Raises
     ------
     InputError
-        If it has the suffix of another kind of file, or names a file that exists and has none.
+        If it is empty, has the suffix of another kind of file, or names a file that exists and has none.
 
     Examples
     --------
     >>> [is_folder(name, (".nii.gz", ".nii")) for name in ("no-such/m.nii.gz", "no-such", "no-such.v2", "no-such.x/")]
     [False, True, True, True]
     """
-    path = Path(output)
     written = " or ".join(suffixes)
+    if not output.strip():
+        raise InputError(f"the output has no name; name a file that ends in {written}, or a folder (. is this one)")
+    path = Path(output)
     if os.path.isdir(path) or output.endswith(("/", os.sep)):  # noqa: PTH112 - False where nobody may look
         return True
     if path.name.endswith(suffixes):

@@ -274,7 +274,7 @@ class TestLedger:
         assert done["outcome"] == "done"
         assert done["inputs"] == {"t1": file_sha256(scans[0])}
         assert done["bundle"] == file_sha256(tiny / "manifest.json")
-        assert done["options"] == {"apply_mask": True}
+        assert done["options"] == {"apply_mask": True, "reproducible": False}
         assert done["files"] == {name: file_sha256(out / name) for name in ("a_mask.nii.gz", "a_mask_masked.nii.gz")}
         assert failed["outcome"] == "failed"
         assert "cannot be read as NIfTI" in failed["why"]
@@ -285,7 +285,9 @@ class TestLedger:
         assert here(*words).exit_code == 0
         masks = {name: (out / name).read_bytes() for name in written(out)}
         volumes = table.read_text()
-        for option, message in [("", "exists already; choose another output or pass --force")]:
+        for option, message in [
+            ("", "exists already, and so do 3 others; pass --resume to do what is missing or --force")
+        ]:
             refused = here("predict", tiny, *scans, "-o", out, *option.split())
             assert (refused.exit_code, len(lines(refused.stderr + str(refused.exception), "error"))) != (0, 0)
             assert message in str(refused.exception)
@@ -299,13 +301,13 @@ class TestLedger:
         (out / "b_mask.nii.gz").write_bytes(b"half")
         shutil.copy(scans[3], scans[2])  # another scan of the same name
         found = here(*words, "--resume", "--json")
-        assert found.exit_code == 0, found.stderr
+        assert found.exit_code == 1
         statuses = [case["outcome"] for case in json.loads(found.stdout)["cases"]]
-        assert statuses == ["done", "done", "done", "skipped"]
-        assert "b.nii.gz: was done again, because its files are not what was written" in found.stderr
+        assert statuses == ["done", "failed", "done", "skipped"]
+        assert "b_mask.nii.gz: exists, and is not what this tool wrote" in found.stderr
         assert "c.nii.gz: was done again, because its scan has changed" in found.stderr
         now = {name: (out / name).read_bytes() for name in masks}
-        assert now == masks | {"c_mask.nii.gz": now["c_mask.nii.gz"]}
+        assert now == masks | {"b_mask.nii.gz": b"half", "c_mask.nii.gz": now["c_mask.nii.gz"]}
         mask_of = {name: nib.load(out / f"{name}_mask.nii.gz").get_fdata() for name in "cd"}
         assert np.array_equal(mask_of["c"], mask_of["d"])
         assert here(*words[:-2], "--force").exit_code == 0
@@ -334,6 +336,9 @@ class TestLedger:
         first, _, _ = ledger.read_bytes().split(b"\n")
         ledger.write_bytes(first + b"\n" + tail)
         found = json.loads(here(*words).stdout)
+        assert found["summary"] == {"done": 0, "failed": 1, "skipped": 1}  # nobody knows whose mask it is
+        (tmp_path / "out" / "b_mask.nii.gz").unlink()
+        found = json.loads(here(*words).stdout)
         assert found["summary"] == {"done": 1, "failed": 0, "skipped": 1}
         found = json.loads(here(*words).stdout)
         assert found["summary"] == {"done": 0, "failed": 0, "skipped": 2}
@@ -345,7 +350,22 @@ class TestLedger:
         (entry,) = self.entries(tmp_path / "out")
         for change in ({"volumes_ml": {"brain": "many"}}, {"files": {}}, {"more": 1}, {"outcome": "failed"}):
             ledger.write_text(json.dumps({**entry, **change}) + "\n")
-            assert json.loads(here(*words).stdout)["summary"]["done"] == 1
+            found = json.loads(here(*words).stdout)
+            assert found["summary"] == {"done": 0, "failed": 1, "skipped": 0}
+
+    def test_a_mask_that_this_tool_did_not_write_is_kept(self, tiny: Path, scans: list[Path], tmp_path: Path) -> None:
+        own = tmp_path / "out" / "a_mask.nii.gz"
+        own.parent.mkdir()
+        own.write_bytes(b"drawn by hand")
+        words = ["predict", tiny, scans[0], scans[1], "-o", own.parent]
+        assert here(*words, "--resume").exit_code == 1
+        assert own.read_bytes() == b"drawn by hand"
+        assert here(*words, "--resume", "--force").exit_code == 2
+        assert here(*words, "--force").exit_code == 0
+        assert own.read_bytes() != b"drawn by hand"
+
+    def test_an_output_without_a_name_is_refused(self, tiny: Path, scans: list[Path]) -> None:
+        assert "the output has no name" in str(here("predict", tiny, scans[0], "-o", "").exception)
 
     def test_it_is_never_a_link_to_a_scan(self, tiny: Path, scans: list[Path], tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()

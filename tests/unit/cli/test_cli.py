@@ -224,7 +224,7 @@ def test_an_empty_result_is_noted(make_bundle: Callable[..., Path], content: Any
 def test_verify_passes_and_fails(tiny: Path) -> None:
     done = run("verify", tiny)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "3 files unchanged" in done.stdout
+    assert "3 files as listed" in done.stdout
     assert done.stdout.endswith("passed\n")
     weights = tiny / "networks" / "net.bin"
     weights.write_bytes(bytes(len(weights.read_bytes())))

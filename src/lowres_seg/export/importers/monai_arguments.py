@@ -59,7 +59,10 @@ def problem(error: ValueError) -> str:
     first = error.errors(include_url=False)[0]
     argument, found = first["loc"][0] if first["loc"] else "arguments", first.get("input")
     if first["type"] == "extra_forbidden":
-        return f"its argument {argument} = {short(found)} has no exact counterpart in a bundle; remove it"
+        return (
+            f"its argument {argument} = {short(found)} has no exact counterpart in a bundle; docs/importing.md lists "
+            "the arguments that have one"
+        )
     if first["type"] == "missing":
         return f"has no {argument}"
     if isinstance(found, str) and found.startswith("$"):

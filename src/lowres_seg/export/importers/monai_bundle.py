@@ -196,7 +196,10 @@ def _scan(config: Config, role: Role, channels: Sequence[str], joined: Sequence[
     for where, name, given in chain:
         del scan.later[0]
         if name not in known:
-            raise ExportError(f"{where} has no exact counterpart in a bundle; remove it, and do it to the scans before")
+            raise ExportError(
+                f"{where} has no exact counterpart in a bundle; do it to the scans before if it is "
+                "the first step, else the network must be trained or validated without it"
+            )
         transform = validated(known[name], given, where)
         try:
             if transform.items(scan):
