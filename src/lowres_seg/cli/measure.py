@@ -12,7 +12,7 @@ from rich.table import Table
 from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
 from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.cli.options import AsJson, Force, IgnoreLabel, Quiet, app, one_of
-from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.cli.screen import err, out, plain, print_json, steps
 from lowres_seg.errors import BenchmarkError, RegressionError
 
 
@@ -113,6 +113,9 @@ def bench(
             out.print(plain(line))
         out.print(plain(f"{output}: written; see it with: lowres-seg report {output} -o report.html"))
     if suite.partial:
+        for doubt in (*suite.doubts, *suite.benchmark_doubts()) if quiet or as_json else ():
+            err.print(plain(f"doubt: {doubt}"))
+        err.print(f"[bold red]error:[/] {plain(str(output))}: a part of the plan is missing; the doubts say why")
         raise typer.Exit(1)
 
 

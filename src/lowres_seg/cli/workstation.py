@@ -122,7 +122,8 @@ def predict(
     options = {"apply_mask": apply_mask, "reproducible": reproducible}
     ledger = None
     if into_folder:
-        ledger = Ledger(Path(output), opened.digest, __version__, options, anonymous=anonymous)
+        labels = manifest.label_names.values()
+        ledger = Ledger(Path(output), opened.digest, __version__, options, labels=labels, anonymous=anonymous)
     if further:  # they are none of the masks, and not the ledger
         own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
         atomic.check_targets([*further, *own_files], force=True)
@@ -328,7 +329,7 @@ def _summary(outcomes: list[Outcome], total: int, own: list[str]) -> str:
     ]
     if len(outcomes) < total:
         parts.append(f"{total - len(outcomes)} not begun or not ended; --resume goes on with them")
-    return f"summary: {', '.join(parts)}"
+    return " ".join(f"summary: {', '.join(parts)}".split("\n"))
 
 
 def _reason(outcome: Outcome) -> str:

@@ -144,13 +144,17 @@ class Cases:
         reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
         columns = [column.strip() for column in reader.fieldnames or []]
         reader.fieldnames = columns
-        wrong = [column for column in columns if column not in (*channels, "label", "id")]
+        wrong = [column for column in columns if column not in (*channels, "label", "id") or columns.count(column) > 1]
         if wrong or any(channel not in columns for channel in channels):
             raise InputError(
                 f"{path}: has the columns {', '.join(columns) or 'none'}; expected {', '.join(channels)}, "
-                "and optionally label and id"
+                "and optionally label and id, each once"
             )
-        items = _named([_case(path, line, row, channels) for line, row in enumerate(reader, start=2)], channels)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise InputError(f"{path}: line {reader.line_num} cannot be read ({error}); see to its quotes") from error
+        items = _named([_case(path, line, row, channels) for line, row in enumerate(rows, start=2)], channels)
         if not items:
             raise InputError(f"{path}: holds no case; expected one a line below the names of the columns")
         ids = [item.id for item in items]

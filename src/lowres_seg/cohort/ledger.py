@@ -7,11 +7,13 @@ names, so a case is believed done only when every digest agrees with what is on 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lowres_seg import atomic
@@ -19,6 +21,8 @@ from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.errors import InputError
 
 NAME = ".lowres-seg.jsonl"
+#: Size of a ledger of some hundred thousand cases.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Ledger:
         Of this tool.
     options : dict of str to bool
         Options that change what is written.
+    labels : iterable of str
+        Names of the bundle's labels.
     anonymous : bool
         Whether lines leave out the paths of scans. They name the files that lie beside the ledger all the same.
 
@@ -91,9 +97,17 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: Path, bundle: str, version: str, options: Mapping[str, bool], *, anonymous: bool = False
+        self,
+        folder: Path,
+        bundle: str,
+        version: str,
+        options: Mapping[str, bool],
+        *,
+        labels: Iterable[str],
+        anonymous: bool = False,
     ) -> None:
         self.anonymous = anonymous
+        self._labels = set(labels)
         self.folder = folder
         self.path = folder / NAME
         self._same = {"bundle": bundle, "version": version, "options": dict(options)}
@@ -142,6 +156,9 @@ class Ledger:
         entries = [e for e in entries if {key: getattr(e, key) for key in self._same} == self._same]
         if not entries:
             return None, "it was done by another bundle, version or option"
+        entries = [entry for entry in entries if set(entry.voxels) == set(entry.volumes_ml) == self._labels]
+        if not entries:
+            return None, "its line in the ledger does not have the bundle's labels"
         entries = [entry for entry in entries if entry.files == there]
         if not entries:
             return None, "not all of its files are there"
@@ -201,9 +218,12 @@ def read(path: Path) -> list[Entry]:
         If the file is there and cannot be read.
     """
     try:
-        content = path.read_bytes()
+        status = path.stat()
     except FileNotFoundError:
         return []
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+        raise OSError(errno.EINVAL, f"is no regular file of at most {_MOST_BYTES >> 20} MiB")
+    content = path.read_bytes()
     found = (_entry(line) for line in content.split(b"\n") if line.strip())
     return [entry for entry in found if entry is not None]
 
@@ -235,11 +255,27 @@ def _entry(line: bytes) -> Entry | None:
         and len(entry.doubt_names) in (0, len(entry.doubts))
         and isinstance(content.get("threads", 0), int)
         and all(_holds(part, (str,)) for part in texts)
-        and all(_holds(part, (int, float)) for part in numbers)
+        and all(_holds(part, (int, float)) and all(map(_is_plain, part.values())) for part in numbers)
         and _holds(entry.options, (bool,))
         and bool(entry.files)
+        and all(map(_is_below, entry.files))
     )
     return entry if right else None
+
+
+def _is_plain(number: float) -> bool:
+    """Tell whether a number is finite, and of a size that a volume or a time has."""
+    return not isinstance(number, bool) and abs(number) < 1e18
+
+
+def _is_below(name: str) -> bool:
+    """Tell whether a name is that of a file below the ledger's folder."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    path = PurePath(name)
+    return "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
 def _holds(part: Any, kinds: tuple[type, ...]) -> bool:

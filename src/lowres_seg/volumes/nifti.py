@@ -19,7 +19,7 @@ from lowres_seg import atomic, host
 from lowres_seg.errors import InputError, one_line
 from lowres_seg.volumes import header as fields
 from lowres_seg.volumes.grid import Grid
-from lowres_seg.volumes.stored import GzipBytes, PlainBytes, opened
+from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
 
 SUFFIXES = (".nii.gz", ".nii")
 #: Extensions of a header (a DICOM header, comments) are small. A larger first byte of the voxels is damage.
@@ -27,6 +27,8 @@ _MOST_EXTENSIONS = 1 << 28
 #: Sizes of the headers of NIfTI-1 and NIfTI-2.
 _SIZES = (348, 540)
 _LINE_ENDS = [13, 10, 26, 10]
+#: Scans whose largest value is smaller are refused if float32 keeps some of their values in fewer bits.
+_TINY = 1e-27
 
 
 def stem(path: Path) -> str:
@@ -114,7 +116,7 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
                 )
             more = _behind(path, stream, found)
             stored: NDArray[Any] = np.ndarray(shape, found.dtype, raw.data, order="F")
-            data = _scaled(stored, *_scale(found.header))
+            data = _scaled(path, stored, *_scale(found.header))
         except MemoryError as error:
             raise InputError(f"{path}: {_times(shape)} voxels take more memory than there is; crop the scan") from error
     return data, found.grid, found.header, (*found.doubts, *more)
@@ -172,6 +174,8 @@ def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
         with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN, and is judged as one
             grid, more = fields.grid(header, shape)
         _scale(header)
+    except DamagedError:  # it names the file
+        raise
     except (HeaderDataError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"{path}: {one_line(error)}") from error
     found = Described(header, grid, dtype, first, tuple(f"{path.name}: {doubt}" for doubt in (*doubts, *more)))
@@ -263,10 +267,30 @@ def _scale(header: Any) -> tuple[float, float]:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+def _scaled(path: Path, stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
     """Voxels in float32, rounded as nibabel rounds them."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused when it is segmented
-        return np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is segmented
+        scaled = np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)))
+    if scaled.dtype.kind == "f" and scaled.dtype.itemsize > 4:
+        _refuse_beyond_float32(path, scaled)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def _refuse_beyond_float32(path: Path, x: NDArray[Any]) -> None:
+    """Refuse values that float32 cannot hold. Whether a thread keeps the smallest depends on what it ran before."""
+    finite = x[np.isfinite(x)]
+    largest = max(abs(float(finite.max())), abs(float(finite.min()))) if finite.size else 0.0
+    with np.errstate(over="ignore"):
+        overflows = np.isinf(np.float32(largest))
+    if overflows:
+        raise InputError(
+            f"{path}: holds values up to {largest:.3g}, and float32 holds none over 3.4e+38; divide its intensities"
+        )
+    if 0 < largest < _TINY and (lost := np.count_nonzero((x != 0) & (np.abs(x) < float(np.finfo(np.float32).tiny)))):
+        raise InputError(
+            f"{path}: {lost} of {x.size} voxels lie within 1.2e-38 of zero, where CPUs compute with zero; multiply the "
+            "scan's intensities by 1e30"
+        )
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -364,6 +364,39 @@ class TestLedger:
         assert here(*words, "--force").exit_code == 0
         assert own.read_bytes() != b"drawn by hand"
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"voxels": {}},
+            {"volumes_ml": {"zz": 1.0}},
+            {"volumes_ml": {"brain": 10**400}},
+            {"files": {"a\0b": ""}},
+            {"files": {"\ud800": ""}},
+            {"files": {"../a.nii.gz": ""}},
+        ],
+    )
+    def test_an_edited_line_ends_nothing(
+        self, tiny: Path, scans: list[Path], tmp_path: Path, change: dict[str, Any]
+    ) -> None:
+        table = tmp_path / "t.csv"
+        words = ["predict", tiny, scans[0], scans[1], "-o", tmp_path / "out", "--resume", "--volume-table", table]
+        assert here(*words).exit_code == 0
+        first, _ = self.entries(tmp_path / "out")
+        ledger = tmp_path / "out" / LEDGER
+        ledger.write_text(json.dumps({**first, **change}) + "\n" + ledger.read_text().split("\n")[1] + "\n")
+        found = here(*words)
+        assert "fault of this tool" not in found.stderr
+        assert found.exception is None or isinstance(found.exception, SystemExit)
+        assert len(rows(table)) == 2
+        assert "1 skipped" in found.stderr
+
+    def test_a_ledger_that_is_no_file_is_refused(self, tiny: Path, scans: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        os.mkfifo(tmp_path / "out" / LEDGER)
+        refused = here("predict", tiny, scans[0], scans[1], "-o", tmp_path / "out")
+        assert isinstance(refused.exception, InputError)
+        assert "regular file" in str(refused.exception) or "pipe" in str(refused.exception)
+
     def test_an_output_without_a_name_is_refused(self, tiny: Path, scans: list[Path]) -> None:
         assert "the output has no name" in str(here("predict", tiny, scans[0], "-o", "").exception)
 

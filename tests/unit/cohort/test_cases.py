@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,17 @@ def test_a_fingerprint_is_of_the_content(lopsided: Callable[..., Volume]) -> Non
     changed[0, 0, 0] += 1
     assert fingerprint({"t1": scan}) != fingerprint({"t1": Volume(changed, scan.grid)})
     assert fingerprint({"t1": scan}) != fingerprint({"t2": scan})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mr,label,label\na.nii,b.nii,c.nii\n", "each once"),
+        ("mr,mr\na.nii,b.nii\n", "each once"),
+        ("mr,id\na.nii," + "x" * 200_000 + "\n", "cannot be read (field larger than"),
+    ],
+)
+def test_a_table_that_says_a_thing_twice_or_too_long_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        Cases.read(tmp_path / "c.csv", ["mr"])

@@ -244,3 +244,13 @@ def test_an_output_is_not_replaced_unless_forced(tmp_path: Path) -> None:
 def test_an_output_needs_a_nifti_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ends in"):
         Volume.from_array(ramp(), np.eye(4)).save(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize(("factor", "message"), [(1e-40, "multiply the scan's intensities"), (1e300, "divide its")])
+def test_values_that_float32_cannot_hold_are_refused_whatever_the_thread_does(
+    tmp_path: Path, factor: float, message: str
+) -> None:
+    data = np.random.default_rng(0).random((4, 5, 6)) * 300 * factor
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(InputError, match=message):
+        Volume.load(tmp_path / "a.nii")
