@@ -27,8 +27,12 @@ _MOST_EXTENSIONS = 1 << 28
 #: Sizes of the headers of NIfTI-1 and NIfTI-2.
 _SIZES = (348, 540)
 _LINE_ENDS = [13, 10, 26, 10]
+#: Bytes behind a header that say whether extensions follow.
+_FLAG = 4
 #: Scans whose largest value is smaller are refused if float32 keeps some of their values in fewer bits.
 _TINY = 1e-27
+#: Number of steps of float32 between the least and the largest intensity below which a scan is doubted.
+_FEWEST_STEPS = 1000
 
 
 def stem(path: Path) -> str:
@@ -59,6 +63,8 @@ class Described:
         First byte of the voxels.
     doubts : tuple of str
         What a reader of the result should know about the header.
+    lacks_room : bool
+        Whether it says that extensions follow, and leaves no room for them before the voxels.
     """
 
     header: Any
@@ -66,6 +72,7 @@ class Described:
     dtype: np.dtype[Any]
     first: int
     doubts: tuple[str, ...]
+    lacks_room: bool = False
 
     @property
     def voxel_bytes(self) -> int:
@@ -116,10 +123,10 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
                 )
             more = _behind(path, stream, found)
             stored: NDArray[Any] = np.ndarray(shape, found.dtype, raw.data, order="F")
-            data = _scaled(path, stored, *_scale(found.header))
+            data, coarse = _scaled(path, stored, *_scale(found.header))
         except MemoryError as error:
             raise InputError(f"{path}: {_times(shape)} voxels take more memory than there is; crop the scan") from error
-    return data, found.grid, found.header, (*found.doubts, *more)
+    return data, found.grid, found.header, (*found.doubts, *more, *coarse)
 
 
 def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: bool = False) -> None:
@@ -167,7 +174,7 @@ def _opened(path: Path) -> Iterator[PlainBytes | GzipBytes]:
 def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
     """Read and judge the header, and its claims about the file. The stream is then at the first voxel."""
     try:
-        header, first, doubts = _header(stream)
+        header, first, lacks_room, doubts = _header(stream)
         shape = fields.shape(header)
         dtype = fields.dtype(header)
         doubts += fields.units(header)
@@ -178,12 +185,13 @@ def _described(path: Path, stream: PlainBytes | GzipBytes) -> Described:
         raise
     except (HeaderDataError, ValueError) as error:  # InputError is a ValueError
         raise InputError(f"{path}: {one_line(error)}") from error
-    found = Described(header, grid, dtype, first, tuple(f"{path.name}: {doubt}" for doubt in (*doubts, *more)))
+    told = tuple(f"{path.name}: {doubt}" for doubt in (*doubts, *more))
+    found = Described(header, grid, dtype, first, told, lacks_room)
     _refuse_claims(path, stream, found)
     return found
 
 
-def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
+def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, bool, list[str]]:
     """Read the header, and go past its extensions to the first voxel. Its fields are not checked.
 
     Returns
@@ -191,6 +199,8 @@ def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
     header : nibabel.Nifti1Header or nibabel.Nifti2Header
     first : int
         First byte of the voxels.
+    lacks_room : bool
+        As of `Described`.
     doubts : list of str
     """
     block = _bytes(stream, _SIZES[0])
@@ -213,12 +223,13 @@ def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, list[str]]:
     size = first - kind.sizeof_hdr
     if size > _MOST_EXTENSIONS:
         raise InputError(f"vox_offset of its header is {first}, behind {size} bytes of extensions; it is damaged")
-    _bytes(stream, size)  # extensions may hold a DICOM header; nothing reads them
+    extensions = _bytes(stream, size)  # they may hold a DICOM header; nothing reads them
+    lacks_room = size == _FLAG and extensions[:1] not in (b"", b"\0")
     header["sizeof_hdr"] = kind.sizeof_hdr
     if kind is nibabel.Nifti2Header:
         header["eol_check"] = _LINE_ENDS
     header["vox_offset"] = 0  # a file that is written with it counts anew
-    return header, first, doubts
+    return header, first, lacks_room, doubts
 
 
 def _bytes(stream: PlainBytes | GzipBytes, count: int) -> bytes:
@@ -253,6 +264,11 @@ def _behind(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> lis
     """
     face = found.voxel_bytes // max(found.grid.shape)
     behind = stream.beyond(face)
+    if behind and found.lacks_room:
+        raise InputError(
+            f"{path}: its header says that extensions follow, and that voxels begin at byte {found.first}, before "
+            "them; its vox_offset is wrong"
+        )
     if behind >= face:
         raise InputError(
             f"{path}: its header claims {found.voxel_bytes} bytes of voxels ({_times(found.grid.shape)} of "
@@ -267,19 +283,21 @@ def _scale(header: Any) -> tuple[float, float]:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _scaled(path: Path, stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
-    """Voxels in float32, rounded as nibabel rounds them."""
+def _scaled(path: Path, stored: NDArray[Any], slope: float, intercept: float) -> tuple[NDArray[np.float32], list[str]]:
+    """Voxels in float32, rounded as nibabel rounds them; and a doubt if that leaves few steps between them.
+
+    Raises
+    ------
+    InputError
+        If float32 cannot hold them. Whether a thread keeps the smallest depends on what it ran before.
+    """
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is segmented
-        scaled = np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)))
-    if scaled.dtype.kind == "f" and scaled.dtype.itemsize > 4:
-        _refuse_beyond_float32(path, scaled)
-    return np.asarray(scaled, dtype=np.float32)
-
-
-def _refuse_beyond_float32(path: Path, x: NDArray[Any]) -> None:
-    """Refuse values that float32 cannot hold. Whether a thread keeps the smallest depends on what it ran before."""
-    finite = x[np.isfinite(x)]
-    largest = max(abs(float(finite.max())), abs(float(finite.min()))) if finite.size else 0.0
+        x = np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)))
+    if (x.dtype.itemsize <= np.dtype(np.float32).itemsize and x.dtype.kind == "f") or x.dtype.itemsize < 4:
+        return np.asarray(x, dtype=np.float32), []
+    finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    largest = max(abs(low), abs(high))
     with np.errstate(over="ignore"):
         overflows = np.isinf(np.float32(largest))
     if overflows:
@@ -291,6 +309,13 @@ def _refuse_beyond_float32(path: Path, x: NDArray[Any]) -> None:
             f"{path}: {lost} of {x.size} voxels lie within 1.2e-38 of zero, where CPUs compute with zero; multiply the "
             "scan's intensities by 1e30"
         )
+    if not 0 < high - low < _FEWEST_STEPS * float(np.spacing(np.float32(largest))):
+        return np.asarray(x, dtype=np.float32), []
+    coarse = (
+        f"{path.name}: its intensities lie between {low:.9g} and {high:.9g}, so far from zero that float32 keeps few "
+        "steps between them; subtract the least"
+    )
+    return np.asarray(x, dtype=np.float32), [coarse]
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -321,3 +321,16 @@ def test_the_difference_of_two_grids_is_said_in_words() -> None:
     sheared = AFFINE @ np.array([[1, 1e-5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     large = (2000, 2000, 8)
     assert Grid(large, sheared).another_grid(Grid(large, AFFINE)).startswith("corners lie up to 0.018 mm apart")
+
+
+@pytest.mark.parametrize("offset", [0, 352])
+def test_extensions_without_room_before_the_voxels_are_refused(tmp_path: Path, offset: int) -> None:
+    image = nib.Nifti1Image(np.random.default_rng(0).random((4, 5, 6), np.float32), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"a comment"))
+    nib.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    Volume.load(tmp_path / "a.nii")
+    content[108:112] = struct.pack("<f", offset)
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(InputError, match="its vox_offset is wrong"):
+        Volume.load(tmp_path / "a.nii")

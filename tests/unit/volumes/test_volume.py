@@ -254,3 +254,12 @@ def test_values_that_float32_cannot_hold_are_refused_whatever_the_thread_does(
     nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(InputError, match=message):
         Volume.load(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("offset", "coarse"), [(0, False), (1e4, False), (1e7, True), (1e9, True)])
+def test_intensities_far_from_zero_are_doubted(tmp_path: Path, offset: float, coarse: bool) -> None:
+    data = np.random.default_rng(0).random((4, 5, 6)) * 300 + offset
+    for dtype in (np.float64, np.uint32):
+        nib.save(nib.Nifti1Image(data.astype(dtype), np.eye(4)), tmp_path / "a.nii")
+        doubts = Volume.load(tmp_path / "a.nii").doubts
+        assert any("so far from zero" in doubt for doubt in doubts) == coarse
