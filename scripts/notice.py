@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 PAGE = Path(__file__).resolve().parents[1] / "NOTICE"
 HEAD = """lowres-seg
@@ -34,17 +36,12 @@ def packages(root: str) -> dict[str, Distribution]:
     waiting = [root]
     while waiting:
         for line in distribution(waiting.pop()).requires or []:
-            requirement, _, marker = line.partition(";")
-            name = re.split(r"[ <>=!~\[(]", requirement.strip())[0]
-            if "extra" in marker or plain(name) in found:
+            required = Requirement(line)
+            if plain(required.name) in found:
                 continue
-            try:
-                found[plain(name)] = distribution(name)
-            except PackageNotFoundError:
-                if not marker:
-                    raise
-                continue  # for another system or Python
-            waiting.append(name)
+            if required.marker is None or required.marker.evaluate({"extra": ""}):  # else of another system or Python
+                found[plain(required.name)] = distribution(required.name)
+                waiting.append(required.name)
     return found
 
 

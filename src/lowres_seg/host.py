@@ -71,8 +71,13 @@ class Host:
     @property
     def threads(self) -> int:
         """Number of threads to compute with, at least one: what mask, quota, cores and OMP_NUM_THREADS allow."""
+        return min(self.cores, self.omp_threads or self.cores)
+
+    @property
+    def cores(self) -> int:
+        """Number of cores that this process may be given, at least one: what mask, quota and cores allow."""
         allowed = self.affinity if self.quota is None else min(self.affinity, max(1, math.floor(self.quota)))
-        return max(1, min(allowed, self.physical_cores, self.omp_threads or self.physical_cores))
+        return max(1, min(allowed, self.physical_cores))
 
 
 def inspect() -> Host:

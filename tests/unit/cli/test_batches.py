@@ -514,7 +514,8 @@ def test_an_interrupted_batch_keeps_what_is_done(tiny: Path, tmp_path: Path, num
     out, table, provenance = tmp_path / "out", tmp_path / "t.csv", tmp_path / "p.json"
     words = ["predict", tiny, *scans, "-o", out, "--volume-table", table, "--provenance", provenance]
     command = [sys.executable, "-u", "-m", "lowres_seg", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    asked = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731 - a shell may have it ignored in the background
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=asked) as child:  # noqa: PLW1509
         assert child.stdout is not None
         assert child.stderr is not None
         assert child.stdout.readline().startswith(bytes(out))

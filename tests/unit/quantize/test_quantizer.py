@@ -91,9 +91,9 @@ def test_a_bundle_is_opened_once(
 ) -> None:
     """Opening hashes every file. The new bundle is opened once too, before it is put in place."""
     opened: list[str] = []
-    open_ = Bundle.open.__func__  # type: ignore[attr-defined]
+    open_ = Bundle._open.__func__  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        Bundle, "open", classmethod(lambda cls, path: (opened.append(Path(path).name), open_(cls, path))[1])
+        Bundle, "_open", classmethod(lambda cls, path, key: (opened.append(Path(path).name), open_(cls, path, key))[1])
     )
     quantize(
         tiny, tmp_path / "new", cases(tmp_path, lopsided, 0), cases(tmp_path, lopsided, 1), Settings(precision="bf16")

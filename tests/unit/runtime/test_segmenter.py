@@ -65,7 +65,9 @@ def test_the_bundle_recommends_threads_and_the_caller_decides(tiny: Path, monkey
     available = host.inspect()
     for count, expected in ((8, 3), (2, 2)):
         monkeypatch.setattr(
-            host, "inspect", lambda count=count: replace(available, affinity=count, quota=None, physical_cores=8)
+            host,
+            "inspect",
+            lambda count=count: replace(available, affinity=count, quota=None, physical_cores=8, omp_threads=None),
         )
         assert Segmenter.load(tiny).threads == expected
     assert Segmenter.load(tiny, threads=1).threads == 1

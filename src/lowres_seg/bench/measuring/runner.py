@@ -366,10 +366,10 @@ class _Bench:
 
 
 def _check_host(plan: Plan, cores: Sequence[int], machine: host.Host) -> None:
-    many = [count for count in cores if count > machine.threads]
+    many = [count for count in cores if count > machine.cores]
     if many:
         raise BenchmarkError(
-            f"--cores {many[0]}: this process may use {machine.threads} (the machine has {machine.physical_cores}, "
+            f"--cores {many[0]}: this process may use {machine.cores} (the machine has {machine.physical_cores}, "
             f"{machine.affinity} are granted, quota {machine.quota or 'none'}); ask for no more"
         )
     for isa in plan.isa:
