@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lowres_seg import Segmenter, Volume
+from lowres_seg import Segmenter, Volume, extras
 from lowres_seg.bench import Suite
 from lowres_seg.cli import app
 
+pytestmark = pytest.mark.skipif(bool(extras.missing("bench")), reason="bench needs its extra")
 QUICK = ("--cores", "1", "--what", "network", "--passes", "1", "--rounds", "2")
 
 
