@@ -29,6 +29,9 @@ BUILD_TIME = (
     "scipy.sparse",
     "scipy.spatial",
     "scipy.interpolate",
+    "ssl",
+    "http.client",
+    "urllib.request",
 )
 
 #: Runs the command line in this process under an audit hook that writes down every attempt to reach a network.

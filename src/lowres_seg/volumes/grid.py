@@ -12,14 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import nibabel
 import numpy as np
-from nibabel import orientations
 from numpy.typing import NDArray
 
 from lowres_seg.arguments import described
 from lowres_seg.errors import InputError, shown
+from lowres_seg.volumes import without_web  # noqa: F401 - before nibabel, whose import it shortens
 from lowres_seg.volumes.orientations import STORED
+
+import nibabel  # isort: skip
+from nibabel import orientations  # isort: skip
 
 #: A spacing outside of this range means metres, micrometres or a damaged header.
 PLAUSIBLE_SPACING_MM = (0.02, 50.0)

@@ -9,17 +9,20 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import apply_read_scaling
+from isal import igzip
 from numpy.typing import NDArray
 
 from lowres_seg import atomic, host
 from lowres_seg.errors import InputError, one_line
 from lowres_seg.volumes import header as fields
+from lowres_seg.volumes import without_web  # noqa: F401 - before nibabel, whose import it shortens
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
+
+import nibabel  # isort: skip
+from nibabel.spatialimages import HeaderDataError  # isort: skip
+from nibabel.volumeutils import apply_read_scaling  # isort: skip
 
 SUFFIXES = (".nii.gz", ".nii")
 #: Extensions of a header (a DICOM header, comments) are small. A larger first byte of the voxels is damage.
@@ -159,7 +162,12 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
         own.set_data_dtype(data.dtype)
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
-    image.to_filename(path)
+    if path.name.endswith(".gz"):
+        # Without a name and a time, so that the same mask is the same file.
+        with path.open("wb") as raw, igzip.IGzipFile("", "wb", 1, raw, 0) as stream:
+            image.to_stream(stream)
+    else:
+        image.to_filename(path)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The bytes of a file, plain or gzipped, read once and checked to the last one.
 
 A file is never mapped into memory: if it is truncated while it is read, a map ends the process. A gzip stream is read
-to its end, where its checksum stands.
+to its end, where its checksum stands. ISA-L decompresses it, in half of the time of zlib. Where it finds damage, zlib
+reads the stream once more, and tells where.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from isal import isal_zlib
 
 from lowres_seg.errors import InputError, one_line
 
@@ -67,8 +70,12 @@ class GzipBytes:
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self._path, self._stream = path, stream
+        self._begin(isal_zlib.decompressobj)
+
+    def _begin(self, decompressor: Callable[..., Any]) -> None:
+        self._decompressor = decompressor
         self._left = b""
-        self._member = zlib.decompressobj(wbits=31)
+        self._member = decompressor(wbits=31)
         self._between, self._first = True, True
         self._count = 0
 
@@ -130,9 +137,12 @@ class GzipBytes:
             if self._between and not self._begin_member():
                 return b""
             data = self._left or self._stream.read(_CHUNK)
-            before = self._member.copy()
+            before = self._member.copy() if self._decompressor is zlib.decompressobj else None
             try:
                 piece = self._member.decompress(data, most)
+            except isal_zlib.IsalError:  # type: ignore[misc]  # its stub gives it no type
+                self._begin_again()
+                continue
             except zlib.error as error:
                 self._count += _whole_bytes(before, data)
                 text = one_line(error)
@@ -147,6 +157,14 @@ class GzipBytes:
                 self._left = self._member.unconsumed_tail
             if piece:
                 return piece
+
+    def _begin_again(self) -> None:
+        """Go to the same place of the stream with zlib."""
+        done = self._count
+        self._stream.seek(0)
+        self._begin(zlib.decompressobj)
+        while self._count < done and self._read(min(_PIECE, done - self._count)):
+            pass
 
     def _begin_member(self) -> bool:
         """Go to the next member of the stream; false at its end."""
@@ -169,7 +187,7 @@ class GzipBytes:
                 "copy it again, or cut them off"
             )
         if not self._first:
-            self._member = zlib.decompressobj(wbits=31)
+            self._member = self._decompressor(wbits=31)
         self._between = self._first = False
         return True
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -90,6 +91,37 @@ def test_bytes_behind_a_gzip_stream_are_counted(tmp_path: Path) -> None:
     refused(path, "14 bytes lie behind", str(BYTES))
     path.write_bytes(zipped(path).read_bytes() + bytes(500))  # padding, as gzip has it
     assert np.array_equal(Volume.load(path).data, voxels())
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("flags", [0, 0b1, 0b10, 0b100, 0b1000, 0b10000, 0b11111])
+def test_a_gzip_header_may_hold_all_that_the_format_has(tmp_path: Path, flags: int, level: int) -> None:
+    raw = plain(tmp_path / "raw.nii").read_bytes()
+    header = b"\x1f\x8b\x08" + bytes([flags]) + struct.pack("<I", 1_700_000_000) + b"\x00\x03"
+    header += struct.pack("<H4s", 4, b"BC\x00\x00") if flags & 0b100 else b""
+    header += b"head.nii\0" if flags & 0b1000 else b""
+    header += b"of a scanner\0" if flags & 0b10000 else b""
+    header += struct.pack("<H", zlib.crc32(header) & 0xFFFF) if flags & 0b10 else b""
+    packed = zlib.compressobj(level, zlib.DEFLATED, -15)
+    body = packed.compress(raw) + packed.flush()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(header + body + struct.pack("<II", zlib.crc32(raw), len(raw)))
+    assert np.array_equal(Volume.load(path).data, voxels())
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
+def test_damage_deep_in_a_large_file_is_told_with_the_bytes_before_it(tmp_path: Path, at: float) -> None:
+    data = np.random.default_rng(0).integers(0, 1000, (140, 150, 160)).astype(np.int16)
+    path = zipped(tmp_path / "a.nii.gz", data)
+    raw = bytearray(path.read_bytes())
+    raw[int(at * len(raw))] ^= 0x55
+    path.write_bytes(raw)
+    text = refused(path, "is damaged after")
+    member, count = zlib.decompressobj(wbits=31), 0
+    with pytest.raises(zlib.error):
+        for one in range(len(raw)):
+            count += len(member.decompress(raw[one : one + 1]))
+    assert int(text.partition("damaged after ")[2].split()[0]) == count
 
 
 @pytest.mark.parametrize("cut", [1, 352, 4000])
