@@ -58,6 +58,11 @@ def load_network(source: NetworkSource, weights: Path, home: Path) -> TorchNetwo
     ExportError
         If it cannot be loaded, or its source is an ONNX file, which torch does not run.
     """
+    network = _with_all_channels(source, weights, home)
+    return network if source.channels is None else network.keeping(source.channels)
+
+
+def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:
     if source.torchscript is not None:
         return load_torchscript(weights, source.output)
     if source.checkpoint is None:

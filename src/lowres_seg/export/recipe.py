@@ -52,9 +52,10 @@ class NetworkSource(Part):
     that an importer builds, such as ``monai:UNet``. It is called with `arguments` and returns the network. The
     checkpoint holds the network's state, under `checkpoint_key` if that is given; else it is found. `convert`, of the
     form ``file.py:function``, turns the content of another framework's checkpoint into that state. `output` is the name
-    or the index of the output that holds the scores. With `sha256` the file must have that digest. Without
-    `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks of few channels
-    and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
+    or the index of the output that holds the scores. `channels` are those of its channels that are kept, in a row, such
+    as the second of two classes; the rest of the recipe counts among them. With `sha256` the file must have that
+    digest. Without `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks
+    of few channels and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
     """
 
     torchscript: str | None = None
@@ -65,6 +66,7 @@ class NetworkSource(Part):
     arguments: dict[str, Any] = Field(default={})
     convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
+    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     sha256: Sha256 | None = None
     exact_norms: bool = True
 
@@ -76,6 +78,14 @@ class NetworkSource(Part):
         if (self.checkpoint is None) != (self.factory is None):
             msg = "a checkpoint needs a factory, and a factory a checkpoint"
             raise ValueError(msg)
+        if self.channels is not None:
+            first, last = self.channels[0], self.channels[-1]
+            if self.channels != tuple(range(first, last + 1)):
+                msg = f"channels {list(self.channels)}, expected some in a row, such as [1] or [0, 1, 2]"
+                raise ValueError(msg)
+            if self.onnx is not None:
+                msg = "channels goes with networks in torch; cut the scores in the ONNX graph itself"
+                raise ValueError(msg)
         return self
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from lowres_seg.errors import ExportError
 from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks.causes import cause_of
+from lowres_seg.export.one_logit import softmax_of_two
 from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
 from lowres_seg.runtime.exact_norms import sum_in_steps
 
@@ -86,6 +87,7 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
         rewrites.narrow_before_upsampling(model)
         rewrites.join_by_planes(model)
         rewrites.upsample_rows_first(model)
+        softmax_of_two(model)
     if with_exact_norms:
         sum_in_steps(model)
     after = _operators(model)

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+_CHANNEL_AXIS = 1
 #: Kinds of value that weights may have.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -140,10 +141,15 @@ class TorchNetwork(ResidentEngine):
         """The network behind ``torch.compile``. Its first run compiles it."""
         return replace(self, module=torch.compile(self.module))
 
+    def keeping(self, channels: Sequence[int]) -> TorchNetwork:
+        """The network with some channels of its scores, in a row."""
+        return replace(self, module=_Kept(self.module, channels))
+
     @property
     def traced(self) -> bool:
         """True if its TorchScript is a trace; false if it was loaded as TorchScript."""
-        return not isinstance(self.module, (torch.jit.ScriptModule, _OneOutput))
+        inner = self.module.inner if isinstance(self.module, _Kept) else self.module
+        return not isinstance(inner, (torch.jit.ScriptModule, _OneOutput))
 
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`: traced, unless it was loaded as TorchScript.
@@ -163,7 +169,7 @@ class TorchNetwork(ResidentEngine):
                 # TorchScript keeps its branches.
                 with Decomposed():
                     traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
-                frozen |= isinstance(self.module, _OneOutput)
+                frozen |= not self.traced
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except ExportError:
                 raise
@@ -325,6 +331,25 @@ class _OneOutput(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the scores."""
         return self._outputs.one(self.inner(x), x.shape)
+
+
+class _Kept(torch.nn.Module):
+    """A network, and the channels of its scores that are kept."""
+
+    def __init__(self, inner: Any, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.inner = inner
+        self._start, self._stop = channels[0], channels[-1] + 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the scores."""
+        scores = self.inner(x)
+        if scores.ndim < _CHANNEL_AXIS + 1 or scores.shape[_CHANNEL_AXIS] < self._stop:
+            raise ExportError(
+                f"the network gives {tuple(scores.shape)}, and the recipe keeps channels {self._start} to "
+                f"{self._stop - 1} of its scores; expected that many in (1, C, D, H, W)"
+            )
+        return scores[:, self._start : self._stop]
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
