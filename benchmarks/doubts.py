@@ -59,6 +59,9 @@ class Constant:
 
     lean = False
 
+    def prepare(self) -> None:
+        """Nothing is prepared."""
+
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of background and of one label."""
         return np.stack([np.ones_like(x[:, 0]), np.zeros_like(x[:, 0])], 1)

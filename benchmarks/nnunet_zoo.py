@@ -32,7 +32,7 @@ from lowres_seg import Volume, host
 from lowres_seg.errors import ExportError
 from lowres_seg.export import Options, export
 from lowres_seg.runtime import stage_run
-from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.scan_state import ScanState
 
 HERE = Path(__file__).resolve().parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from lowres_seg import Bundle, Manifest, Segmenter, Volume
 from lowres_seg import bundle as bundles
 from lowres_seg.bundle import NetworkFiles
-from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.networks import compile_networks
 
 # After openvino_engine, which keeps OpenVINO's telemetry out. That forks this process for every conversion.
 import openvino  # isort: skip
@@ -34,6 +34,14 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set LOWRES_SEG_REALDATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test looks into the compiled networks of the user who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWRES_SEG_CACHE", str(tmp_path_factory.mktemp("compiled") / "cache"))
+        yield
 
 
 def manifest_content(**changes: Any) -> dict[str, Any]:

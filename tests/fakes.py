@@ -20,6 +20,7 @@ class FakeEngine:
         self.lean = lean
         self.remember = remember
         self.seen: list[np.ndarray] = []
+        self.prepared = 0
         self.releases = 0
         self._memory = np.empty(0, np.float32)
 
@@ -32,6 +33,9 @@ class FakeEngine:
             self._memory = np.empty_like(result)
         self._memory[:] = result
         return self._memory
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def release(self) -> None:
         self.releases += 1

@@ -10,7 +10,7 @@ import numpy as np
 from lowres_seg import Manifest, Segmenter, Volume
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.runtime.engine import Engine
-from lowres_seg.runtime.segmenter import Segmentation
+from lowres_seg.runtime.segmentation import Segmentation
 
 Content = Callable[..., dict[str, Any]]
 ONE = {"kind": "argmax", "labels": [0, 1]}

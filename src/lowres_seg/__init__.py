@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         RegressionError,
     )
     from lowres_seg.runtime.reference import SelfTest
-    from lowres_seg.runtime.segmenter import Segmentation, Segmenter
+    from lowres_seg.runtime.segmentation import Segmentation
+    from lowres_seg.runtime.segmenter import Segmenter
     from lowres_seg.volumes.grid import Grid
     from lowres_seg.volumes.volume import Volume
 
@@ -68,7 +69,7 @@ __getattr__, __dir__ = on_demand(
         "Bundle": "bundle.bundle",
         "Grid": "volumes.grid",
         "Manifest": "bundle.manifest",
-        "Segmentation": "runtime.segmenter",
+        "Segmentation": "runtime.segmentation",
         "Segmenter": "runtime.segmenter",
         "SelfTest": "runtime.reference",
         "Volume": "volumes.volume",

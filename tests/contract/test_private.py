@@ -1,4 +1,7 @@
-"""No command of the workstation reaches for a network, writes beside its outputs, or repeats what a header says."""
+"""No command of the workstation reaches for a network, or repeats what a header says.
+
+None writes beside its outputs and its cache, and with --no-cache none writes beside its outputs.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("CONFIG", "CACHE", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / "home" / name.lower()))
+    monkeypatch.delenv("LOWRES_SEG_CACHE")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return tmp_path
@@ -90,7 +94,10 @@ def test_no_socket_is_made(tiny: Path, scan: Path, place: Path) -> None:
         assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
-def test_the_system_is_asked_for_no_socket_and_for_no_other_file(tiny: Path, scan: Path, place: Path) -> None:
+@pytest.mark.parametrize("option", [[], ["--no-cache"]])
+def test_the_system_is_asked_for_no_socket_and_for_no_other_file(
+    tiny: Path, scan: Path, place: Path, option: list[str]
+) -> None:
     """Also by what is no Python: every call to the system is traced."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed here")
@@ -104,7 +111,7 @@ def test_the_system_is_asked_for_no_socket_and_for_no_other_file(tiny: Path, sca
         "-e",
         "trace=%network,open,openat,creat,mkdir,rename,link,symlink",
     )
-    done = run(place, *words(tiny, scan, place / "out"), before=tracer)
+    done = run(place, *words(tiny, scan, place / "out"), *option, before=tracer)
     if "PTRACE" in done.stderr or "ptrace" in done.stderr:
         pytest.skip("this system lets nobody trace a process")
     assert done.returncode == 0, done.stderr
@@ -114,20 +121,29 @@ def test_the_system_is_asked_for_no_socket_and_for_no_other_file(tiny: Path, sca
     changes = r"O_WRONLY|O_RDWR|O_CREAT| (creat|mkdir|mkdirat|rename\w*|link|linkat|symlink\w*|mknod\w*|truncate)\("
     made = [line for line in lines if re.search(changes, line)]
     assert made
-    allowed = (str(place / "out"), "/dev/null", "/proc/self/")
+    allowed = (str(place / "out"), "/dev/null", "/proc/self/", *([] if option else [str(place / "home" / "cache")]))
     elsewhere = [path for line in made for path in re.findall(r'"([^"]*)"', line)[:1] if not path.startswith(allowed)]
     # What is tried for, and removed at once, lies in the folder for temporary files.
     assert [path for path in elsewhere if not path.startswith(str(place / "temporary"))] == []
 
 
-def test_nothing_is_left_beside_the_outputs(tiny: Path, scan: Path, place: Path) -> None:
+@pytest.mark.parametrize("option", [[], ["--no-cache"]])
+def test_nothing_is_left_beside_the_outputs_and_the_cache(
+    tiny: Path, scan: Path, place: Path, option: list[str]
+) -> None:
     before = files(place)
-    assert run(place, *words(tiny, scan, place / "out")).returncode == 0
-    assert run(place, "verify", tiny).returncode == 0
+    assert run(place, *words(tiny, scan, place / "out"), *option).returncode == 0
+    assert run(place, "verify", tiny, *option).returncode == 0
     assert run(place, "doctor").returncode == 0
-    assert run(place, "predict", tiny, place / "gone.nii", "-o", place / "out" / "m.nii").returncode == 1
+    assert run(place, "predict", tiny, place / "gone.nii", "-o", place / "out" / "m.nii", *option).returncode == 1
     masks = [f"out/masks/{name}" for name in (".lowres-seg.jsonl", "head_mask.nii.gz", "head_mask_masked.nii.gz")]
-    assert files(place) - before == {"out/masks", "out/v.csv", "out/p.json", *masks}
+    cache = {path for path in files(place) - before if path.startswith("home/cache")}
+    assert files(place) - before - cache == {"out/masks", "out/v.csv", "out/p.json", *masks}
+    if option:
+        assert cache == set()
+    else:
+        assert len(cache) == 3  # the user's folder for such things, the folder of this program, one network
+        assert {path.rpartition(".")[2] for path in cache if (place / path).is_file()} == {"compiled"}
 
 
 def test_nothing_that_is_written_or_said_repeats_a_header(tiny: Path, scan: Path, place: Path) -> None:

@@ -188,6 +188,20 @@ def test_every_command_that_loads_a_bundle_obeys(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_with_a_required_key_no_compiled_network_is_taken(
+    signed: Path, public: Path, scan: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    required = ["--require-key", public]
+    for number, (words, kept) in enumerate(((required, 0), ([], 1), (required, 1))):
+        done = run("predict", signed, scan, "-o", tmp_path / f"{number}.nii", *words, LOWRES_SEG_CACHE=str(cache))
+        assert done.returncode == 0, done.stderr
+        assert len(list(cache.glob("*.compiled"))) == kept
+        for file in cache.glob("*.compiled"):  # whoever looks at it now finds damage, and drops it
+            file.write_bytes(b"by somebody else")
+    assert [file.read_bytes() for file in cache.glob("*.compiled")] == [b"by somebody else"]
+
+
 def test_a_file_that_is_no_public_key_is_refused(signed: Path, key: Path, public: Path, tmp_path: Path) -> None:
     openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", tmp_path / "rsa.pem")
     openssl("pkey", "-in", tmp_path / "rsa.pem", "-pubout", "-out", tmp_path / "rsa.pub")

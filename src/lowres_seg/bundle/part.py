@@ -28,7 +28,9 @@ class Part(BaseModel):
     """
 
     since: ClassVar[int] = 1
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True, defer_build=True
+    )
 
     def brought_by(self) -> int:
         """Schema version that can say this part, apart from its single keys."""

@@ -6,6 +6,7 @@ can tell broken from not good enough.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg import __version__, endings
-from lowres_seg.cli import build, demo, measure, trust, workstation
+from lowres_seg.cli import build, demo, machine, measure, trust, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
@@ -22,7 +23,7 @@ from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, Par
 __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
-COMMANDS = (workstation, build, trust, measure, demo)
+COMMANDS = (workstation, machine, build, trust, measure, demo)
 #: Signals that ask a process to end.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -45,6 +46,7 @@ def main() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    gc.freeze()  # what is left is freed with the process, and need not be searched for cycles before
     sys.exit(code)
 
 

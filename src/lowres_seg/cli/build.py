@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lowres_seg.cli.options import AsJson, BundlePath, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
 from lowres_seg.cli.screen import out, plain, print_json, steps
@@ -101,7 +100,7 @@ def export(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a trained network into a bundle, and check that it still gives the same numbers."""
+    """Turn a trained network into a bundle with the same numbers."""
     from lowres_seg.cohort.jobs import one_scan
     from lowres_seg.export import export as run
 
@@ -141,6 +140,8 @@ def export(
     if as_json:
         print_json({"bundle": str(output), "digest": bundle.digest, **report, **volatile})
     elif not quiet:
+        from rich.table import Table
+
         table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
         for row in report["parity"]:
             table.add_row(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from lowres_seg.cli.options import AsJson, Threads, app
 from lowres_seg.cli.screen import out, plain, print_json, steps
 
 if TYPE_CHECKING:  # the demo needs every extra, its help none
+    from rich.table import Table
+
     from lowres_seg.demo import Row
 
 
@@ -28,7 +29,7 @@ def demo(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do the main job on a real head: export, quantize, segment, compare."""
+    """Export, quantize, segment and compare, on a real head."""
     from lowres_seg.demo import run
 
     with steps(quiet=False) as notify:
@@ -44,6 +45,8 @@ def demo(
 
 def _table(rows: Sequence[Row]) -> Table:
     """Table of the demo's measurements, with a column for each bundle."""
+    from rich.table import Table
+
     table = Table("", *(row.bundle for row in rows), title="Whole-head T1 template, 1 mm, 182×218×182")
     table.add_row("Dice with the template's mask", *(f"{row.dice:.4f}" for row in rows))
     table.add_row("HD95 with it, its inner cavities filled", *(f"{row.hd95_mm:.2f} mm" for row in rows))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
 from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.cli.options import AsJson, Force, IgnoreLabel, Quiet, app, one_of
 from lowres_seg.cli.screen import err, out, plain, print_json, steps
 from lowres_seg.errors import BenchmarkError, RegressionError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @app.command()
@@ -64,7 +65,10 @@ def bench(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency, memory, Dice and HD95: bundles, backends, cores and instruction sets in turn."""
+    """Measure latency, memory, Dice and HD95 of bundles.
+
+    Backends, cores and instruction sets are taken in turn.
+    """
     from lowres_seg import atomic
     from lowres_seg.bench import Plan
     from lowres_seg.bench import bench as run
@@ -107,6 +111,8 @@ def bench(
     if as_json:
         print_json(suite.model_dump(mode="json"))
     elif not quiet:
+        from rich.console import Console
+
         # One line for each benchmark, also in files and pipes.
         Console(width=max(out.width, 150), highlight=False, emoji=False).print(_table(suite))
         for line in _remarks(suite):
@@ -130,7 +136,10 @@ def compare(
     max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
     form: Annotated[str, typer.Option("--format", help="text, markdown, json or github.")] = "text",
 ) -> None:
-    """Say whether a suite is slower, fatter or worse than its base; exit code 3 if it is."""
+    """Say whether a suite is slower, fatter or worse than its base.
+
+    The exit code is 3 if it is.
+    """
     from lowres_seg.bench import Suite, Tolerances
     from lowres_seg.bench import compare as run
 
@@ -150,7 +159,7 @@ def report(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a suite as one page that opens anywhere, without a network."""
+    """Show a suite as one page, which opens without a network."""
     from lowres_seg import atomic
     from lowres_seg.bench import Suite
     from lowres_seg.bench import report as run
@@ -216,6 +225,8 @@ def _scan(words: list[str], channels: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _table(suite: Any) -> Table:
+    from rich.table import Table
+
     titles = ("benchmark", "p50", "95% interval", "p99", "cold start", "peak memory", "of peak", "a second")
     table = Table(*titles, box=None, pad_edge=False)
     for b in suite.benchmarks:

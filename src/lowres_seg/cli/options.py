@@ -16,12 +16,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text is at once there, and reads the same through a pipe
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads to compute with.", show_default="what this process may use")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Threads to compute with.", show_default="what this process may use"),
 ]
 MaxRam = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Bound on memory: 2GB, 800MB.", show_default="no bound")
@@ -33,6 +35,9 @@ RequireKey = Annotated[
         help="Refuse a bundle that this public key has not signed.",
         show_default="that of LOWRES_SEG_REQUIRE_KEY",
     ),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Compile the networks anew, and keep none of them for the next time.")
 ]
 IgnoreLabel = Annotated[
     list[int] | None,

@@ -25,7 +25,10 @@ def sign(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Sign a bundle, so that a workstation takes no other one; or make the keys."""
+    """Sign a bundle, so that a workstation takes no other one.
+
+    With --new-key, make the keys.
+    """
     from lowres_seg.bundle import signature
     from lowres_seg.bundle.bundle import sign as run
 

@@ -1,8 +1,7 @@
-"""The commands of a workstation: predict, verify, doctor."""
+"""The commands of a workstation: predict, verify."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from lowres_seg import __version__, atomic, endings, extras, host
+from lowres_seg import __version__, endings
 from lowres_seg.cli.options import (
     EXIT_ERROR,
     EXIT_GATE,
@@ -21,6 +19,7 @@ from lowres_seg.cli.options import (
     BundlePath,
     Force,
     MaxRam,
+    NoCache,
     Quiet,
     RequireKey,
     Threads,
@@ -29,11 +28,12 @@ from lowres_seg.cli.options import (
     debugging,
     ram_bytes,
 )
-from lowres_seg.cli.screen import err, followed, out, plain, print_error, print_json, steps
+from lowres_seg.cli.screen import err, followed, importing, out, plain, print_error, print_json, steps
 from lowres_seg.errors import LowresSegError
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
     from lowres_seg.cohort.jobs import Outcome
+    from lowres_seg.runtime.compiled_cache import CompiledCache
 
 
 @app.command()
@@ -77,22 +77,28 @@ def predict(
         bool, typer.Option("--resume", help="Skip the scans that the folder's ledger knows as done.")
     ] = False,
     require_key: RequireKey = None,
+    no_cache: NoCache = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 if a result has a doubt.")] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Segment scans: any orientation and spacing in, a mask on the scan's own grid out."""
-    from lowres_seg.bundle.bundle import Bundle
-    from lowres_seg.bundle.signature import required
-    from lowres_seg.cohort import provenance as provenances
-    from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
-    from lowres_seg.cohort.ledger import Ledger
-    from lowres_seg.cohort.listing import without_own
-    from lowres_seg.cohort.naming import is_folder
-    from lowres_seg.runtime.segmenter import Segmenter
-    from lowres_seg.volumes.nifti import SUFFIXES
+    """Segment scans: any grid in, a mask on the same grid out.
+
+    Orientation and spacing may be any.
+    """
+    with importing():
+        from lowres_seg import atomic, host
+        from lowres_seg.bundle.bundle import Bundle
+        from lowres_seg.bundle.signature import required
+        from lowres_seg.cohort import provenance as provenances
+        from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
+        from lowres_seg.cohort.ledger import Ledger
+        from lowres_seg.cohort.listing import without_own
+        from lowres_seg.cohort.naming import is_folder
+        from lowres_seg.runtime.segmenter import Segmenter
+        from lowres_seg.volumes.nifti import SUFFIXES
 
     bound = ram_bytes(max_ram)
     opened = Bundle.open(bundle, require_key=require_key)
@@ -134,6 +140,7 @@ def predict(
         max_ram_bytes=bound,
         require_key=require_key,
         reproducible=reproducible,
+        cache=_cache(no_cache=no_cache, key=opened.signed_by),
     )
     outcomes: list[Outcome] = []
     results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume, digests=provenance is not None)
@@ -189,10 +196,11 @@ def verify(
     threads: Threads = None,
     max_ram: MaxRam = None,
     require_key: RequireKey = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check every file of a bundle, and run its reference case on this machine."""
+    """Check every file of a bundle, and run its reference case."""
     from lowres_seg.bundle.bundle import Bundle
     from lowres_seg.bundle.contents import SIGNATURE_NAME
     from lowres_seg.runtime.segmenter import Segmenter
@@ -201,8 +209,9 @@ def verify(
     with steps(quiet=quiet) as notify:
         notify("checking files")
         opened = Bundle.open(bundle, require_key=require_key)
+        cache = _cache(no_cache=no_cache, key=opened.signed_by)
         segmenter = Segmenter.load(
-            opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, require_key=require_key
+            opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, require_key=require_key, cache=cache
         )
         notify("running the reference case")
         result = segmenter.self_test()
@@ -237,53 +246,11 @@ def verify(
         raise typer.Exit(EXIT_GATE)
 
 
-@app.command()
-def doctor(*, as_json: AsJson = False) -> None:
-    """Show cores, memory, instruction sets and versions of this machine, and the speed of each precision."""
-    from lowres_seg.runtime.openvino_engine import version
-    from lowres_seg.runtime.probe import convolution_seconds
+def _cache(*, no_cache: bool, key: str | None) -> CompiledCache | None:
+    """The user's compiled networks. With a required key they are left alone: nobody has signed them."""
+    from lowres_seg.runtime.compiled_cache import CompiledCache
 
-    machine = host.inspect()
-    seconds = convolution_seconds(threads=machine.threads)
-    gains = {precision: seconds["f32"] / value for precision, value in seconds.items()}
-    versions = {"lowres-seg": __version__, "openvino": version()}
-    versions |= {name: importlib.metadata.version(name) for name in ("numpy", "nibabel")}
-    missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
-    if as_json:
-        print_json(
-            {
-                **asdict(machine),
-                "threads": machine.threads,
-                "versions": versions,
-                "gain_over_f32": gains,
-                "missing": missing,
-            }
-        )
-        return
-    quota = "none" if machine.quota is None else f"{machine.quota:g} cores"
-    rows = {
-        "CPU": machine.cpu,
-        "system": f"{machine.system}, Python {machine.python}",
-        "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
-        f"{machine.affinity} granted; quota {quota}",
-        "threads": f"{machine.threads} (what lowres-seg will use)"
-        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
-        "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
-        "instruction sets": " ".join(machine.features) or "unknown on this system",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "extras": ", ".join(
-            f"{extra}: {'missing ' + ' '.join(names) if names else 'installed'}" for extra, names in missing.items()
-        ),
-    }
-    rows |= {
-        f"convolutions in {precision}": f"{gain:.1f}× the speed of f32" + _verdict(precision, gain)
-        for precision, gain in gains.items()
-        if precision != "f32"
-    }
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
+    return None if no_cache or key is not None else CompiledCache.of_user()
 
 
 def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
@@ -364,9 +331,3 @@ def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
         "doubts": doubts,
         "doubt_names": outcome.doubt_names,
     }
-
-
-def _verdict(precision: str, gain: float) -> str:
-    if gain < 1.1:
-        return f": {precision} is no faster on this CPU"
-    return f": {precision} is faster on this CPU"

@@ -23,7 +23,8 @@ from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
 from lowres_seg.runtime.doubts import Doubt, DoubtName
-from lowres_seg.runtime.segmenter import Segmentation, Segmenter
+from lowres_seg.runtime.segmentation import Segmentation
+from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes import nifti
 from lowres_seg.volumes.volume import Volume
 
@@ -133,6 +134,7 @@ def _outcome(
     start = perf_counter()
     before = _stamps(job)
     with endings.allowed():  # the caller may put the end of the process off, so that no outcome is lost
+        segmenter.prepare()
         scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.scan) if digests else {}

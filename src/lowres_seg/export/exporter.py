@@ -33,7 +33,7 @@ from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights, with_w
 from lowres_seg.export.routes import Exported
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
-from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import Recorders
 from lowres_seg.runtime.scan_input import VolumeOrPath
 from lowres_seg.runtime.segmenter import Segmenter

@@ -33,7 +33,7 @@ from lowres_seg.quantize.search import Clock, Ranked, SearchResult, search
 from lowres_seg.quantize.settings import Settings
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.memory import MemoryBound
-from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes.volume import Volume
 

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 from lowres_seg.extras import on_demand
 
 if TYPE_CHECKING:
+    from lowres_seg.runtime.compiled_cache import CompiledCache
     from lowres_seg.runtime.engine import Engine
     from lowres_seg.runtime.reference import SelfTest
-    from lowres_seg.runtime.segmenter import Segmentation, Segmenter
+    from lowres_seg.runtime.segmentation import Segmentation
+    from lowres_seg.runtime.segmenter import Segmenter
 
-__all__ = ["Engine", "Segmentation", "Segmenter", "SelfTest"]
+__all__ = ["CompiledCache", "Engine", "Segmentation", "Segmenter", "SelfTest"]
 
 __getattr__, __dir__ = on_demand(
-    __name__, {"Engine": "engine", "Segmentation": "segmenter", "Segmenter": "segmenter", "SelfTest": "reference"}
+    __name__,
+    {
+        "CompiledCache": "compiled_cache",
+        "Engine": "engine",
+        "Segmentation": "segmentation",
+        "Segmenter": "segmenter",
+        "SelfTest": "reference",
+    },
 )

@@ -45,7 +45,7 @@ def clean(labels: Labels, rules: Sequence[CleanupRule], voxel_mm3: float) -> Lab
 
 def keep_largest_of(labels: Labels, rule: LargestComponent) -> Labels:
     """Keep the largest components of the labels that the rule names, together or each by itself."""
-    named = list(rule.labels) or [int(value) for value in np.unique(labels) if value]
+    named = list(rule.labels) or [int(value) for value in np.unique(labels[_box(labels)]) if value]
     for group in [[value] for value in named] if rule.each else [named]:
         labels = keep_largest(labels, rule.connectivity, of=group, count=rule.count, all_ties=rule.ties == "all")
     return labels
@@ -58,7 +58,9 @@ def keep_largest(
 
     Of components of one size those are kept that come first; with `all_ties` all that are as large as the last one.
     """
-    foreground = labels != 0 if of is None else np.isin(labels, of)
+    box = _box(labels)
+    part = labels[box]
+    foreground = part != 0 if of is None else np.isin(part, of)
     components, found = _connected(foreground, connectivity, return_N=True)
     if found <= count:
         return labels
@@ -69,22 +71,22 @@ def keep_largest(
     kept[order[:count]] = True
     if all_ties:
         kept |= sizes == sizes[order[count - 1]]
-    return np.where(foreground & ~kept[components], 0, labels).astype(np.uint8, copy=False)
+    result = np.zeros_like(labels)
+    result[box] = np.where(foreground & ~kept[components], 0, part)
+    return result
 
 
 def component_sizes(mask: NDArray[np.bool_], connectivity: int = 26) -> NDArray[np.int64]:
     """Sizes of the connected components of an (I, J, K) mask, in voxels."""
-    used = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    if used[0].size == 0:
-        return np.zeros(0, np.int64)
-    i, j, k = (slice(int(places[0]), int(places[-1]) + 1) for places in used)
-    components = _connected(mask[i, j, k], connectivity)
+    components = _connected(mask[_box(mask)], connectivity)
     return np.asarray(np.bincount(components.ravel())[1:], np.int64)
 
 
 def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
     """Give what `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
     mask = labels == rule.label
+    box = _box(mask) if rule.slices_along is None else np.s_[:, :, :]
+    mask, part = mask[box], labels[box]
     if not mask.any():
         return labels
     if rule.connectivity != 6:
@@ -98,8 +100,20 @@ def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
         filled = np.moveaxis(filled, 0, rule.slices_along)
     where = np.asarray(filled, dtype=bool)
     if rule.over == "background":
-        where &= labels == 0
-    return np.where(where, rule.label, labels).astype(np.uint8, copy=False)
+        where &= part == 0
+    result = labels.copy()
+    result[box][where] = rule.label
+    return result
+
+
+def _box(labels: NDArray[Any]) -> tuple[slice, slice, slice]:
+    """The box of what is not zero in an (I, J, K) array. What lies outside is neither enclosed nor connected."""
+    box = [slice(0, n) for n in labels.shape]
+    for axis in range(3):
+        part = labels[box[0], box[1], box[2]]
+        used = np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis)))
+        box[axis] = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
+    return box[0], box[1], box[2]
 
 
 def _reached_from_border(free: NDArray[np.bool_], connectivity: int) -> NDArray[np.bool_]:
@@ -135,6 +149,9 @@ def fill_cavities(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _connected(mask: NDArray[np.bool_], connectivity: int, **more: Any) -> Any:
     """Connected components, numbered from 1."""
+    if mask.size == 0:
+        empty = np.zeros(mask.shape, np.uint32)
+        return (empty, 0) if more.get("return_N") else empty
     try:
         import cc3d
     except ImportError as error:

@@ -137,7 +137,7 @@ def cut_off(labels: NDArray[np.uint8]) -> tuple[float, str]:
     """
     worst, where = 0.0, ""
     for axis, n in enumerate(labels.shape):
-        ends = [int(np.count_nonzero(labels.take(index, axis))) for index in (0, -1)]
+        ends = [int(np.count_nonzero(np.moveaxis(labels, axis, 0)[index])) for index in (0, -1)]
         if n < FEW_PLANES or max(ends) == 0:
             continue
         # Most masks touch no border, and are looked at no further.

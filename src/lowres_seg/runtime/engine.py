@@ -20,6 +20,10 @@ class Engine(Protocol):
         """True if the network is compiled when it first runs, and dropped when it is released."""
         ...
 
+    def prepare(self) -> None:
+        """Begin what the next run needs, while the caller does something else."""
+        ...
+
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
@@ -36,6 +40,9 @@ class ResidentEngine:
     """Base of engines that stay ready until they are deleted."""
 
     lean: bool = False
+
+    def prepare(self) -> None:
+        """Do nothing: it is ready."""
 
     def release(self) -> None:
         """Drop nothing."""
@@ -78,6 +85,10 @@ class Recorder:
     def lean(self) -> bool:
         """As the other engine."""
         return self.engine.lean
+
+    def prepare(self) -> None:
+        """Prepare the other engine."""
+        self.engine.prepare()
 
     def run(self, x: Array) -> Array:
         """Run the other engine, and keep copies of its input and output."""

@@ -134,6 +134,23 @@ def nearest_indices(axis: Sampling) -> NDArray[np.intp]:
     return np.clip(at.astype(np.intp), 0, axis.n - 1)
 
 
+@lru_cache(maxsize=64)
+def nearest_between_edges(n: int, m: int) -> NDArray[np.intp]:
+    """Index of the nearest of n samples for each of m that begin and end at the same edges.
+
+    Of two that are about equally near it is the one that OpenVINO's Interpolate takes, which computes in float32. It is
+    torch's ``nearest-exact`` but for its rounding there.
+
+    Examples
+    --------
+    >>> nearest_between_edges(4, 2).tolist()
+    [1, 3]
+    """
+    half = np.float32(0.5)
+    at = (np.arange(m, dtype=np.float32) + half) / (np.float32(m) / np.float32(n)) - half
+    return np.asarray(np.clip(np.floor(at + half).astype(np.intp), 0, n - 1))
+
+
 def halfway(axis: Sampling) -> NDArray[np.intp]:
     """New samples that lie halfway between two others, but for their lean."""
     if axis.step is None or max(map(abs, axis.lean)) < _LEANS:

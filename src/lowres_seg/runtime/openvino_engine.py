@@ -9,19 +9,20 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 
 from lowres_seg.bundle.bundle import NetworkFiles
-from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import EngineError, last_line
-from lowres_seg.runtime.engine import Array, Engine, ResidentEngine
-from lowres_seg.runtime.requests import Requests, compiled_by, inside
+from lowres_seg.logs import log
+from lowres_seg.runtime.compiled_cache import CompiledCache, key_of
+from lowres_seg.runtime.engine import Array, ResidentEngine
+from lowres_seg.runtime.ordering import contiguous
+from lowres_seg.runtime.requests import Requests, compiled_by
 
 # `import openvino` sends a usage event, and writes to the home folder, if it finds this package. A module that is None
 # in sys.modules cannot be imported, and OpenVINO then goes without it.
@@ -52,7 +53,6 @@ if not _EARLY:
 openvino.Type.f32.to_dtype()
 
 InferencePrecision = Literal["f32", "bf16"]
-Interpolation = Literal["nearest", "linear"]
 #: Changes an openvino.Model in place.
 Rewrite = Callable[[Any], None]
 
@@ -70,6 +70,8 @@ class OpenVinoEngine(ResidentEngine):
         Precision that the CPU computes in, apart from what is quantized.
     rewrite : callable, optional
         Changes the openvino.Model before it is compiled.
+    cache : CompiledCache, optional
+        Where the compiled network is kept.
 
     Raises
     ------
@@ -86,16 +88,25 @@ class OpenVinoEngine(ResidentEngine):
         threads: int,
         inference_precision: InferencePrecision = "f32",
         rewrite: Rewrite | None = None,
+        cache: CompiledCache | None = None,
     ) -> None:
         files = NetworkFiles.written(network) if isinstance(network, Path) else network
         if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
             raise EngineError(
                 f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
             )
+        key = None if cache is None else key_of_network(files, threads, inference_precision, rewrite)
+        if cache is not None and key is not None:
+            compiled = _kept(cache, key, threads, inference_precision)
+            if compiled is not None:
+                self._name, self._compiled, self._requests = str(files.xml), compiled, Requests(compiled)
+                return
         model = read_graph(files)
         if rewrite is not None:
             rewrite(model)
         self._compile(model, str(files.xml), threads, inference_precision)
+        if cache is not None and key is not None:
+            cache.keep(key, self._compiled.export_model().getvalue())
 
     @classmethod
     def of_model(
@@ -126,6 +137,10 @@ class OpenVinoEngine(ResidentEngine):
             if node.status == openvino.ProfilingInfo.Status.EXECUTED
         ]
 
+    def drop(self) -> None:
+        """Let go what a run needs and its result does not. The next run gets it anew."""
+        self._requests.drop()
+
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
@@ -137,117 +152,26 @@ class OpenVinoEngine(ResidentEngine):
             If OpenVINO refuses the input or fails.
         """
         try:
-            return self._requests.infer(np.ascontiguousarray(x))
+            return self._requests.infer(contiguous(x))
         except RuntimeError as error:
             raise EngineError(f"{self._name}: OpenVINO cannot run it on {x.shape} ({last_line(error)})") from error
 
 
-class LeanEngine:
-    """A network that is compiled when it first runs, and dropped when it is released.
+def resize(x: Array, shape: tuple[int, int, int], *, threads: int) -> Array:
+    """Resample (C, I, J, K) to (C, *shape) linearly, sampling at voxel centres, without smoothing.
 
-    Of several networks, only one is then in memory at a time. Parameters are those of `OpenVinoEngine`.
-    """
-
-    lean = True
-
-    def __init__(
-        self,
-        network: NetworkFiles | Path,
-        *,
-        threads: int,
-        inference_precision: InferencePrecision,
-        rewrite: Rewrite | None = None,
-    ) -> None:
-        self._network = network
-        self._rewrite = rewrite
-        self._threads = threads
-        self._inference_precision: InferencePrecision = inference_precision
-        self._engine: OpenVinoEngine | None = None
-        self._compiling = Lock()
-
-    def run(self, x: Array) -> Array:
-        """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
-
-        Raises
-        ------
-        EngineError
-            If OpenVINO cannot read, compile or run the network.
-        IntegrityError
-            If a file has changed since its bundle was opened.
-        """
-        with inside(), self._compiling:
-            engine = self._engine
-            if engine is None:
-                engine = self._engine = OpenVinoEngine(
-                    self._network,
-                    threads=self._threads,
-                    inference_precision=self._inference_precision,
-                    rewrite=self._rewrite,
-                )
-        return engine.run(x)
-
-    def release(self) -> None:
-        """Drop the compiled network. The last result owns a share of its memory, and stays valid."""
-        self._engine = None
-
-
-def compile_networks(
-    pipeline: Pipeline,
-    files: Mapping[str, NetworkFiles],
-    *,
-    threads: int,
-    lean: bool = False,
-    rewrite: Rewrite | None = None,
-) -> dict[str, list[Engine]]:
-    """Engines for a `Segmenter`: for each stage, one for each of its networks.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-    files : mapping of str to NetworkFiles
-        Files of each network, by name.
-    threads : int
-    lean : bool
-        Compile each network when its turn comes, and drop it after.
-    rewrite : callable, optional
-        Changes each openvino.Model before it is compiled.
-
-    Raises
-    ------
-    EngineError
-        If a network cannot be read or compiled, or is another than the bundle says.
-    IntegrityError
-        If a file has changed since its bundle was opened.
-    """
-    if lean:  # the others are read when they are compiled, now
-        for name in dict.fromkeys(name for stage in pipeline.stages for name in stage.networks):
-            if files[name].shapes is not None:
-                read_graph(files[name])
-    engine = LeanEngine if lean else OpenVinoEngine
-    return {
-        stage.name: [
-            engine(files[name], threads=threads, inference_precision=stage.inference_precision, rewrite=rewrite)
-            for name in stage.networks
-        ]
-        for stage in pipeline.stages
-    }
-
-
-def resize(x: Array, shape: tuple[int, int, int], interpolation: Interpolation, *, threads: int) -> Array:
-    """Resample (C, I, J, K) to (C, *shape), sampling at voxel centres, without smoothing.
-
-    ``nearest`` is torch's ``nearest-exact``. ``linear`` is its ``trilinear`` with ``align_corners=False``.
+    That is torch's ``trilinear`` with ``align_corners=False``.
 
     Raises
     ------
     EngineError
         If OpenVINO fails.
     """
+    source = contiguous(x, np.float32)
     if x.shape[1:] == shape:
-        return np.ascontiguousarray(x, dtype=np.float32)
+        return source
     try:
-        source = np.ascontiguousarray(x[None], dtype=np.float32)
-        return _resizer(x.shape, shape, interpolation, threads).infer(source)[0]
+        return _resizer(threads).infer(source[None], np.array(shape, np.int64))[0]
     except RuntimeError as error:
         raise EngineError(f"resampling {x.shape} to {shape} failed ({last_line(error)})") from error
 
@@ -336,7 +260,12 @@ def core() -> Any:
 
 def compile_model(model: Any, threads: int, inference_precision: InferencePrecision, *, counters: bool = False) -> Any:
     """Compile an openvino.Model for one request at a time, with every setting that matters."""
-    settings = {
+    settings = _settings(threads, inference_precision) | {"PERF_COUNT": counters}
+    return compiled_by(lambda: core().compile_model(model, "CPU", settings))
+
+
+def _settings(threads: int, inference_precision: InferencePrecision) -> dict[str, Any]:
+    return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
@@ -345,24 +274,41 @@ def compile_model(model: Any, threads: int, inference_precision: InferencePrecis
         "ENABLE_CPU_PINNING": False,
         # The CPU handles denormals in microcode, which makes scans with much background slow.
         "CPU_DENORMALS_OPTIMIZATION": True,
-        "PERF_COUNT": counters,
     }
-    return compiled_by(lambda: core().compile_model(model, "CPU", settings))
 
 
-@lru_cache(maxsize=8)
-def _resizer(
-    source: tuple[int, ...], shape: tuple[int, int, int], interpolation: Interpolation, threads: int
-) -> Requests:
-    parameter = opset.parameter([1, *source], np.float32)
+def key_of_network(
+    files: NetworkFiles, threads: int, inference_precision: InferencePrecision, rewrite: Rewrite | None
+) -> str | None:
+    """Name of a compiled network in a cache; None for files that this process wrote itself."""
+    named = "" if rewrite is None else rewrite.__qualname__
+    return key_of(files, openvino=version(), threads=threads, inference_precision=inference_precision, rewrite=named)
+
+
+def _kept(cache: CompiledCache, key: str, threads: int, inference_precision: InferencePrecision) -> Any:
+    """The compiled network that a cache has; None if it has none that this OpenVINO takes."""
+    blob = cache.read(key)
+    if blob is None:
+        return None
+    try:
+        return compiled_by(lambda: core().import_model(blob, "CPU", _settings(threads, inference_precision)))
+    except RuntimeError as error:
+        log.debug("OpenVINO cannot take a compiled network back (%s); it is compiled anew", last_line(error))
+        cache.drop(key)
+        return None
+
+
+@lru_cache(maxsize=4)
+def _resizer(threads: int) -> Requests:
+    """Resampling of any shape to any shape."""
+    volume, shape = opset.parameter([1, -1, -1, -1, -1], np.float32), opset.parameter([3], np.int64)
     node = opset.interpolate(
-        parameter,
-        np.array(shape, np.int64),
-        mode="nearest" if interpolation == "nearest" else "linear_onnx",
+        volume,
+        shape,
+        mode="linear_onnx",
         shape_calculation_mode="sizes",
         axes=np.array([2, 3, 4], np.int64),
         coordinate_transformation_mode="half_pixel",
-        nearest_mode="round_prefer_ceil",
     )
     # An idle request would hold a whole scan.
-    return Requests(compile_model(openvino.Model([node], [parameter], "resize"), threads, "f32"), kept=0)
+    return Requests(compile_model(openvino.Model([node], [volume, shape], "resize"), threads, "f32"), kept=0)

@@ -108,16 +108,18 @@ class Requests:
         self._idle: deque[Any] = deque()
         self._turn = threading.Lock()
         self._last: weakref.ref[Any] | None = None
+        #: What puts a request back when nothing refers to its result any more.
+        self._lent: set[weakref.finalize[..., Any]] = set()
 
-    def infer(self, x: Array) -> Array:
-        """Run the network on one input, when the runs of other threads have ended.
+    def infer(self, *inputs: NDArray[Any]) -> Array:
+        """Run the network once, when the runs of other threads have ended.
 
         The result stays as it is for as long as something refers to it. It is the request's own memory if requests are
         kept, and a copy if not.
         """
         with inside(), self._turn:
             request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
-            result = np.asarray(request.infer([x], share_inputs=True, share_outputs=self._kept > 0)[0])
+            result = np.asarray(request.infer(list(inputs), share_inputs=True, share_outputs=self._kept > 0)[0])
             self._last = weakref.ref(request)
         if not self._kept:
             return result
@@ -125,8 +127,17 @@ class Requests:
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
         # Every view of the result refers to the array that owns it, or borrows it from OpenVINO.
-        weakref.finalize(owner, _put_back, self._idle, request, self._kept).atexit = False
+        lent = weakref.finalize(owner, _put_back, self._idle, request, self._kept)
+        lent.atexit = False
+        self._lent = {one for one in self._lent if one.alive} | {lent}
         return result
+
+    def drop(self) -> None:
+        """Let the requests go, whose memory is far more than that of their results. The results stay as they are."""
+        for lent in self._lent:
+            lent.detach()
+        self._lent.clear()
+        self._idle.clear()
 
     def profile(self) -> list[Any]:
         """Counters of each node in the last run, of a network that was compiled with them."""

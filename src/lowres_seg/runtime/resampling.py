@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from lowres_seg.runtime.interpolation import (
     halfway,
     linear,
     linear_matrix,
+    nearest_between_edges,
     nearest_indices,
     spline_matrix,
 )
 from lowres_seg.runtime.openvino_engine import resize
+from lowres_seg.runtime.ordering import by_stride, contiguous
 from lowres_seg.volumes.grid import three
 
 Array = NDArray[np.float32]
@@ -57,12 +59,12 @@ def resample(
     threads : int
     """
     if all(axis.changes_nothing for axis in axes):
-        return np.ascontiguousarray(x, dtype=np.float32)
+        return contiguous(x, np.float32)
     if is_clipped(interpolation):
         x = clipped(x, axes, interpolation, separate)
     elif interpolation in ("nearest", "linear") and all(axis.step is None for axis in axes):
         inner = three(axis.n if place == separate else axis.m for place, axis in enumerate(axes))
-        x = resize(x, inner, "nearest" if interpolation == "nearest" else "linear", threads=threads)
+        x = picked(x, inner) if interpolation == "nearest" else resize(x, inner, threads=threads)
     elif interpolation == "nearest":
         return nearest(x, axes, slice(0, axes[0].m), border)
     else:
@@ -71,7 +73,7 @@ def resample(
                 x = along(x, axis, place + 1, interpolation, border)
     if separate is not None and not axes[separate].changes_nothing:
         x = along(x, axes[separate], separate + 1, across, border)
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return contiguous(x, np.float32)
 
 
 def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, border: Border = "edge") -> Array:
@@ -84,11 +86,43 @@ def along(x: Array, axis: Sampling, at: int, interpolation: Interpolation, borde
         case "linear":
             return linear(x, axis.positions(), at, zero_beyond=border == "zero")
         case "area":
-            return along_axis(np.ascontiguousarray(x), area_matrix(axis), at)
+            return along_axis(contiguous(x), area_matrix(axis), at)
         case "quadratic" | "cubic" | "quartic" | "quintic" | "spline-2" | "spline-3" | "spline-4" | "spline-5":
-            return along_axis(np.ascontiguousarray(x), spline_matrix(axis, _order(interpolation)), at)
+            return along_axis(contiguous(x), spline_matrix(axis, _order(interpolation)), at)
         case _:
             assert_never(interpolation)
+
+
+def picked(x: Array, shape: tuple[int, int, int]) -> Array:
+    """Resample (C, I, J, K) to (C, *shape) by the nearest samples, between the same edges.
+
+    Axes that lose samples come before the copy to C order, and axes that gain samples after it.
+    """
+    indices = [nearest_between_edges(n, m) for n, m in zip(x.shape[1:], shape, strict=True)]
+    for axis in by_stride(x):
+        if axis and len(indices[axis - 1]) < x.shape[axis]:
+            x = _take(x, indices[axis - 1], axis)
+            indices[axis - 1] = np.arange(x.shape[axis])
+    x = contiguous(x, np.float32)
+    if x.shape[1:] == shape:
+        return x
+    i, j, k = indices
+    result = np.empty((len(x), *shape), np.float32)
+    for channel, planes in zip(result, x, strict=True):
+        for new, old in enumerate(i):
+            if new and old == i[new - 1]:
+                channel[new] = channel[new - 1]
+            else:  # a plane stays in the CPU's caches until it is done
+                np.take(np.take(planes[old], k, 1, mode="clip"), j, 0, out=channel[new], mode="clip")
+    return result
+
+
+def _take(x: Array, indices: NDArray[np.intp], axis: int) -> Array:
+    """Samples of one axis. `np.take` is the fastest way, and copies what is not in C order first."""
+    if x.flags.c_contiguous:
+        return np.take(x, indices, axis, mode="clip")
+    where: tuple[Any, ...] = (*[slice(None)] * axis, indices)
+    return np.asarray(x[where])
 
 
 def nearest(x: Array, axes: Axes, planes: slice, border: Border) -> Array:
@@ -155,7 +189,7 @@ def planes_of(
     part = np.clip(part, low, high)
     if separate is not None and not axes[separate].changes_nothing:
         part = along(part, axes[separate], separate + 1, across, border)
-    return np.ascontiguousarray(part, dtype=np.float32)
+    return contiguous(part, np.float32)
 
 
 def clipped(x: Array, axes: Axes, interpolation: Clipped, separate: int | None) -> Array:
@@ -203,7 +237,7 @@ def _planes(
         return linear(x[:, low - start : high - start], position - low, 1, zero_beyond=border == "zero")
     near = _near(axis, planes, interpolation)
     matrix = _matrix(axis, interpolation)[planes, near]
-    return along_axis(np.ascontiguousarray(x[:, near.start - start : near.stop - start]), matrix, 1)
+    return along_axis(contiguous(x[:, near.start - start : near.stop - start]), matrix, 1)
 
 
 def _matrix(axis: Sampling, interpolation: Interpolation) -> NDArray[np.float32]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import chain, zip_longest
 from math import prod
 from pathlib import Path
 
@@ -19,51 +20,19 @@ from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.logs import log
 from lowres_seg.runtime import reference, stage_run
+from lowres_seg.runtime.compiled_cache import CompiledCache
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.memory import MemoryBound
-from lowres_seg.runtime.openvino_engine import compile_networks
+from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import SelfTest
 from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
+from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.volume import Volume
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """The result for one scan.
-
-    Attributes
-    ----------
-    labels : Volume
-        Label map (uint8) on the grid, and with the header, of the scan.
-    label_names : dict of int to str
-    timings_s : dict of str to float
-        Seconds of each step in their order: ``load``, then ``<stage>.<step>``.
-    doubts : tuple of str
-        What a reader of the result should know: an empty result, a header that does not say where left is. Those of
-        `lowres_seg.runtime.doubts` have a `name`.
-    numbers : dict of str to float
-        Value of each class, of a network that classifies the scan.
-    """
-
-    labels: Volume
-    label_names: dict[int, str]
-    timings_s: dict[str, float]
-    doubts: tuple[str, ...] = ()
-    numbers: dict[str, float] = field(default_factory=dict)
-
-    def voxels(self) -> dict[str, int]:
-        """Number of voxels of each label."""
-        counts = np.bincount(self.labels.data.ravel(), minlength=256)
-        return {name: int(counts[value]) for value, name in self.label_names.items()}
-
-    def volumes_ml(self) -> dict[str, float]:
-        """Volume of each label in millilitres."""
-        return {name: count * self.labels.grid.voxel_ml for name, count in self.voxels().items()}
 
 
 class Segmenter:
@@ -114,6 +83,7 @@ class Segmenter:
         max_ram_bytes: int | None = None,
         require_key: str | os.PathLike[str] | None = None,
         reproducible: bool = False,
+        cache: CompiledCache | None = None,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -135,6 +105,9 @@ class Segmenter:
         reproducible : bool
             Give the same mask with any number of threads. Norms that are OpenVINO's own, which split their sums by
             threads, then sum in steps; networks that `export` gave such norms stay as they are.
+        cache : CompiledCache, optional
+            Where compiled networks are kept, such as `CompiledCache.of_user()`. It is not used where a key or a bound
+            on memory is given.
 
         Raises
         ------
@@ -167,7 +140,9 @@ class Segmenter:
                     f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
                     + (" or use a bundle in INT8" if wide else "")
                 )
-        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite)
+        if bundle.signed_by is not None or bound is not None:
+            cache = None
+        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=cache)
         log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
@@ -225,9 +200,25 @@ class Segmenter:
         watch = Watch(progress, cancelled, deadline_s)
         scans = by_channel(scan, self.pipeline.channels)
         with self._turns.turn(self._scan_bytes(scans), watch):
-            found = self._predict(scans, watch)
+            try:
+                found = self._predict(scans, watch)
+            except BaseException:
+                self._release()
+                raise
         log.debug("%s: segmented in %.2f s", found.labels.name, sum(found.timings_s.values()))
         return found
+
+    def prepare(self) -> None:
+        """Begin to compile the first network, if networks are lean, while the caller reads a scan for `predict`."""
+        if (first := self._first(self.pipeline.stages[0])) is not None:
+            first.prepare()
+
+    def _first(self, stage: Stage) -> Engine | None:
+        return next(iter(self._engines[stage.name]), None)
+
+    def _release(self) -> None:
+        for engine in chain.from_iterable(self._engines.values()):
+            engine.release()
 
     def _scan_bytes(self, scans: Mapping[str, VolumeOrPath]) -> int:
         """Part of the bound on memory that a scan takes; 0 without a bound."""
@@ -238,6 +229,7 @@ class Segmenter:
         return self._bound.scan_bytes(self.pipeline, grid)
 
     def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch) -> Segmentation:
+        self.prepare()
         loading: dict[str, float] = {}
         with timed(loading, "load"):
             volumes = read_channels(scans, self.pipeline.channels, self.read)
@@ -247,9 +239,10 @@ class Segmenter:
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
         doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
-        for stage in self.pipeline.stages:
+        firsts = [self._first(stage) for stage in self.pipeline.stages]
+        for stage, following in zip_longest(self.pipeline.stages, firsts[1:]):
             watch.at(f"{name}: stage {stage.name}")
-            result = self._run(stage, state, watch)
+            result = self._run(stage, following, state, watch)
             state.results[stage.name] = result
             if result.placement is None:
                 told = f"stage {stage.name} has nothing to look at: the one before it found no foreground"
@@ -334,14 +327,12 @@ class Segmenter:
         recorders = {name: [Recorder(engine, most) for engine in group] for name, group in self._engines.items()}
         return self._with(recorders).predict(scan), recorders
 
-    def _run(self, stage: Stage, state: ScanState, watch: Watch) -> StageResult:
-        """Run a stage. Errors begin with the name of the scan."""
+    def _run(self, stage: Stage, following: Engine | None, state: ScanState, watch: Watch) -> StageResult:
+        """Run a stage, before the one of another network. Errors begin with the name of the scan."""
         name, engines = state.volumes[0].name, self._engines[stage.name]
         try:
-            return stage_run.run(stage, engines, state, threads=self.threads, watch=watch)
+            return stage_run.run(stage, engines, state, threads=self.threads, watch=watch, following=following)
         except BaseException as error:
-            for engine in engines:
-                engine.release()
             if error is watch.raised:  # the caller's own
                 raise
             if isinstance(error, EngineError):

@@ -33,10 +33,15 @@ def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Place
     others = {name: x for name, x in scan.inputs.items() if x is not None}
     # Each step drops the array of the step before: these arrays make up the peak of memory.
     with timed(scan.timings_s, f"{stage.name}.conform"):
-        x = np.stack([oriented.apply(v.data)[box.slices] for v in scan.volumes], dtype=np.float32)
+        views = [oriented.apply(volume.data)[box.slices] for volume in scan.volumes]
+        # A single channel that nothing changes before it is resampled need not be copied before.
+        is_view = len(views) == 1 and views[0].dtype == np.float32 and not rules.at("before-conform")
+        x = views[0][None] if is_view else np.stack(views, dtype=np.float32)
         body = inside(x) if _looks_inside(stage) else None
         normalise(x, rules.at("before-conform"), others, scan.channels, _insides(placement, scan, body))
         x = _resampled(x, placement, threads)
+        if is_view and np.may_share_memory(x, views[0]):
+            x = x.copy()
         if conform.pad == "minimum":
             x = fit.place(x, None)
     with timed(scan.timings_s, f"{stage.name}.normalise"):
@@ -78,9 +83,8 @@ def _resampled(x: Array, placement: Placement, threads: int) -> Array:
     fit, conform = placement.fit, placement.stage.conform
     same = all(axis.changes_nothing for axis in fit.axes)
     far = [0 if same else far_exponent(channel) for channel in x]
-    for channel, by in zip(x, far, strict=True):
-        if by:
-            np.ldexp(channel, -by, out=channel)
+    if any(far):
+        x = np.stack([np.ldexp(channel, -by) for channel, by in zip(x, far, strict=True)])
     across = conform.separate_interpolation
     x = fit.resample(x, conform.interpolation, across=across, border=conform.border, threads=threads)
     for channel, by in zip(x, far, strict=True):

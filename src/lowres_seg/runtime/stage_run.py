@@ -18,6 +18,7 @@ from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
 from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.label_values import rounded
+from lowres_seg.runtime.ordering import contiguous, fortran
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
@@ -31,7 +32,13 @@ Labels = NDArray[np.uint8]
 
 
 def run(
-    stage: Stage, engines: Sequence[Engine], scan: ScanState, *, threads: int, watch: Watch | None = None
+    stage: Stage,
+    engines: Sequence[Engine],
+    scan: ScanState,
+    *,
+    threads: int,
+    watch: Watch | None = None,
+    following: Engine | None = None,
 ) -> StageResult:
     """Run a stage on a scan whose earlier stages have run.
 
@@ -45,6 +52,8 @@ def run(
         For resampling.
     watch : Watch, optional
         Told of each window, and asked between windows whether to go on.
+    following : Engine, optional
+        First network of the next stage, which is prepared when those of this stage have run.
 
     Raises
     ------
@@ -66,17 +75,19 @@ def run(
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
-        return StageResult(placement, None, None, _classes(placement, stage.decode, engines, x, scan.timings_s, watch))
-    slabs = _slabs(placement, engines, x, scan.timings_s, watch)
+        slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
+        return StageResult(placement, None, None, _classes(placement, stage.decode, slabs))
+    slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
     del x
     labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
         labels = clean(labels, stage.cleanup, scan.grid.voxel_ml * 1000)
         if stage.restore.quantity == "nothing":
             return StageResult(placement, labels, None)
-        on_scan = np.zeros(scan.grid.shape, np.uint8) if base is None else base.copy()
+        # The files of scan and mask have the first axis first.
+        on_scan = np.zeros(scan.grid.shape, np.uint8, order="F") if base is None else base.copy(order="K")
         here = on_scan[placement.oriented.undo_box(placement.box).slices]
-        mine = placement.oriented.undo(labels)
+        mine = fortran(placement.oriented.undo(labels))
         np.copyto(here, mine, where=mine != 0)
     return StageResult(placement, labels, on_scan)
 
@@ -115,7 +126,12 @@ def place(stage: Stage, scan: ScanState) -> Placement | None:
 
 
 def _slabs(
-    placement: Placement, engines: Sequence[Engine], x: Array, timings_s: dict[str, float], watch: Watch
+    placement: Placement,
+    engines: Sequence[Engine],
+    x: Array,
+    timings_s: dict[str, float],
+    watch: Watch,
+    following: Engine | None,
 ) -> Iterator[tuple[slice, list[Array]]]:
     """Yield slabs of planes: where each lies in x, and its scores (C, planes, H, W) of each member or of their mean."""
     stage = placement.stage
@@ -132,6 +148,8 @@ def _slabs(
                 found.append(scores if len(members) == 1 else scores.copy())
                 engine.release()
                 watch.done(stage.name, count, len(members))
+        if following is not None:
+            following.prepare()
         whole = slice(0, x.shape[1])
         del x  # one of the largest arrays, and no longer needed
         yield whole, [mean(found)] if averaged else found
@@ -161,6 +179,8 @@ def _slabs(
                 yield taken[0][0], [mean(found)] if averaged else found
         for _, (_, engine) in group:
             engine.release()
+    if following is not None:
+        following.prepare()
     del x
     if in_turn:
         found = [one.take(shape[0])[1] for one in sums]
@@ -176,7 +196,7 @@ def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
     for flipped in flips:
         along = tuple(1 + axis for axis in flipped)
         seen = np.flip(x, along).transpose(0, *(1 + axis for axis in order))[None]
-        given = engine.run(np.ascontiguousarray(seen))
+        given = engine.run(contiguous(seen))
         spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
         if given.shape[0] != 1 or given.shape[2:] != spatial:
             raise EngineError(f"stage {stage.name}: its network gave {given.shape} for an input of {seen.shape}")
@@ -202,15 +222,8 @@ def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:
         )
 
 
-def _classes(
-    placement: Placement,
-    decode: Classes,
-    engines: Sequence[Engine],
-    x: Array,
-    timings_s: dict[str, float],
-    watch: Watch,
-) -> dict[str, float]:
-    ((_, members),) = _slabs(placement, engines, x, timings_s, watch)
+def _classes(placement: Placement, decode: Classes, slabs: Iterator[tuple[slice, list[Array]]]) -> dict[str, float]:
+    ((_, members),) = slabs
     values = combine(members, decode, placement.stage.ensemble)
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 

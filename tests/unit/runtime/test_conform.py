@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ import pytest
 from lowres_seg import InputError
 from lowres_seg.bundle.grids import Conform
 from lowres_seg.runtime.conform import Fit
-from lowres_seg.runtime.openvino_engine import resize
+from lowres_seg.runtime.interpolation import Sampling, nearest_between_edges, nearest_indices
+from lowres_seg.runtime.openvino_engine import compile_model, resize
+from lowres_seg.runtime.resampling import picked
+
+import openvino  # isort: skip
+from openvino import opset13 as opset  # isort: skip
 
 
 def by_hand(x: np.ndarray, shape: tuple[int, int, int], interpolation: str) -> np.ndarray:
@@ -36,7 +42,7 @@ def test_resize_samples_at_voxel_centres(
     source: tuple[int, int, int], target: tuple[int, int, int], interpolation: str
 ) -> None:
     x = np.random.default_rng(0).random((2, *source), dtype=np.float32)
-    found = resize(x, target, interpolation, threads=1)
+    found = picked(x, target) if interpolation == "nearest" else resize(x, target, threads=1)
     assert found.shape == (2, *target)
     assert np.allclose(found, by_hand(x, target, interpolation), atol=2e-6)
 
@@ -45,10 +51,54 @@ def test_resize_samples_at_voxel_centres(
 @pytest.mark.parametrize("m", [128, 256])
 def test_nearest_picks_the_very_voxel(n: int, m: int) -> None:
     x = np.arange(n, dtype=np.float32).reshape(1, n, 1, 1)
-    found = resize(x, (m, 1, 1), "nearest", threads=1).ravel()
+    found = picked(x, (m, 1, 1)).ravel()
     # torch's nearest-exact: floor((i + 0.5) · scale), in float32
     scale = np.float32(n / m)
     expected = np.minimum(np.floor((np.arange(m, dtype=np.float32) + np.float32(0.5)) * scale), n - 1)
+    assert np.array_equal(found, expected)
+
+
+def test_nearest_picks_as_openvino_picks_between_two_that_are_equally_near() -> None:
+    volume, shape = opset.parameter([1, 1, 1, 1, -1], np.float32), opset.parameter([3], np.int64)
+    node = opset.interpolate(
+        volume,
+        shape,
+        mode="nearest",
+        shape_calculation_mode="sizes",
+        axes=np.array([2, 3, 4], np.int64),
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil",
+    )
+    request = compile_model(openvino.Model([node], [volume, shape], "nearest"), 1, "f32").create_infer_request()
+    sizes = [1, 2, 3, 4, 12, 49, 98, 103, 128, 161, 182, 197, 206, 214, 237, 256, 400]
+    ties = 0
+    for n, m in product(sizes, sizes):
+        x = np.arange(n, dtype=np.float32).reshape(1, 1, 1, 1, n)
+        expected = request.infer([x, np.array([1, 1, m], np.int64)])[0].ravel()
+        assert np.array_equal(picked(x[0], (1, 1, m)).ravel(), expected), (n, m)
+        ties += not np.array_equal(nearest_indices(Sampling(n, m)), expected)
+    assert ties > 10  # rounding decides some of them
+
+
+@pytest.mark.parametrize("order", ["C", "F", "flipped", "turned", "cut"])
+@pytest.mark.parametrize(("source", "target"), SHAPES)
+def test_nearest_picks_the_same_whatever_the_order_in_memory(
+    source: tuple[int, int, int], target: tuple[int, int, int], order: str
+) -> None:
+    x = np.random.default_rng(0).random((2, *source), dtype=np.float32)
+    expected = picked(x, target)
+    assert np.shares_memory(picked(x, source), x)
+    i, j, k = np.meshgrid(*(nearest_between_edges(n, m) for n, m in zip(source, target, strict=True)), indexing="ij")
+    assert np.array_equal(expected, x[:, i, j, k])
+    other = {
+        "C": x,
+        "F": np.asfortranarray(x),
+        "flipped": x[:, ::-1, :, ::-1].copy()[:, ::-1, :, ::-1],
+        "turned": np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        "cut": np.pad(x, 3)[3:-3, 3:-3, 3:-3, 3:-3],
+    }[order]
+    found = picked(other, target)
+    assert found.flags.c_contiguous
     assert np.array_equal(found, expected)
 
 

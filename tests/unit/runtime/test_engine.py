@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ import openvino
 import pytest
 from openvino import opset13 as opset
 
-from lowres_seg import EngineError, host
-from lowres_seg.runtime import openvino_engine
-from lowres_seg.runtime.exact_norms import sum_in_steps
-from lowres_seg.runtime.openvino_engine import LeanEngine, OpenVinoEngine, cpu_capabilities
+from fakes import FakeEngine
+from lowres_seg import EngineError, InputError, IntegrityError, Segmenter, Volume, host
+from lowres_seg.runtime import networks, openvino_engine
+from lowres_seg.runtime.exact_norms import as_one, sum_in_steps
+from lowres_seg.runtime.networks import LeanEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine, cpu_capabilities
 from lowres_seg.runtime.probe import convolution_seconds
-from stages import Content, build, noise, predict, stage
+from stages import Content, bright, build, noise, predict, stage
 
 
 @pytest.fixture
@@ -43,6 +47,47 @@ def test_what_a_lean_engine_gave_outlives_it(xml: Path) -> None:
     assert np.array_equal(first, kept)
 
 
+def test_a_lean_engine_lets_go_of_all_but_its_result(xml: Path) -> None:
+    """What a request needs beside its result is many times as large."""
+    engine = LeanEngine(xml, threads=1, inference_precision="f32")
+    x = np.random.default_rng(0).random((1, 1, 16, 16, 16), dtype=np.float32)
+    for _ in range(2):
+        result = engine.run(x)
+        assert engine._engine is not None
+        compiled = weakref.ref(engine._engine._compiled)
+        request = engine._engine._requests._last
+        assert request is not None
+        assert request() is not None
+        engine.release()
+        assert (compiled(), request()) == (None, None)
+        kept = result.copy()
+        engine.run(1 - x)
+        assert np.array_equal(result, kept)
+
+
+def test_a_lean_engine_is_compiled_ahead_once(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(networks, "OpenVinoEngine", lambda *a, **k: made.append(a) or OpenVinoEngine(*a, **k))
+    engine = LeanEngine(xml, threads=1, inference_precision="f32")
+    x = np.random.default_rng(0).random((1, 1, 16, 16, 16), dtype=np.float32)
+    expected = OpenVinoEngine(xml, threads=1).run(x)
+    for count in (1, 2):
+        for _ in range(3):
+            engine.prepare()
+        assert np.array_equal(engine.run(x), expected)
+        assert len(made) == count
+        engine.release()
+        assert not [thread for thread in threading.enumerate() if thread.name == "lowres-seg compiles"]
+
+
+def test_what_goes_wrong_ahead_is_told_when_it_runs(tmp_path: Path) -> None:
+    engine = LeanEngine(tmp_path / "gone.xml", threads=1, inference_precision="f32")
+    engine.prepare()
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        engine.run(np.zeros((1, 1, 16, 16, 16), np.float32))
+    engine.release()
+
+
 def test_precision_and_threads_are_what_was_asked_for(xml: Path) -> None:
     engine = OpenVinoEngine(xml, threads=1, inference_precision="f32")
     assert engine._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
@@ -65,6 +110,41 @@ def test_norms_in_steps_give_the_same_with_any_number_of_threads(tmp_path: Path)
     assert len(found[True]) == 1
     if host.inspect().affinity > 1:  # OpenVINO takes no more threads than there are processors
         assert len(found[False]) > 1
+
+
+def normed(shape: list[int], axes: list[int]) -> openvino.Model:
+    x = opset.parameter(shape, np.float32)
+    y = opset.relu(opset.multiply(x, np.float32(2)))
+    y = opset.mvn(y, np.array(axes), normalize_variance=True, eps=1e-4, eps_mode="inside_sqrt")
+    y.set_friendly_name("norm")
+    return openvino.Model([opset.relu(y)], [x], "normed")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "back"),
+    [
+        ([1, 3, 20, 16, 18], [2, 3, 4], True),
+        ([1, 1, 16, 16, 16], [-1, -2, -3], True),
+        ([1, 3, 1, 40, 44], [2, 3, 4], False),  # a slice
+        ([1, 2, 16, 16, 5000], [2, 3, 4], False),  # summed in pieces
+    ],
+)
+def test_norms_in_steps_become_openvinos_again(shape: list[int], axes: list[int], back: bool) -> None:
+    image = np.random.default_rng(1).random(shape, dtype=np.float32)
+    scores = {}
+    for kind in ("own", "in steps", "as one"):
+        model = normed(shape, axes)
+        if kind != "own":
+            sum_in_steps(model)
+        steps = model.clone()
+        if kind == "as one":
+            as_one(model)
+        types = [node.get_type_name() for node in model.get_ordered_ops()]
+        assert types.count("MVN") == (kind == "own" or (kind == "as one" and back))
+        assert len(types) == len(steps.get_ordered_ops()) or back
+        scores[kind] = OpenVinoEngine.of_model(model, threads=1).run(image)
+    assert np.array_equal(scores["as one"], scores["own" if back else "in steps"])
+    assert np.allclose(scores["own"], scores["in steps"], atol=1e-4)
 
 
 def test_bf16_is_computed_in_bf16_or_refused(xml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,3 +260,30 @@ def test_lean_and_resident_engines_give_the_same(
         assert kind is OpenVinoEngine or all(engine._engine is None for engine in engines)
     assert np.array_equal(found[OpenVinoEngine], found[LeanEngine])
     assert 0.05 < found[OpenVinoEngine].mean() < 0.95
+
+
+def test_the_next_network_is_prepared_when_those_before_it_have_run(content: Content) -> None:
+    order: list[str] = []
+
+    def noted(name: str) -> FakeEngine:
+        class Noted(FakeEngine):
+            def prepare(self) -> None:
+                order.append(f"prepare {name}")
+
+            def release(self) -> None:
+                order.append(f"release {name}")
+
+        return Noted(lambda x: order.append(f"run {name}") or bright(x), lean=True)
+
+    names = {"one": ["a", "b"], "two": ["c"], "three": ["d"]}
+    shape = {"conform": {"shape": [16, 16, 16]}}
+    stages = [stage(name, networks=networks, **shape) for name, networks in names.items()]
+    engines = {name: [noted(network) for network in networks] for name, networks in names.items()}
+    segmenter = Segmenter(build(content, *stages), engines)
+    segmenter.predict(Volume.from_array(noise((16, 16, 16)), np.eye(4)))
+    first = ["prepare a", "run a", "release a", "run b", "release b"]
+    assert order == [*first, "prepare c", "run c", "release c", "prepare d", "run d", "release d"]
+    order.clear()
+    with pytest.raises(InputError):
+        segmenter.predict(Volume.from_array(np.zeros((16, 16, 16)), np.eye(4)))  # nothing stays behind
+    assert order == ["prepare a", "release a", "release b", "release c", "release d"]

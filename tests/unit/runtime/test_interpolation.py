@@ -19,7 +19,7 @@ PAIRS = [(7, 14), (14, 7), (9, 9), (26, 31), (31, 26), (5, 21), (40, 3), (2, 9),
 @pytest.mark.parametrize(("n", "m"), PAIRS)
 def test_linear_is_what_the_engine_does(n: int, m: int) -> None:
     x = np.random.default_rng(0).random((1, n, 1, 1), dtype=np.float32)
-    expected = resize(x, (m, 1, 1), "linear", threads=1)
+    expected = resize(x, (m, 1, 1), threads=1)
     assert np.allclose(interpolation.along_axis(x, interpolation.linear_matrix(Sampling(n, m)), 1), expected, atol=1e-6)
 
 

@@ -20,7 +20,8 @@ from lowres_seg.bundle import NetworkFiles
 from lowres_seg.cohort.jobs import list_jobs, run_jobs
 from lowres_seg.runtime import memory
 from lowres_seg.runtime.memory import MemoryBound
-from lowres_seg.runtime.openvino_engine import LeanEngine, read_graph
+from lowres_seg.runtime.networks import LeanEngine
+from lowres_seg.runtime.openvino_engine import read_graph
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
 from stages import Content, build, noise, stage

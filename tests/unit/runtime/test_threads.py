@@ -23,7 +23,8 @@ from openvino import opset13 as opset
 from lowres_seg import CancelledError, EngineError, InputError, Segmenter, Volume
 from lowres_seg.bundle import file_sha256
 from lowres_seg.runtime import requests
-from lowres_seg.runtime.openvino_engine import LeanEngine, OpenVinoEngine, resize
+from lowres_seg.runtime.networks import LeanEngine
+from lowres_seg.runtime.openvino_engine import OpenVinoEngine, resize
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Watch
 
@@ -138,10 +139,10 @@ def test_memory_of_a_result_is_used_again(tiny: Path) -> None:
 
 def test_threads_resample_at_once() -> None:
     inputs = [np.random.default_rng(n).random((2, 9, 10, 11), dtype=np.float32) for n in range(THREADS)]
-    expected = [resize(x, (13, 7, 20), "linear", threads=1) for x in inputs]
+    expected = [resize(x, (13, 7, 20), threads=1) for x in inputs]
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in range(5):
-            found = list(pool.map(lambda x: resize(x, (13, 7, 20), "linear", threads=1), inputs))
+            found = list(pool.map(lambda x: resize(x, (13, 7, 20), threads=1), inputs))
             assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

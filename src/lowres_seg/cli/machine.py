@@ -1,0 +1,92 @@
+"""The command that looks at the machine: doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from lowres_seg import __version__, extras
+from lowres_seg.cli.options import AsJson, app
+from lowres_seg.cli.screen import out, plain, print_json
+
+
+@app.command()
+def doctor(
+    *,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the compiled networks that are kept, and do nothing else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show cores, memory, instruction sets and versions.
+
+    Also the speed of each precision, and where compiled networks are kept.
+    """
+    from importlib.metadata import version as version_of
+
+    from lowres_seg import host
+    from lowres_seg.runtime.compiled_cache import CompiledCache
+    from lowres_seg.runtime.openvino_engine import version
+    from lowres_seg.runtime.probe import convolution_seconds
+
+    cache = CompiledCache.of_user()
+    if clear_cache:
+        size = 0 if cache is None else cache.clear()
+        kept = {"folder": None if cache is None else str(cache.folder), "removed_bytes": size}
+        if as_json:
+            print_json({"cache": kept})
+        else:
+            out.print(plain(f"{kept['folder'] or 'no cache'}: {size / 1e6:.1f} MB of compiled networks removed"))
+        return
+    machine = host.inspect()
+    seconds = convolution_seconds(threads=machine.threads)
+    gains = {precision: seconds["f32"] / value for precision, value in seconds.items()}
+    versions = {"lowres-seg": __version__, "openvino": version()}
+    versions |= {name: version_of(name) for name in ("numpy", "nibabel")}
+    missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
+    if as_json:
+        print_json(
+            {
+                **asdict(machine),
+                "threads": machine.threads,
+                "versions": versions,
+                "gain_over_f32": gains,
+                "cache": None if cache is None else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
+                "missing": missing,
+            }
+        )
+        return
+    quota = "none" if machine.quota is None else f"{machine.quota:g} cores"
+    rows = {
+        "CPU": machine.cpu,
+        "system": f"{machine.system}, Python {machine.python}",
+        "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
+        f"{machine.affinity} granted; quota {quota}",
+        "threads": f"{machine.threads} (what lowres-seg will use)"
+        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
+        "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
+        "instruction sets": " ".join(machine.features) or "unknown on this system",
+        "compiled networks": "not kept: no folder of your own can be written"
+        if cache is None
+        else f"{cache.size_bytes() / 1e6:.1f} MB in {cache.folder}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "extras": ", ".join(
+            f"{extra}: {'missing ' + ' '.join(names) if names else 'installed'}" for extra, names in missing.items()
+        ),
+    }
+    rows |= {
+        f"convolutions in {precision}": f"{gain:.1f}× the speed of f32" + _verdict(precision, gain)
+        for precision, gain in gains.items()
+        if precision != "f32"
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        out.print(plain(f"{name:{width}}  {value}"))
+
+
+def _verdict(precision: str, gain: float) -> str:
+    if gain < 1.1:
+        return f": {precision} is no faster on this CPU"
+    return f": {precision} is faster on this CPU"

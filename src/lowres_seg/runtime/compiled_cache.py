@@ -1,0 +1,212 @@
+"""Networks as OpenVINO compiled them, kept in a folder of the user's own, so that a process need not compile them anew.
+
+A file is named after all that its content depends on, and begins with the digest of the rest. One that is damaged is
+dropped, and its network is compiled again. Whoever can write the folder can run code in a process that uses it: so it
+must be the user's own, and nobody else's to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowres_seg import atomic, host
+from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.errors import InputError
+from lowres_seg.logs import log
+
+#: Environment variable that names the folder.
+VARIABLE = "LOWRES_SEG_CACHE"
+#: Bytes beyond which the files that were not used for the longest time are dropped.
+MOST_BYTES = 2 << 30
+_SUFFIX = ".compiled"
+_DIGEST_BYTES = 32
+#: Environment variables that change what OpenVINO compiles.
+_SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS")
+
+
+@dataclass(frozen=True)
+class CompiledCache:
+    """A folder of compiled networks.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    """
+
+    folder: Path
+
+    @classmethod
+    def of_user(cls) -> CompiledCache | None:
+        """The cache in the user's own folder, or in that of `VARIABLE`; None for a user without a home.
+
+        The folder is made when the first network is kept.
+
+        Raises
+        ------
+        InputError
+            If the folder is none, is another user's or can be written by others; or if it is that of the variable, and
+            cannot be made.
+        """
+        named = os.environ.get(VARIABLE)
+        if named is not None and not named.strip():
+            raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use --no-cache")
+        try:
+            folder = _folder() if named is None else Path(named)
+        except RuntimeError:  # Python finds no home
+            return None
+        if os.path.lexists(folder):
+            _check_owner(folder)
+        elif named is not None:
+            above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+            if not (above.is_dir() and os.access(above, os.W_OK)):
+                raise InputError(
+                    f"{folder}: cannot be made in {above}; name another folder with {VARIABLE}, or use --no-cache"
+                )
+        return cls(folder)
+
+    def read(self, key: str) -> bytes | None:
+        """Read a compiled network; None if it is not there, or is damaged, and then it is dropped."""
+        file = self._file(key)
+        try:
+            content = file.read_bytes()
+        except OSError:
+            return None
+        blob = memoryview(content)[_DIGEST_BYTES:]
+        if _digest(key, blob) != content[:_DIGEST_BYTES]:
+            log.debug("%s: is damaged, its network is compiled anew", file)
+            self.drop(key)
+            return None
+        with suppress(OSError):  # another process may drop it now
+            os.utime(file)
+        return bytes(blob)
+
+    def has(self, key: str) -> bool:
+        """Tell whether a compiled network is there. It may be damaged."""
+        return self._file(key).is_file()
+
+    def keep(self, key: str, blob: bytes) -> None:
+        """Write a compiled network, and drop those that were not used for the longest time. A full disk is no error."""
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            _check_owner(self.folder)
+            with atomic.file(self._file(key), force=True) as staged:
+                staged.write_bytes(_digest(key, blob) + blob)
+        except (InputError, OSError) as error:
+            log.debug("%s: keeps no compiled network: %s", self.folder, error)
+            return
+        total = 0
+        for _, size, file in sorted(self._files(), reverse=True):
+            total += size
+            if total > MOST_BYTES:
+                file.unlink(missing_ok=True)
+
+    def drop(self, key: str) -> None:
+        """Remove a compiled network, if it is there."""
+        with suppress(OSError):
+            self._file(key).unlink(missing_ok=True)
+
+    def clear(self) -> int:
+        """Remove every compiled network, and give the number of bytes that they had.
+
+        Raises
+        ------
+        OSError
+            If one cannot be removed.
+        """
+        found = list(self._files())
+        for _, _, file in found:
+            file.unlink(missing_ok=True)
+        return sum(size for _, size, _ in found)
+
+    def size_bytes(self) -> int:
+        """Bytes of all compiled networks."""
+        return sum(size for _, size, _ in self._files())
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, size and path of each file."""
+        found = []
+        for file in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):  # another process may have dropped it
+                status = file.lstat()
+                found.append((status.st_mtime, status.st_size, file))
+        return found
+
+
+def key_of(files: NetworkFiles, *, openvino: str, threads: int, inference_precision: str, rewrite: str) -> str | None:
+    """Name of a compiled network: a digest of all that it depends on. None for files without digests.
+
+    Parameters
+    ----------
+    files : NetworkFiles
+    openvino : str
+        Version of OpenVINO.
+    threads : int
+    inference_precision : str
+    rewrite : str
+        Name of what changes the graph before it is compiled; empty if nothing does.
+    """
+    if files.sha256 is None:
+        return None
+    from lowres_seg import __version__
+
+    machine = host.inspect()
+    parts = {
+        "files": files.sha256,
+        "shapes": files.shapes,
+        "versions": [__version__, openvino],
+        "cpu": [machine.cpu, machine.features, machine.system],
+        "settings": {name: os.environ.get(name, "") for name in _SETTINGS},
+        "threads": threads,
+        "precision": inference_precision,
+        "rewrite": rewrite,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(key: str, blob: bytes | memoryview) -> bytes:
+    """Digest of a compiled network and its name, so that one under another's name is damage too."""
+    digest = hashlib.sha256(key.encode())
+    digest.update(blob)
+    return digest.digest()
+
+
+def _folder() -> Path:
+    """Where programs of this system keep what they can make again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "lowres-seg" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lowres-seg"
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if Path(named).is_absolute() else Path.home() / ".cache") / "lowres-seg"
+
+
+def _check_owner(folder: Path) -> None:
+    status = folder.lstat()
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if is_folder and not hasattr(os, "geteuid"):
+        return
+    found = (
+        "is no folder, or a link to one"
+        if not is_folder
+        else f"belongs to user {status.st_uid}"
+        if status.st_uid != os.geteuid()
+        else f"can be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        else ""
+    )
+    if found:
+        raise InputError(
+            f"{folder}: {found}, expected a folder of your own that nobody else can write, because compiled networks "
+            f"are code; set its mode to 0700, name another with {VARIABLE}, or use --no-cache"
+        )
