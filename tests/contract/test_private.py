@@ -142,7 +142,7 @@ def test_nothing_is_left_beside_the_outputs_and_the_cache(
     if option:
         assert cache == set()
     else:
-        assert len(cache) == 3  # the user's folder for such things, the folder of this program, one network
+        assert len(cache) == 4  # the user's folder for such things, two folders of this program, one network
         assert {path.rpartition(".")[2] for path in cache if (place / path).is_file()} == {"compiled"}
 
 

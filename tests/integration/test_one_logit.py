@@ -14,7 +14,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export import one_logit
 from lowres_seg.export.frameworks import ir
 from lowres_seg.export.frameworks.torch_network import TorchNetwork, load_torchscript
-from lowres_seg.export.recipe import NetworkSource
+from lowres_seg.export.recipe import NetworkSource, Recipe, with_source
 from lowres_seg.runtime.openvino_engine import OpenVinoEngine
 
 SHAPE = (1, 1, 8, 10, 12)
@@ -130,6 +130,30 @@ def test_a_channel_that_the_network_has_not_is_refused(channels: Sequence[int]) 
     network = TorchNetwork(Two("convolution").eval(), 0).keeping(channels)
     with pytest.raises(ExportError, match=r"gives \(1, 2, 8, 10, 12\), and the recipe keeps channels . to 2"):
         network.check_values(SHAPE)
+
+
+def test_another_file_of_weights_keeps_what_the_recipe_says_of_the_network() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "channels": ["t1"],
+            "labels": [{"value": 1, "name": "brain"}],
+            "bundle": dict.fromkeys(("name", "version", "license", "source", "intended_use", "description"), "a"),
+            "networks": {"net": {"torchscript": "n.pt", "channels": [1], "exact_norms": False, "output": 2}},
+            "stages": [
+                {
+                    "name": "only",
+                    "networks": ["net"],
+                    "conform": {"shape": [32, 32, 32]},
+                    "decode": {"kind": "regions", "regions": [{"channel": 0, "threshold": 0.5, "label": 1}]},
+                }
+            ],
+        }
+    )
+    other = with_source(recipe, Path("other.pt"), "torchscript").networks["net"]
+    assert (other.channels, other.exact_norms, other.output) == ((1,), False, 2)
+    assert other.file.endswith("other.pt")
+    with pytest.raises(ExportError, match="cut the scores in the graph"):
+        with_source(recipe, Path("other.onnx"), "onnx")
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
     Raises
     ------
     ExportError
-        If the recipe has several networks, or `file` is a checkpoint and the recipe has no factory for its network.
+        If the recipe has several networks, or `file` is a checkpoint and the recipe has no factory for its network, or
+        ONNX and the recipe keeps some channels of the scores.
     """
     if len(recipe.networks) != 1:
         raise ExportError(
@@ -163,7 +164,13 @@ def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
             raise ExportError(f"{file}: is a checkpoint, and the recipe has no factory to build its network with")
         new = old.model_copy(update={"checkpoint": where, "sha256": None})
     else:
-        new = NetworkSource.model_validate({kind: where, "output": old.output})
+        if kind == "onnx" and old.channels is not None:
+            raise ExportError(
+                f"{file}: is ONNX, and the recipe keeps channels {list(old.channels)} of a network in torch; cut the "
+                "scores in the graph, and take channels out of the recipe"
+            )
+        kept = {"output": old.output, "channels": old.channels, "exact_norms": old.exact_norms}
+        new = NetworkSource.model_validate({kind: where, **kept})
     return recipe.model_copy(update={"networks": {name: new}})
 
 

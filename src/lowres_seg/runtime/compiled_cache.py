@@ -184,11 +184,13 @@ def _digest(key: str, blob: bytes | memoryview) -> bytes:
 def _folder() -> Path:
     """Where programs of this system keep what they can make again."""
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "lowres-seg" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lowres-seg"
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if Path(named).is_absolute() else Path.home() / ".cache") / "lowres-seg"
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    return base / "lowres-seg" / "compiled"  # beside what the demo downloads
 
 
 def _check_owner(folder: Path) -> None:

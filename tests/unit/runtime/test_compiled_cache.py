@@ -195,10 +195,10 @@ def test_its_place_is_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest
     if sys.platform == "linux":
         monkeypatch.delenv("LOWRES_SEG_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert CompiledCache.of_user() == CompiledCache(tmp_path / "xdg" / "lowres-seg")
+        assert CompiledCache.of_user() == CompiledCache(tmp_path / "xdg" / "lowres-seg" / "compiled")
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert CompiledCache.of_user() == CompiledCache(tmp_path / ".cache" / "lowres-seg")
+        assert CompiledCache.of_user() == CompiledCache(tmp_path / ".cache" / "lowres-seg" / "compiled")
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
