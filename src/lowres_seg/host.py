@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from pathlib import Path
 
 import psutil
+
+from lowres_seg import linux
 
 #: CPU flags that decide which kernels run, from the oldest to the newest.
 FEATURES = (
@@ -83,13 +83,13 @@ class Host:
 def inspect() -> Host:
     """Look at the machine and at the limits of this process."""
     logical = psutil.cpu_count() or 1
-    cpuinfo = _cpuinfo()
+    cpuinfo = linux.cpuinfo()
     return Host(
         cpu=cpuinfo.get("model name", platform.processor() or "unknown"),
         physical_cores=psutil.cpu_count(logical=False) or logical,
         logical_cores=logical,
         affinity=_affinity(logical),
-        quota=_quota(),
+        quota=linux.quota(),
         memory_bytes=int(psutil.virtual_memory().total),
         memory_limit_bytes=memory_limit_bytes(),
         features=tuple(flag for flag in FEATURES if flag in cpuinfo.get("flags", "").split()),
@@ -103,21 +103,19 @@ def inspect() -> Host:
 def memory_limit_bytes() -> int:
     """Memory of the machine, or the part of it that the cgroup grants."""
     memory = int(psutil.virtual_memory().total)
-    return min(memory, _memory_limit() or memory)
+    return min(memory, linux.memory_limit() or memory)
 
 
 def peak_rss_bytes() -> int:
     """Largest resident set of this process so far."""
+    if (peak := linux.peak_rss_bytes()) is not None:
+        return peak
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not getrusage: on Linux a process inherits the peak of its parent there.
-        peak = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In kilobytes, but for macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def processors() -> list[int]:
@@ -131,8 +129,7 @@ def processors() -> list[int]:
     second: list[int] = []
     seen: set[str] = set()
     for number in sorted(os.sched_getaffinity(0)):
-        siblings = _words(Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"))
-        core = siblings[0] if siblings else str(number)
+        core = linux.first_sibling(number)
         (second if core in seen else first).append(number)
         seen.add(core)
     return first + second
@@ -140,8 +137,7 @@ def processors() -> list[int]:
 
 def governor() -> str | None:
     """Frequency governor of the first processor; None if the system does not tell."""
-    words = _words(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
-    return words[0] if words else None
+    return linux.governor()
 
 
 def load_average() -> float:
@@ -180,12 +176,8 @@ def load() -> Load:
             if process.pid not in own:
                 t = process.cpu_times()
                 others[process.pid] = (process.name(), float(t.user + t.system))
-    throttled = [0]
-    for folder in _cgroup_folders():
-        words = _words(folder / "cpu.stat")
-        throttled += [int(value) for key, value in pairwise(words) if key == "nr_throttled"]
     stolen = float(getattr(psutil.cpu_times(), "steal", 0.0))
-    return Load(others, stolen, max(throttled), time.monotonic())
+    return Load(others, stolen, linux.throttled(), time.monotonic())
 
 
 def tree_rss_bytes(pid: int) -> int:
@@ -221,58 +213,3 @@ def _omp_threads(text: str) -> int | None:
 def _affinity(logical: int) -> int:
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else logical
-
-
-def _cpuinfo() -> dict[str, str]:
-    """First entry of each key of /proc/cpuinfo; empty if there is no such file."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return {}
-    entries: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        entries.setdefault(key.strip(), value.strip())
-    return entries
-
-
-def _cgroup_folders(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[Path]:
-    """Folders of the cgroups that limit this process: its own and every parent, in versions 1 and 2."""
-    if not own.is_file():
-        return []
-    folders: list[Path] = []
-    for line in own.read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(",") if controllers else [""]:
-            base = root / controller if controller else root
-            # In a container the path may be that of the host. Then only the root folder is visible.
-            folder = base / path.lstrip("/")
-            folders += [f for f in (folder, *folder.parents) if f.is_dir() and f.is_relative_to(base)]
-    return list(dict.fromkeys(folders))
-
-
-def _quota(folders: list[Path] | None = None) -> float | None:
-    """Smallest CPU quota, in processors, of the cgroups that limit this process."""
-    quotas: list[float] = []
-    for folder in _cgroup_folders() if folders is None else folders:
-        v2 = _words(folder / "cpu.max")
-        if len(v2) == 2 and v2[0] != "max":
-            quotas.append(int(v2[0]) / int(v2[1]))
-        v1, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-        if v1 and period and int(v1[0]) > 0:
-            quotas.append(int(v1[0]) / int(period[0]))
-    return min(quotas, default=None)
-
-
-def _memory_limit(folders: list[Path] | None = None) -> int | None:
-    limits: list[int] = []
-    for folder in _cgroup_folders() if folders is None else folders:
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            words = _words(folder / name)
-            if words and words[0] != "max":
-                limits.append(int(words[0]))
-    return min(limits, default=None)
-
-
-def _words(path: Path) -> list[str]:
-    # A limit that this process may not read is unknown, and counts as no limit.
-    return path.read_text(encoding="utf-8").split() if os.access(path, os.R_OK) and path.is_file() else []

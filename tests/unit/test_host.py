@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lowres_seg import host
+from lowres_seg import Volume, atomic, host, linux
 
 
 def test_sees_this_machine() -> None:
@@ -58,8 +60,8 @@ def test_reads_both_versions_of_cgroups(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text + "\n")
-    assert host._quota([tmp_path]) == quota
-    assert host._memory_limit([tmp_path]) == memory
+    assert linux.quota([tmp_path]) == quota
+    assert linux.memory_limit([tmp_path]) == memory
 
 
 def test_the_tightest_parent_binds(tmp_path: Path) -> None:
@@ -69,9 +71,9 @@ def test_the_tightest_parent_binds(tmp_path: Path) -> None:
     (inner / "cpu.max").write_text("400000 100000\n")
     own = tmp_path / "own"
     own.write_text("0::/job/step\n")
-    folders = host._cgroup_folders(tmp_path, own)
+    folders = linux.cgroup_folders(tmp_path, own)
     assert folders[:2] == [inner, tmp_path / "job"]
-    assert host._quota(folders) == 1.0
+    assert linux.quota(folders) == 1.0
 
 
 def test_peak_rss_is_this_process_own() -> None:
@@ -81,3 +83,46 @@ def test_peak_rss_is_this_process_own() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert host.peak_rss_bytes() > len(ballast)
     assert int(done.stdout) < len(ballast)
+
+
+#: Runs the command line on a system that has none of Linux's files.
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from lowres_seg import linux
+linux.ROOT = Path("/gone")
+sys.argv = ["lowres-seg", *sys.argv[1:]]
+from lowres_seg.cli import main
+main()
+"""
+
+
+def test_files_of_linux_are_read_in_one_place(checkout: Path) -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (checkout / "src").rglob("*.py")}
+    assert [name for name, text in sources.items() if re.search(r"[\"'/](proc|sys)/", text)] == ["linux.py"]
+
+
+def test_without_files_of_linux_the_rest_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = host.inspect()
+    monkeypatch.setattr(linux, "ROOT", tmp_path)
+    found = host.inspect()
+    assert (found.features, found.quota, found.cpu != "") == ((), None, True)
+    assert (found.physical_cores, found.affinity) == (known.physical_cores, known.affinity)
+    assert found.threads == min(found.affinity, found.physical_cores, found.omp_threads or found.affinity)
+    assert host.peak_rss_bytes() > 1 << 24
+    assert sorted(host.processors()) == sorted(os.sched_getaffinity(0))
+    assert host.governor() is None
+    assert host.load().throttled == 0
+    with atomic.file(tmp_path / "a.txt") as staged:
+        staged.write_text("whole", encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_command_line_needs_no_file_of_linux(tiny: Path, tmp_path: Path, lopsided: Callable[..., Volume]) -> None:
+    lopsided().save(tmp_path / "a.nii")
+    for words in (["doctor"], ["verify", tiny], ["predict", tiny, tmp_path / "a.nii", "-o", tmp_path / "m.nii"]):
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, *map(str, words)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, ""), words
+        assert words[0] != "doctor" or "unknown on this system" in done.stdout

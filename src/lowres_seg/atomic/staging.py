@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lowres_seg import linux
 from lowres_seg.endings import put_off
 
 if sys.platform != "win32":
@@ -180,11 +181,12 @@ def _host() -> str:
 
 def _boot() -> str:
     """Part of the identity of this boot; nothing where the system does not tell."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text(encoding="ascii")[:8] if path.is_file() else ""
+    return linux.boot()[:8]
 
 
 def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # there is no harmless signal: what may be alive is left alone
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lowres_seg import linux
 from lowres_seg.bench.spec import Spec
 from lowres_seg.errors import LowresSegError
 
@@ -31,7 +32,7 @@ def main() -> None:
     # Standard output carries the answers, so everything else that prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    _die_first()
+    linux.die_first()
     spec = Spec.read(sys.argv[1])
 
     def say(content: dict[str, Any]) -> None:
@@ -147,13 +148,6 @@ def _end_to_end(spec: Spec) -> Once:
         return result.timings_s | {"save": time.perf_counter() - start}
 
     return once
-
-
-def _die_first() -> None:
-    """Make the kernel end this process first if memory runs out, and not the parent that has the results."""
-    path = Path("/proc/self/oom_score_adj")
-    if os.access(path, os.W_OK):
-        path.write_text("800", encoding="utf-8")
 
 
 if __name__ == "__main__":
