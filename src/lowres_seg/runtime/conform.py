@@ -23,7 +23,7 @@ Affine = NDArray[np.float64]
 #: Bound on the voxels of a conformed grid, for headers with a wrong spacing. No network of this field takes as many.
 MAX_VOXELS = 1024**3
 #: Scores are resampled back to the region in slabs of about this size.
-SLAB_BYTES = 64 << 20
+SLAB_BYTES = 8 << 20
 #: How far, in voxels, rounding may take the centre of a voxel that lies on the edge of another.
 _ON_AN_EDGE = 1e-6
 #: How far, in voxels, the axes of a scan that is resampled by MONAI's rule may lean: headers round to less.

@@ -6,6 +6,7 @@ which misses the CPU's caches at each. In small blocks it is three times as fast
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,29 @@ def contiguous(x: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
     if x.flags.c_contiguous or first == last:
         return np.ascontiguousarray(x, dtype)
     result = np.empty(x.shape, x.dtype if dtype is None else dtype)
+    _copy(x, result, first, last)
+    return result
+
+
+def stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Stack (I, J, K) arrays of any order in memory as (C, I, J, K) in C order, each copied once."""
+    result = np.empty((len(arrays), *arrays[0].shape), np.float32)
+    for array, channel in zip(arrays, result, strict=True):
+        _copy(array, channel, by_stride(array)[-1], array.ndim - 1)
+    return result
+
+
+def _copy(x: NDArray[Any], result: NDArray[Any], first: int, last: int) -> None:
+    """Copy x into an array in C order by blocks along the axis of its smallest steps and the last one."""
+    if first == last:
+        result[...] = x
+        return
     for start in range(0, x.shape[first], _BLOCK):
         block: list[slice] = [slice(None)] * x.ndim
         block[first] = slice(start, start + _BLOCK)
         for other in range(0, x.shape[last], _BLOCK):
             block[last] = slice(other, other + _BLOCK)
             result[tuple(block)] = x[tuple(block)]
-    return result
 
 
 def fortran(x: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from lowres_seg.runtime.conform import Fit, box_to_keep
 from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.mask_channels import mask_channels
 from lowres_seg.runtime.normalise import inside, normalise
+from lowres_seg.runtime.ordering import stacked
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.runtime.scale import far_exponent
 from lowres_seg.runtime.scan_state import ScanState, timed
@@ -36,7 +37,7 @@ def prepared(placement: Placement, scan: ScanState, threads: int) -> tuple[Place
         views = [oriented.apply(volume.data)[box.slices] for volume in scan.volumes]
         # A single channel that nothing changes before it is resampled need not be copied before.
         is_view = len(views) == 1 and views[0].dtype == np.float32 and not rules.at("before-conform")
-        x = views[0][None] if is_view else np.stack(views, dtype=np.float32)
+        x = views[0][None] if is_view else stacked(views)
         body = inside(x) if _looks_inside(stage) else None
         normalise(x, rules.at("before-conform"), others, scan.channels, _insides(placement, scan, body))
         x = _resampled(x, placement, threads)

@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from lowres_seg.runtime.ordering import by_stride, contiguous, fortran
+from lowres_seg.runtime.ordering import by_stride, contiguous, fortran, stacked
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -20,6 +20,15 @@ def test_a_copy_in_another_order_has_the_same_values(shape: tuple[int, int, int]
             assert getattr(found.flags, is_so)
             assert found.dtype == dtype
             assert np.array_equal(found, x)
+
+
+def test_arrays_of_any_order_are_stacked() -> None:
+    base = np.random.default_rng(0).integers(0, 200, (9, 17, 12)).astype(np.float64)
+    arrays = [base, np.asfortranarray(base) + 1, base[::-1, :, ::-1] * 2, np.ascontiguousarray(base.T).T - 3]
+    found = stacked(arrays)
+    assert found.flags.c_contiguous
+    assert found.dtype == np.float32
+    assert np.array_equal(found, np.stack(arrays))
 
 
 def test_what_is_in_order_is_not_copied() -> None:
