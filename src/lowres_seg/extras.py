@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -35,9 +36,23 @@ def require(extra: str) -> None:
         If one is missing. The message has the command that installs it.
     """
     if names := missing(extra):
-        raise MissingExtraError(
-            f"{extra} needs {', '.join(names)}, not installed here: pip install 'lowres-seg[{extra}]'"
-        )
+        raise MissingExtraError(f"{extra} needs {', '.join(names)}, not installed here: {how_to_install(extra)}")
+
+
+def how_to_install(extra: str) -> str:
+    """Command that installs an extra, from where this package was installed: a wheel, a checkout, or an index."""
+    # Only an error needs these imports.
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        origin = distribution("lowres-seg").read_text("direct_url.json")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return f"pip install '.[{extra}]' in the checkout"
+    found = json.loads(origin) if origin else {}
+    if found.get("dir_info", {}).get("editable"):
+        return f"pip install -e '{unquote(urlsplit(found['url']).path)}[{extra}]'"
+    return f"pip install 'lowres-seg[{extra}] @ {found['url']}'" if found else f"pip install 'lowres-seg[{extra}]'"
 
 
 def on_demand(
