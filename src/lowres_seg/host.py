@@ -18,6 +18,7 @@ from functools import lru_cache
 import psutil
 
 from lowres_seg import linux
+from lowres_seg.wording import counted
 
 #: CPU flags that decide which kernels run, from the oldest to the newest.
 FEATURES = (
@@ -32,6 +33,12 @@ FEATURES = (
     "amx_bf16",
     "amx_int8",
 )
+
+
+#: Beyond this share of a processor, other work disturbs a measurement.
+_BUSY = 0.10
+#: Processes that may run beside the threads of a measurement before its processors are shared.
+_BESIDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,37 @@ def load() -> Load:
                 others[process.pid] = (process.name(), float(t.user + t.system))
     stolen = float(getattr(psutil.cpu_times(), "steal", 0.0))
     return Load(others, stolen, linux.throttled(), time.monotonic())
+
+
+def busy(before: Load, after: Load) -> list[str]:
+    """Reasons to doubt what was measured between two looks at the machine: its other work."""
+    seconds = after.at_s - before.at_s
+    found = []
+    spent = {
+        pid: (name, (total - before.others.get(pid, ("", 0.0))[1]) / seconds)
+        for pid, (name, total) in after.others.items()
+    }
+    if sum(share for _, share in spent.values()) > _BUSY:
+        name, share = max(spent.values(), key=lambda one: one[1])
+        found.append(f"busy host: other work, most of it {name} ({share:.1f} processors); stop it and measure again")
+    if (after.stolen_s - before.stolen_s) / seconds > _BUSY:
+        found.append("busy host: the hypervisor gave processors to others; measure when it is idle")
+    throttled = after.throttled - before.throttled
+    if throttled:
+        periods = counted(throttled, "period")
+        found.append(f"the CPU quota ran out in {periods}: measure with fewer cores, or raise the quota")
+    return found
+
+
+def crowded(machine: Host, average: float) -> list[str]:
+    """Reasons to doubt what is measured now: a load average that leaves too few processors."""
+    if average + machine.threads <= machine.logical_cores + _BESIDE:
+        return []
+    processors, threads = counted(machine.logical_cores, "processor"), counted(machine.threads, "thread")
+    doubt = (
+        f"busy host: {average:.1f} processes ran over the last minute on {processors}, and this tool takes {threads}"
+    )
+    return [f"{doubt}; measure when it is idle"]
 
 
 def tree_rss_bytes(pid: int) -> int:

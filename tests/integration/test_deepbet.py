@@ -19,7 +19,8 @@ import pytest
 import SimpleITK as sitk
 
 from lowres_seg import Bundle, Segmenter, Volume
-from lowres_seg.demo import Assets
+from lowres_seg.cli.demo import _table
+from lowres_seg.demo import Assets, Row
 from lowres_seg.export import importers, phantom
 from lowres_seg.metrics.agreement import dice
 
@@ -34,6 +35,7 @@ class Demo:
     fp32: Path
     int8: Path
     result: dict[str, Any]
+    steps: list[str]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, checkout: Path, assets: Asset
     folder = tmp_path_factory.mktemp("demo")
     done = run("demo", "-o", folder, "--recipe", checkout / "export" / "deepbet" / "recipe.toml", "--json")
     assert done.returncode == 0, done.stderr
-    return Demo(folder, folder / "deepbet-1.0.2-fp32", folder / "deepbet-1.0.2-int8", json.loads(done.stdout))
+    return Demo(
+        folder,
+        folder / "deepbet-1.0.2-fp32",
+        folder / "deepbet-1.0.2-int8",
+        json.loads(done.stdout),
+        done.stderr.splitlines(),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +70,16 @@ def oracle(assets: Assets, tmp_path_factory: pytest.TempPathFactory) -> Callable
 @pytest.fixture(scope="session")
 def segmenter(demo: Demo) -> Segmenter:
     return Segmenter.load(demo.fp32)
+
+
+def test_the_demo_says_each_step_through_a_pipe_and_its_table_fits_a_terminal(demo: Demo) -> None:
+    assert demo.steps[0].startswith("downloading weights")
+    assert {step.partition(":")[0] for step in demo.steps} >= {"export", "quantize"}
+    assert "segmenting with deepbet-1.0.2-int8" in demo.steps
+    lines = _table([Row(**row) for row in demo.result["rows"]])
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[-2:] == ["deepbet-1.0.2-fp32", "deepbet-1.0.2-int8"]
+    assert lines[1].split()[-2:] == [f"{row['dice']:.4f}" for row in demo.result["rows"]]
 
 
 def test_the_demo_finds_the_templates_brain(demo: Demo) -> None:

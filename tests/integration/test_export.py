@@ -34,6 +34,16 @@ def bundle(tiny_network: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path
     return target
 
 
+def test_the_table_of_parity_fits_a_terminal(tiny_network: Tiny, tmp_path: Path, command: Command) -> None:
+    done = command("export", tiny_network.recipe, "--weights", tiny_network.weights, "-o", tmp_path / "b", "--onnx")
+    assert done.returncode == 0, done.stderr
+    title, *lines = done.stdout.splitlines()
+    assert title.split() == ["max", "diff", "mean", "diff", "voxels", "that", "flip"]
+    rows = [line for line in lines if line.startswith("net, ")]
+    assert len(rows) >= 2
+    assert max(map(len, [title, *rows])) <= 80
+
+
 def test_torchscript_onnx_and_recipe_give_equal_masks(tiny_network: Tiny, bundle: Path, tmp_path: Path) -> None:
     head = phantom.head((40, 46, 44), 4.0)
     expected = Segmenter.load(bundle).predict(head).labels.data

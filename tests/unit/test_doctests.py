@@ -26,6 +26,7 @@ WITH_EXAMPLES = {
     "lowres_seg.volumes.grid",
     "lowres_seg.volumes.nifti",
     "lowres_seg.volumes.volume",
+    "lowres_seg.wording",
 }
 
 

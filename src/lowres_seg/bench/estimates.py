@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from lowres_seg.bench.suite import Latency, Run
-from lowres_seg.host import Load
+from lowres_seg.wording import counted
 
 Values = Sequence[float]
 #: Number of resamples of a bootstrap.
@@ -73,7 +73,7 @@ def doubts(runs: Sequence[Run]) -> list[str]:
     middle = float(np.median(values))
     found = []
     if len(values) < FEW:
-        found.append(f"only {len(values)} values: raise --passes or --rounds to have at least {FEW}")
+        found.append(f"only {counted(len(values), 'value')}: raise --passes or --rounds to have at least {FEW}")
     if middle < SHORT_S:
         found.append(f"a value takes {1e6 * middle:.0f} µs, too short for the clock: measure a larger input")
     low, high = np.percentile(values, (25, 75))
@@ -88,23 +88,4 @@ def doubts(runs: Sequence[Run]) -> list[str]:
             f"the machine drifted: the fixed workload took {1000 * min(fixed):.0f} to {1000 * max(fixed):.0f} ms "
             "from one pass to another; compare within this suite only, or with `compare`, which allows for it"
         )
-    return found
-
-
-def busy(before: Load, after: Load) -> list[str]:
-    """Reasons to doubt the host: other work between two looks at it."""
-    seconds = after.at_s - before.at_s
-    found = []
-    spent = {
-        pid: (name, (total - before.others.get(pid, ("", 0.0))[1]) / seconds)
-        for pid, (name, total) in after.others.items()
-    }
-    if sum(share for _, share in spent.values()) > BUSY:
-        name, share = max(spent.values(), key=lambda one: one[1])
-        found.append(f"busy host: other work, most of it {name} ({share:.1f} processors); stop it and measure again")
-    if (after.stolen_s - before.stolen_s) / seconds > BUSY:
-        found.append("busy host: the hypervisor gave processors to others; measure when it is idle")
-    throttled = after.throttled - before.throttled
-    if throttled:
-        found.append(f"the CPU quota ran out in {throttled} periods: measure with fewer cores, or raise the quota")
     return found

@@ -25,6 +25,7 @@ from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.bundle.part import Part, Sha256, first_problem
 from lowres_seg.errors import BenchmarkError
 from lowres_seg.metrics.agreement import Definition
+from lowres_seg.wording import counted
 
 SCHEMA_VERSION = 1
 
@@ -111,7 +112,7 @@ class Benchmark(Part):
     def title(self) -> str:
         """Name of the combination, for people."""
         limited = "" if self.isa == "native" else f", limited to {self.isa}"
-        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        cores = counted(self.cores, "core")
         return f"{self.bundle}, {self.backend} {self.shown_precision}, {cores}{limited}, {self.workload}"
 
     @property
@@ -194,7 +195,7 @@ class Suite(Part):
         lines = []
         for key in alike:
             ones = [b for b in missing if (b.bundle, b.backend, b.status, b.reason) == key]
-            who = ones[0].title if len(ones) == 1 else f"{key[0]}, {key[1]} ({len(ones)} benchmarks)"
+            who = ones[0].title if len(ones) == 1 else f"{key[0]}, {key[1]} ({counted(len(ones), 'benchmark')})"
             lines.append(f"{who}: {key[2]}, {key[3]}")
         return lines
 
@@ -203,7 +204,7 @@ class Suite(Part):
         lines = []
         for doubt in dict.fromkeys(doubt for b in self.benchmarks for doubt in b.doubts):
             ones = [b for b in self.benchmarks if doubt in b.doubts]
-            who = ones[0].title if len(ones) == 1 else f"{len(ones)} of {len(self.benchmarks)} benchmarks"
+            who = ones[0].title if len(ones) == 1 else f"{len(ones)} of {counted(len(self.benchmarks), 'benchmark')}"
             lines.append(f"{who}: {doubt}")
         return lines
 

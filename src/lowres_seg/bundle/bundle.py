@@ -15,6 +15,7 @@ from lowres_seg.bundle import contents, signature
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
 from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError
+from lowres_seg.wording import counted
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,8 @@ def check_place(target: Path, *, force: bool = False, inputs: Iterable[Path] = (
     held = sorted(path.name for path in target.iterdir())
     if held:
         raise InputError(
-            f"{target}: is a folder of {len(held)} things, such as {held[0]}, and no bundle; --force replaces "
-            "a bundle alone, so choose another output"
+            f"{target}: is a folder of {counted(len(held), 'thing')}, such as {held[0]}, and no bundle; --force "
+            "replaces a bundle alone, so choose another output"
         )
 
 

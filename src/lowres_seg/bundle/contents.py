@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from lowres_seg.bundle.bounds import BUNDLE_BYTES, FILE_BYTES
 from lowres_seg.errors import IntegrityError, shown
+from lowres_seg.wording import counted
 
 MANIFEST_NAME = "manifest.json"
 #: A detached signature of the manifest, which is read where a key is required.
@@ -48,12 +49,13 @@ def check(folder: Path, most_bytes: Mapping[str, int]) -> None:
             raise IntegrityError(f"{folder}: the manifest does not list the file {shown(name)}; remove it")
         if found.st_nlink > 1:
             raise IntegrityError(
-                f"{folder}: {name} is a hard link, and {found.st_nlink - 1} other names of it may change it; "
-                "copy the bundle"
+                f"{folder}: {name} is a hard link, and {counted(found.st_nlink - 1, 'other name')} of it may change "
+                "it; copy the bundle"
             )
         if found.st_size > min(most_bytes[name], FILE_BYTES):
             raise IntegrityError(
-                f"{folder}: {name} has {found.st_size} bytes, expected at most {min(most_bytes[name], FILE_BYTES)}"
+                f"{folder}: {name} has {counted(found.st_size, 'byte')}, expected at most "
+                f"{min(most_bytes[name], FILE_BYTES)}"
             )
         seen.add(name)
         total += found.st_size
@@ -61,7 +63,7 @@ def check(folder: Path, most_bytes: Mapping[str, int]) -> None:
     if missing:
         raise IntegrityError(f"{folder}: {missing[0]} is missing; copy or export the bundle again")
     if total > BUNDLE_BYTES:
-        raise IntegrityError(f"{folder}: its files have {total} bytes, expected at most {BUNDLE_BYTES}")
+        raise IntegrityError(f"{folder}: its files have {counted(total, 'byte')}, expected at most {BUNDLE_BYTES}")
 
 
 def _folders(names: Mapping[str, int]) -> set[str]:

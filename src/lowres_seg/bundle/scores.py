@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lowres_seg.bundle.stage import Argmax, Classes, Decode, Regions
+from lowres_seg.wording import counted
 
 
 def channels_used(decode: Decode) -> list[int]:
@@ -33,7 +34,7 @@ def unfit(decode: Decode, output: Sequence[int], given: Sequence[int]) -> str | 
     if used[-1] >= channels:
         return f"decodes channel {used[-1]}; expected less than {channels}"
     if not isinstance(decode, Regions) and len(used) < channels:
-        return f"names {len(used)} channels; expected {channels}"
+        return f"names {counted(len(used), 'channel')}; expected {channels}"
     spatial = [1, 1, 1] if isinstance(decode, Classes) else list(given[2:])
     if list(output[2:]) != spatial:
         return f"decodes scores of the shape {spatial}"

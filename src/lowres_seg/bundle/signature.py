@@ -15,6 +15,7 @@ from typing import Any
 from lowres_seg import atomic, extras
 from lowres_seg.bundle.contents import SIGNATURE_NAME
 from lowres_seg.errors import InputError, IntegrityError
+from lowres_seg.wording import counted
 
 #: Environment variable that names the public key of every bundle that is opened.
 VARIABLE = "LOWRES_SEG_REQUIRE_KEY"
@@ -189,7 +190,11 @@ def _pem(path: Path, which: str, cure: str) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a {which} key in PEM{cure}") from error
     blocks = text.count(b"-----BEGIN ")
     if len(text) > _KEY_BYTES or blocks != 1:
-        found = f"has more than {_KEY_BYTES} bytes" if len(text) > _KEY_BYTES else f"holds {blocks} blocks of PEM"
+        found = (
+            f"has more than {_KEY_BYTES} bytes"
+            if len(text) > _KEY_BYTES
+            else f"holds {counted(blocks, 'block')} of PEM"
+        )
         raise InputError(f"{path}: {found}, expected one {which} key in PEM; {_NEW}")
     return text
 
@@ -224,8 +229,8 @@ def _read_signature(folder: Path, key: Path) -> bytes:
     except OSError as error:
         raise IntegrityError(f"{file}: cannot be read ({error.strerror}); copy the bundle again") from error
     if len(found) != _BYTES:
-        count = f"more than {_BYTES}" if len(found) > _BYTES else len(found)
+        count = f"more than {_BYTES} bytes" if len(found) > _BYTES else counted(len(found), "byte")
         raise IntegrityError(
-            f"{file}: has {count} bytes, expected the {_BYTES} of an Ed25519 signature; copy the bundle again"
+            f"{file}: has {count}, expected the {_BYTES} of an Ed25519 signature; copy the bundle again"
         )
     return found

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from lowres_seg import __version__, endings
 from lowres_seg.cli import build, demo, machine, measure, trust, workstation
-from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
+from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, EXIT_USAGE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
 
@@ -24,8 +26,21 @@ __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
 COMMANDS = (workstation, machine, build, trust, measure, demo)
+#: Commands as help lists them: in the order in which a user needs them.
+_ORDER = ("demo", "export", "quantize", "verify", "predict", "bench", "compare", "report", "sign", "doctor")
 #: Signals that ask a process to end.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+#: The error of words that no command takes. typer has it in a package of its own, or in click.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def _name(command: Any) -> str:
+    return str(command.name or command.callback.__name__)
+
+
+app.registered_commands.sort(key=lambda command: _ORDER.index(_name(command)))
 
 
 def main() -> None:
@@ -52,10 +67,21 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command, and give its exit code."""
+    command = get_command(app)
+    options: list[Any] = command.params
+    for option in options:
+        if option.name == "show_completion":  # for who writes a shell's files by hand; help has --install-completion
+            option.hidden = True
     try:
-        app()
+        code = command(standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else EXIT_ERROR
+    except _UsageError as error:
+        err.print(f"[bold red]error:[/] {plain(_usage(error))}")
+        return EXIT_USAGE
+    except typer.Abort:
+        err.print("[bold red]error:[/] standard input: ended before an answer; answer, or give it as an option")
+        return EXIT_ERROR
     except LowresSegError as error:
         if debugging():
             raise
@@ -81,7 +107,16 @@ def _run() -> int:
             )
         )
         return EXIT_ERROR
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Any) -> str:
+    """One line of a usage error: the command, what is wrong with its words, and the command that shows help."""
+    command = "lowres-seg" if error.ctx is None else error.ctx.command_path
+    said = " ".join(error.format_message().split())
+    said = re.sub(r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", r"unexpected: \1", said)
+    said = (said[:1].lower() + said[1:]).rstrip(".").replace(". Did you mean", "; did you mean")
+    return f"{command}: {said}{' See' if said.endswith('?') else '; see'} {command} --help"
 
 
 def _print_version(asked: bool) -> None:
@@ -90,8 +125,9 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -102,3 +138,6 @@ def _root(
     debug: Debug = False,
 ) -> None:
     """Run trained brain-MRI segmentation networks fast and small on ordinary CPUs."""
+    if context.invoked_subcommand is None:
+        err.print(plain(context.get_help()))
+        raise typer.Exit(EXIT_USAGE)

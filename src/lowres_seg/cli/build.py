@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lowres_seg.cli.options import AsJson, BundlePath, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
+from lowres_seg.cli.options import AsJson, BundlePath, Debug, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
 from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.wording import columns, counted
 
 
 @app.command()
@@ -99,6 +100,7 @@ def export(
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Turn a trained network into a bundle with the same numbers."""
     from lowres_seg.cohort.jobs import one_scan
@@ -140,25 +142,19 @@ def export(
     if as_json:
         print_json({"bundle": str(output), "digest": bundle.digest, **report, **volatile})
     elif not quiet:
-        from rich.table import Table
-
-        table = Table("network", "input", "compared", "max diff", "mean diff", "voxels that flip")
+        rows = [["", "max diff", "mean diff", "voxels that flip"]]
         for row in report["parity"]:
-            table.add_row(
-                row["network"],
-                row["input"],
-                f"{row['candidate']} with {row['reference']}",
-                f"{row['max_abs_diff']:.2e}",
-                f"{row['mean_abs_diff']:.2e}",
-                f"{row['flipped']} of {row['voxels']}",
-            )
-        out.print(table)
+            compared = f"{row['network']}, {row['input']}: {row['candidate']} with {row['reference']}"
+            flipped = f"{row['flipped']} of {row['voxels']}"
+            rows.append([compared, f"{row['max_abs_diff']:.2e}", f"{row['mean_abs_diff']:.2e}", flipped])
+        for line in columns(rows):
+            out.print(plain(line))
         for note in report["importer"]["notes"]:
             out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
             removed = ", ".join(f"{n} {op}" for op, n in network["rewrites"]["operators_removed"].items()) or "none"
-            made = f"{constant} norms with running statistics made constant; " if constant else ""
+            made = f"{counted(constant, 'norm')} with running statistics made constant; " if constant else ""
             out.print(f"{name}: {made}operators rewritten, with the same result: {removed}")
             if network["route"] == "export":
                 out.print(f"{name}: by torch.export, because a trace did not convert")
@@ -170,7 +166,8 @@ def export(
                 out.print(f"{name}: scores are {network['output']}")
         for moved in report["norms_reestimated"]:
             out.print(
-                f"{moved['network']}: {moved['norms']} norms re-estimated on {moved['inputs']} inputs; scores moved by "
+                f"{moved['network']}: {counted(moved['norms'], 'norm')} re-estimated on "
+                f"{counted(moved['inputs'], 'input')}; scores moved by "
                 f"{moved['mean_abs_diff']:.3g} on average, {100 * moved['flipped']:.2f}% of its voxels change label"
             )
         out.print(plain(f"{output}: written, sha256 {bundle.digest[:12]}…"))
@@ -211,6 +208,7 @@ def quantize(
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Make a bundle faster, within limits on Dice and HD95."""
     from lowres_seg.bundle.bundle import manifest_of
@@ -230,7 +228,7 @@ def quantize(
     )
     channels = manifest_of(bundle).channels
     tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
-    with steps(quiet=quiet) as notify:
+    with steps(quiet=quiet, lines=True) as notify:
         result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)
     if as_json:
         report = json.loads(result.bundle.file("reports/quantize.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg import __version__, extras
-from lowres_seg.cli.options import AsJson, app
+from lowres_seg.cli.options import AsJson, Debug, app
 from lowres_seg.cli.screen import out, plain, print_json
 
 
@@ -19,6 +19,7 @@ def doctor(
         bool, typer.Option("--clear-cache", help="Remove the compiled networks that are kept, and do nothing else.")
     ] = False,
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Show cores, memory, instruction sets and versions.
 
@@ -41,7 +42,9 @@ def doctor(
             out.print(plain(f"{kept['folder'] or 'no cache'}: {size / 1e6:.1f} MB of compiled networks removed"))
         return
     machine = host.inspect()
+    average, before = host.load_average(), host.load()
     seconds = convolution_seconds(threads=machine.threads)
+    doubts = host.crowded(machine, average) + host.busy(before, host.load())
     gains = {precision: seconds["f32"] / value for precision, value in seconds.items()}
     versions = {"lowres-seg": __version__, "openvino": version()}
     versions |= {name: version_of(name) for name in ("numpy", "nibabel")}
@@ -53,12 +56,14 @@ def doctor(
                 "threads": machine.threads,
                 "versions": versions,
                 "gain_over_f32": gains,
+                "load_average": average,
+                "doubts": doubts,
                 "cache": None if cache is None else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
                 "missing": missing,
             }
         )
         return
-    quota = "none" if machine.quota is None else f"{machine.quota:g} cores"
+    quota = "none" if machine.quota is None else f"{machine.quota:g} {'core' if machine.quota == 1 else 'cores'}"
     rows = {
         "CPU": machine.cpu,
         "system": f"{machine.system}, Python {machine.python}",
@@ -81,9 +86,12 @@ def doctor(
         for precision, gain in gains.items()
         if precision != "f32"
     }
+    rows["load"] = f"{average:.1f} processes on average of the last minute"
     width = max(map(len, rows))
     for name, value in rows.items():
         out.print(plain(f"{name:{width}}  {value}"))
+    for doubt in doubts:
+        out.print(plain(f"doubt: {doubt}"))
 
 
 def _verdict(precision: str, gain: float) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
 from lowres_seg.bench.backends import BACKENDS
-from lowres_seg.cli.options import AsJson, Force, IgnoreLabel, Quiet, app, one_of
+from lowres_seg.cli.options import AsJson, Debug, Force, IgnoreLabel, Quiet, app, one_of
 from lowres_seg.cli.screen import err, out, plain, print_json, steps
 from lowres_seg.errors import BenchmarkError, RegressionError
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from lowres_seg.wording import counted
 
 
 @app.command()
@@ -64,6 +62,7 @@ def bench(
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure latency, memory, Dice and HD95 of bundles.
 
@@ -91,31 +90,29 @@ def bench(
         raise BenchmarkError(
             f"{recipe}: none of the bundles was exported from this recipe; name the one they come from, or export again"
         )
-    if scan is not None:
-        from lowres_seg.bundle.bundle import manifest_of
-
-        given["scan"] = _scan(scan, manifest_of(named[0]["path"]).channels if named else ())
     given = {name: value for name, value in given.items() if value is not None}
     if plan is not None:
         chosen = Plan.read(plan, named)
-        if given:
-            chosen = Plan.build("options", {**chosen.model_dump(), **given})
     elif not named:
         raise typer.BadParameter("name a bundle, or a plan with --plan", param_hint="BUNDLE...")
     else:
-        chosen = Plan.build("options", {"bundles": named, **given})
+        chosen = Plan.build("options", {"bundles": named})
+    if scan is not None:
+        from lowres_seg.bundle.bundle import manifest_of
+
+        given["scan"] = _scan(scan, manifest_of(chosen.bundles[0].path).channels)
+    if given:
+        chosen = Plan.build("options", {**chosen.model_dump(), **given})
     atomic.check_target(output, force=force, inputs=_inputs(chosen, plan))
-    with steps(quiet=quiet) as notify:
-        suite = run(chosen, notify=notify)
+    with steps(quiet=quiet, lines=True) as notify:
+        suite = run(chosen, notify=notify, remark=notify.remark)
     suite.write(output, force=force)
     if as_json:
         print_json(suite.model_dump(mode="json"))
     elif not quiet:
-        from rich.console import Console
+        from lowres_seg.cli import suite_text
 
-        # One line for each benchmark, also in files and pipes.
-        Console(width=max(out.width, 150), highlight=False, emoji=False).print(_table(suite))
-        for line in _remarks(suite):
+        for line in suite_text.lines(suite):
             out.print(plain(line))
         out.print(plain(f"{output}: written; see it with: lowres-seg report {output} -o report.html"))
     if suite.partial:
@@ -134,7 +131,16 @@ def compare(
     max_memory_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of peak memory, in percent.")] = 10.0,
     max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any region.")] = 0.005,
     max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    what: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="time, memory, accuracy; accuracy alone also of two hosts.",
+            show_default="all of them",
+        ),
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="text, markdown, json or github.")] = "text",
+    debug: Debug = False,
 ) -> None:
     """Say whether a suite is slower, fatter or worse than its base.
 
@@ -142,13 +148,15 @@ def compare(
     """
     from lowres_seg.bench import Suite, Tolerances
     from lowres_seg.bench import compare as run
+    from lowres_seg.bench.comparison import WHAT
 
     chosen = one_of("--format", form, ("text", "markdown", "json", "github"))
     tolerances = Tolerances(max_slowdown / 100, max_memory_rise / 100, max_drop, max_hd95_rise)
-    comparison = run(Suite.read(base), Suite.read(new), tolerances)
+    asked = [one_of("--what", word, WHAT) for word in _listed("--what", what) or WHAT]
+    comparison = run(Suite.read(base), Suite.read(new), tolerances, what=asked)
     out.print(plain(comparison.render(chosen)))
     if not comparison.met:
-        raise RegressionError(f"{new}: {len(comparison.regressions)} regressions against {base}")
+        raise RegressionError(f"{new}: {counted(len(comparison.regressions), 'regression')} against {base}")
 
 
 @app.command()
@@ -158,6 +166,7 @@ def report(
     *,
     force: Force = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Show a suite as one page, which opens without a network."""
     from lowres_seg import atomic
@@ -222,42 +231,3 @@ def _scan(words: list[str], channels: tuple[str, ...]) -> dict[str, Path]:
     if len(channels) != 1:
         raise typer.BadParameter("name the channel of each: CHANNEL=PATH", param_hint="--scan")
     return {channels[0]: scan}
-
-
-def _table(suite: Any) -> Table:
-    from rich.table import Table
-
-    titles = ("benchmark", "p50", "95% interval", "p99", "cold start", "peak memory", "of peak", "a second")
-    table = Table(*titles, box=None, pad_edge=False)
-    for b in suite.benchmarks:
-        if b.status != "measured":
-            table.add_row(plain(b.title), b.status)
-            continue
-        low, high = b.latency_s.ci95
-        table.add_row(
-            plain(b.title),
-            f"{1000 * b.latency_s.p50:.1f} ms",
-            f"{1000 * low:.1f} to {1000 * high:.1f}",
-            f"{1000 * b.latency_s.p99:.1f} ms",
-            f"{b.cold_start_s:.2f} s",
-            f"{b.peak_rss_bytes / 2**20:.0f} MiB",
-            "" if b.peak_share is None else f"{100 * b.peak_share:.0f}%",
-            "" if b.throughput_per_s is None else f"{b.throughput_per_s:.2f}",
-        )
-    return table
-
-
-def _remarks(suite: Any) -> list[str]:
-    """Lines below the table: accuracy, benchmarks that were not measured, doubts."""
-    lines = []
-    for b in {(b.bundle, b.backend, b.isa): b for b in suite.benchmarks if b.accuracy}.values():
-        for region in dict.fromkeys(row.region for row in b.accuracy):
-            rows = [row for row in b.accuracy if row.region == region]
-            dice, hd95 = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("dice", "hd95_mm"))
-            lines.append(
-                f"{b.bundle}, {b.backend}{'' if b.isa == 'native' else f', {b.isa}'}, {region}: "
-                f"mean Dice {dice:.4f}, mean HD95 {hd95:.2f} mm ({suite.hd95}), {len(rows)} cases"
-            )
-    lines += suite.gaps()
-    lines += [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.benchmark_doubts())]
-    return lines

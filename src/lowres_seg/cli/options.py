@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-EXIT_ERROR, EXIT_GATE = 1, 3
+EXIT_ERROR, EXIT_USAGE, EXIT_GATE = 1, 2, 3
 
 app = typer.Typer(
     name="lowres-seg",
     help="Run trained brain-MRI segmentation networks fast and small on ordinary CPUs.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text is at once there, and reads the same through a pipe
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,11 +9,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
@@ -106,35 +110,97 @@ def print_json(content: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
+class Steps:
+    """Tells a person which step of a command runs, and what to keep in sight.
+
+    Parameters
+    ----------
+    step, remark : callable
+        Called with a line of text.
+    """
+
+    def __init__(self, step: Callable[[str], None], remark: Callable[[str], None]) -> None:
+        self._step = step
+        self.remark = remark
+
+    def __call__(self, step: str) -> None:
+        """Tell that a step begins."""
+        self._step(step)
+
+
 @contextmanager
-def steps(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows the current step on standard error, if that is a terminal."""
-    if quiet or not err.is_terminal:
-        yield logging.getLogger("lowres_seg").info
+def steps(*, quiet: bool, lines: bool = False) -> Iterator[Steps]:
+    """Yield what shows the steps of a command on standard error.
+
+    A terminal shows the current step. Elsewhere steps are lines if `lines` says so, for commands that take minutes.
+    Remarks are lines that stay.
+    """
+    log = logging.getLogger("lowres_seg").info
+    if quiet:
+        yield Steps(log, log)
+        return
+    if not err.is_terminal:
+        yield Steps(_line if lines else log, _line)
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("")
-        yield lambda step: progress.update(task, description=step)
+        yield Steps(lambda step: progress.update(task, description=plain(step)), _line)
 
 
-def followed(items: Iterable[Item], task_name: str, total: int, *, quiet: bool) -> Iterator[Item]:
-    """Yield items while a bar on standard error counts them, if that is a terminal.
+def _line(text: str) -> None:
+    err.print(plain(text))
 
-    The bar is hidden while the caller has an item, so that what it prints stands by itself.
+
+class ScanBar:
+    """A bar on standard error that counts scans, and moves within a scan; nothing if that is no terminal.
+
+    Parameters
+    ----------
+    scans : int
+        Number of scans.
+    stages : sequence of str
+        Names of the stages that each scan goes through.
+    quiet : bool
     """
-    if quiet or not err.is_terminal:
-        yield from items
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(task_name, total=total)
-        for item in items:
-            progress.advance(task)
-            progress.stop()
-            yield item
-            progress.start()
+    def __init__(self, scans: int, stages: Sequence[str], *, quiet: bool) -> None:
+        self._stages = list(stages)
+        self._scans = scans
+        self._ended = 0
+        self._progress: Progress | None = None
+        if quiet or not err.is_terminal:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import TimeElapsedColumn as Elapsed
+
+        count = TaskProgressColumn() if scans == 1 else MofNCompleteColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), count, Elapsed())
+        self._progress = Progress(*columns, console=err, transient=True)
+        self._task = self._progress.add_task("segmenting", total=scans)
+
+    @property
+    def moves(self) -> Callable[[str, int, int], None] | None:
+        """Function that moves the bar within a scan, as `Segmenter.predict` calls it; None if there is no bar."""
+        return None if self._progress is None else partial(self._move, self._progress)
+
+    def _move(self, progress: Progress, stage: str, done: int, total: int) -> None:
+        share = (self._stages.index(stage) + done / total) / len(self._stages)
+        text = f"segmenting: {stage}, window {done} of {total}"
+        progress.update(self._task, completed=self._ended + share, description=plain(text))
+
+    def follow(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield an item for each scan, and hide the bar while the caller has it, for what the caller prints."""
+        if self._progress is None:
+            yield from items
+            return
+        with self._progress as progress:
+            for item in items:
+                self._ended += 1
+                progress.update(self._task, completed=self._ended, description="segmenting")
+                progress.stop()
+                yield item
+                if self._ended < self._scans:
+                    progress.start()

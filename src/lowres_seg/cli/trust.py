@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lowres_seg.cli.options import AsJson, Force, Quiet, app
+from lowres_seg.cli.options import AsJson, Debug, Force, Quiet, app
 from lowres_seg.cli.screen import out, plain, print_json
 
 
@@ -24,6 +24,7 @@ def sign(
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Sign a bundle, so that a workstation takes no other one.
 

@@ -17,6 +17,7 @@ from lowres_seg.cli.options import (
     EXIT_GATE,
     AsJson,
     BundlePath,
+    Debug,
     Force,
     MaxRam,
     NoCache,
@@ -28,8 +29,9 @@ from lowres_seg.cli.options import (
     debugging,
     ram_bytes,
 )
-from lowres_seg.cli.screen import err, followed, importing, out, plain, print_error, print_json, steps
+from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_error, print_json, steps
 from lowres_seg.errors import LowresSegError
+from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
     from lowres_seg.cohort.jobs import Outcome
@@ -83,6 +85,7 @@ def predict(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
     """Segment scans: any grid in, a mask on the same grid out.
 
@@ -143,17 +146,27 @@ def predict(
         cache=_cache(no_cache=no_cache, key=opened.signed_by),
     )
     outcomes: list[Outcome] = []
-    results = run_jobs(segmenter, jobs, force=force, ledger=ledger, resume=resume, digests=provenance is not None)
+    shown = not as_json and not quiet
+    bar = ScanBar(len(jobs), [stage.name for stage in manifest.stages], quiet=quiet)
+    results = run_jobs(
+        segmenter,
+        jobs,
+        force=force,
+        ledger=ledger,
+        resume=resume,
+        digests=provenance is not None,
+        progress=bar.moves,
+    )
     whole = True
     with endings.put_off():
         try:
-            for outcome in followed(results, "segmenting", len(jobs), quiet=quiet):
+            for outcome in bar.follow(results):
                 outcomes.append(outcome)
-                _show(outcome, shown=not as_json and not quiet, verbose=verbose)
+                _show(outcome, shown=shown, verbose=verbose)
         finally:  # also where the command is asked to end
             if volume_table is not None:
-                table = partial(write_table, volume_table, outcomes, manifest.label_names, anonymous=anonymous)
-                whole = _written(table, force=replaces_table)
+                table = partial(write_table, outcomes=outcomes, labels=manifest.label_names, anonymous=anonymous)
+                whole = _written(table, volume_table, force=replaces_table, shown=shown)
             if provenance is not None:
                 content = provenances.written(
                     opened,
@@ -163,7 +176,8 @@ def predict(
                     tool=__version__,
                     anonymous=anonymous,
                 )
-                whole &= _written(partial(provenances.write, provenance, content), force=replaces_provenance)
+                write = partial(provenances.write, content=content)
+                whole &= _written(write, provenance, force=replaces_provenance, shown=shown)
             if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
                 err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
@@ -185,7 +199,9 @@ def predict(
         raise typer.Exit(EXIT_ERROR)
     doubted = sum(bool(outcome.doubts) for outcome in outcomes)
     if strict and doubted:
-        err.print(f"[bold red]error:[/] {doubted} of {len(outcomes)} results have doubts, and --strict allows none")
+        have = "has a doubt" if len(outcomes) == 1 else "have doubts" if doubted > 1 else "has doubts"
+        some = f"{doubted} of {counted(len(outcomes), 'result')} {have}"
+        err.print(f"[bold red]error:[/] {some}, and --strict allows none")
         raise typer.Exit(EXIT_GATE)
 
 
@@ -199,6 +215,7 @@ def verify(
     no_cache: NoCache = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Check every file of a bundle, and run its reference case."""
     from lowres_seg.bundle.bundle import Bundle
@@ -232,7 +249,8 @@ def verify(
         by = "" if opened.signed_by is None else f", signed by the key {opened.signed_by[:16]}…"
         if opened.signed_by is None and (bundle / SIGNATURE_NAME).exists():
             by = "; its signature was not checked, name the key with --require-key"
-        out.print(plain(f"{bundle}: sha256 {opened.digest[:12]}…, {len(segmenter.manifest.files)} files as listed{by}"))
+        files = counted(len(segmenter.manifest.files), "file")
+        out.print(plain(f"{bundle}: sha256 {opened.digest[:12]}…, {files} as listed{by}"))
         out.print(
             f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
             f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
@@ -269,17 +287,21 @@ def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
         found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
         seconds = "done before" if outcome.skipped else f"{sum(outcome.timings_s.values()):.2f} s"
         out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({seconds})"))
+        for path in outcome.job.masked.values():
+            out.print(plain(f"{path}: written, with zero outside the labels"))
         if verbose:
             out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
 
 
-def _written(write: Callable[..., None], *, force: bool) -> bool:
+def _written(write: Callable[..., None], path: Path, *, force: bool, shown: bool) -> bool:
     """Write a file about all scans; False if it cannot be, which is said and keeps no mask from being written."""
     try:
-        write(force=force)
+        write(path, force=force)
     except LowresSegError as error:
         print_error(error)
         return False
+    if shown:
+        out.print(plain(f"{path}: written"))
     return True
 
 

@@ -23,6 +23,7 @@ from lowres_seg.cohort.naming import differing_parts
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Reorientation
 from lowres_seg.volumes.volume import Volume
+from lowres_seg.wording import counted
 
 #: How far from a whole number a label may lie: what a resampling or a scale factor leaves of one.
 WHOLE_WITHIN = 1e-3
@@ -236,5 +237,5 @@ def check_ignored(ignore: Sequence[int], values: Sequence[int]) -> None:
 
 
 def _some(values: Any, counts: Any) -> str:
-    shown = [f"{value:.9g} in {count} voxels" for value, count in zip(values[:6], counts[:6], strict=True)]
-    return ", ".join(shown) + (f" and {len(values) - 6} more values" if len(values) > 6 else "")
+    shown = [f"{value:.9g} in {counted(count, 'voxel')}" for value, count in zip(values[:6], counts[:6], strict=True)]
+    return ", ".join(shown) + (f" and {counted(len(values) - 6, 'more value')}" if len(values) > 6 else "")

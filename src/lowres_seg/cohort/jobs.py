@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -25,6 +26,7 @@ from lowres_seg.errors import InputError, LowresSegError, one_line
 from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
+from lowres_seg.runtime.watch import Progress
 from lowres_seg.volumes import nifti
 from lowres_seg.volumes.volume import Volume
 
@@ -92,6 +94,7 @@ def run_jobs(
     ledger: Ledger | None = None,
     resume: bool = False,
     digests: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -107,6 +110,8 @@ def run_jobs(
         Skip what the ledger knows as done, and replace what it does not.
     digests : bool
         Whether outcomes have the digests of what was read and written; with a ledger they do.
+    progress : callable, optional
+        Called within each scan as by `Segmenter.predict`.
 
     Yields
     ------
@@ -114,7 +119,9 @@ def run_jobs(
     """
     for job in jobs:
         try:
-            yield _outcome(segmenter, job, force=force, ledger=ledger, resume=resume, digests=digests)
+            yield _outcome(
+                segmenter, job, force=force, ledger=ledger, resume=resume, digests=digests, progress=progress
+            )
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
             _release(failure)
@@ -124,7 +131,14 @@ def run_jobs(
 
 
 def _outcome(
-    segmenter: Segmenter, job: Job, *, force: bool, ledger: Ledger | None, resume: bool, digests: bool
+    segmenter: Segmenter,
+    job: Job,
+    *,
+    force: bool,
+    ledger: Ledger | None,
+    resume: bool,
+    digests: bool,
+    progress: Progress | None,
 ) -> Outcome:
     again = ""
     if ledger is not None and resume:
@@ -139,7 +153,8 @@ def _outcome(
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.scan) if digests else {}
         load_s = perf_counter() - start
-        result = segmenter.predict(scan)
+        predict = segmenter.predict if progress is None else partial(segmenter.predict, progress=progress)
+        result = predict(scan)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")

@@ -12,6 +12,7 @@ from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.nifti import SUFFIXES, stem
+from lowres_seg.wording import counted
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,11 @@ def list_jobs(
     if into_folder:
         existing = [] if force else [target for target in targets if os.path.lexists(target)]
         if existing:
+            more = len(existing) - 1
+            others = f", and so {'does' if more == 1 else 'do'} {counted(more, 'other')}" if more else ""
             raise InputError(
-                f"{existing[0]}: exists already, and so do {len(existing) - 1} others; pass --resume to do what is "
-                "missing or --force to replace them, or choose another folder"
+                f"{existing[0]}: exists already{others}; pass --resume to do what is missing or --force to replace "
+                f"{'them' if more else 'it'}, or choose another folder"
             )
         atomic.check_target(path / ledgers.NAME, force=True, inputs=inputs_read)
     return jobs

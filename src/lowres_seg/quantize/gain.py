@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.runtime.openvino_engine import InferencePrecision, OpenVinoEngine, cpu_capabilities, read_graph
+from lowres_seg.wording import columns
 
 Array = NDArray[np.float32]
 ROUNDS = 5
@@ -39,14 +40,22 @@ class Gain:
         """True if the candidate is faster than fp32 computed in f32."""
         return self.latency_s["candidate"] < self.latency_s["f32"]
 
+    @property
+    def brief(self) -> str:
+        """Latency of each variant, in words."""
+        times = (f"{1000 * seconds:.0f} ms in {name}" for name, seconds in self.latency_s.items())
+        return f"{self.network}: {', '.join(times)}"
+
     def lines(self) -> list[str]:
-        """Two lines of text: latencies with speed-ups, and where the time goes."""
+        """Lines of text: the latency of each variant, how much faster the candidate is, and where its time goes."""
         c = self.latency_s["candidate"]
-        times = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in self.latency_s.items())
-        ratios = ", ".join(f"{s / c:.2f}× {name}" for name, s in self.latency_s.items() if name != "candidate")
+        lines = [f"{self.network}: {1000 * c:.0f} ms"]
+        for name, seconds in self.latency_s.items():
+            if name != "candidate":
+                slower = "" if c < seconds else f", not faster than {name}"
+                lines.append(f"  {seconds / c:.2f}× the speed of {name}, which takes {1000 * seconds:.0f} ms{slower}")
         shares = ", ".join(f"{100 * share:.0f}% {kind}" for kind, share in self.shares.items())
-        verdict = "" if self.faster else "; not faster than f32"
-        return [f"{self.network}: {times}; speed {ratios}{verdict}", f"  share of its time: {shares}"]
+        return [*lines, *columns([[f"  its time: {shares}"]])]
 
 
 def measure(

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lowres_seg.wording import columns
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -144,23 +146,37 @@ class Verdict:
 
 
 def table(verdict: Verdict) -> list[str]:
-    """Lines of a table of every case: fp32, the candidate, and the difference."""
-    head = (
-        f"{'case':24}{'label':12}{'against':10}{'Dice fp32':>10}{'Dice':>10}{'drop':>10}"
-        f"{'HD95 fp32':>11}{'HD95':>9}{'rise':>9}"
-    )
-    lines = [head]
-    lines += [
-        f"{row.case[:23]:24}{row.label[:11]:12}{row.against:10}{row.dice_fp32:10.5f}{row.dice:10.5f}{row.drop:10.5f}"
-        f"{row.hd95_mm_fp32:11.3f}{row.hd95_mm:9.3f}{row.rise_mm:9.3f}"
-        for row in verdict.rows
+    """Lines of a table of every case: fp32, the candidate, and the difference. They fit a terminal of 80 columns."""
+    cells: list[list[str]] = [["", "Dice fp32", "Dice", "drop", "HD95 fp32", "HD95", "rise"]]
+    groups = dict.fromkeys((row.label, row.against) for row in verdict.rows)
+    for label, against in groups:
+        cells.append([f"{label}, against {'label maps' if against == 'labels' else 'masks of fp32'}"])
+        cells += [
+            [
+                f"  {row.case}",
+                f"{row.dice_fp32:.5f}",
+                f"{row.dice:.5f}",
+                f"{row.drop:.5f}",
+                f"{row.hd95_mm_fp32:.3f}",
+                f"{row.hd95_mm:.3f}",
+                f"{row.rise_mm:.3f}",
+            ]
+            for row in verdict.rows
+            if (row.label, row.against) == (label, against)
+        ]
+    means: list[list[str]] = [["mean and worst", "cases", "Dice drop", "worst", "HD95 rise", "worst"]]
+    means += [
+        [
+            label,
+            f"{s['cases']:.0f}",
+            f"{s['mean_drop']:.5f}",
+            f"{s['worst_drop']:.5f}",
+            f"{s['mean_hd95_rise_mm']:.3f} mm",
+            f"{s['worst_hd95_rise_mm']:.3f} mm",
+        ]
+        for label, s in verdict.labels().items()
     ]
-    for label, s in verdict.labels().items():
-        lines.append(
-            f"{label}: mean Dice drop {s['mean_drop']:.5f}, worst {s['worst_drop']:.5f}; "
-            f"mean HD95 rise {s['mean_hd95_rise_mm']:.3f} mm, worst {s['worst_hd95_rise_mm']:.3f} mm"
-        )
-    return lines
+    return [*columns(cells), "", *columns(means)]
 
 
 def rows(

@@ -36,6 +36,7 @@ from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes.volume import Volume
+from lowres_seg.wording import counted
 
 Notify = Callable[[str], None]
 #: Largest number of calibration scans. More change ranges little, and each input costs memory.
@@ -135,10 +136,10 @@ def quantize(
         notify("measuring the speed")
         gains = run.gains(written, work)
         if settings.only_if_faster and not all(g.faster for g in gains):
-            lines = " ".join(line for g in gains if not g.faster for line in g.lines())
+            times = "; ".join(g.brief for g in gains if not g.faster)
             run.journal.close()
             raise AccuracyDropError(
-                f"{source}: not faster in {settings.precision} on this CPU, no bundle was written. {lines}"
+                f"{source}: not faster in {settings.precision} on this CPU ({times}); no bundle was written"
             )
         with staged(target, force=force) as staging:
             shutil.copytree(work, staging.folder, dirs_exist_ok=True)
@@ -252,14 +253,14 @@ class _Run:
         verdict = Verdict((), self.settings.limits)
         fp32 = self._references()
         for number, case in enumerate(self.validate):
-            about = f"case {number + 1} of {len(self.validate)}"
+            about = f"{counted(len(reverted), 'layer')} reverted"
             key = f"scores {json.dumps(as_text(reverted))} {case.id}"
             if not ready and not self.journal.knows(key):
-                self.notify(f"building a candidate with {len(reverted)} layers reverted")
+                self.notify(f"building a candidate with {about}")
                 shutil.rmtree(folder, ignore_errors=True)
                 written = self.candidate.write(folder, reverted)
                 ready.append(self._segmenter(written.pipeline, written.files(folder), self._heads()))
-            self.notify(f"judging a candidate with {len(reverted)} layers reverted, {about}; {self._progress}")
+            self.notify(f"judging a candidate with {about}, case {number + 1} of {len(fp32)}; {self._progress}")
             scores = self.journal.remember(key, partial(self._scores, case, ready))
             rows = gate.rows(case.id, "labels" if case.label else "fp32", fp32[number], scores)
             verdict = Verdict((*verdict.rows, *rows), self.settings.limits)
@@ -293,7 +294,7 @@ class _Run:
         return self.work / "fp32" / f"{self.prints[f'validation/{case.id}']}.npz"
 
     def _fp32(self, case: Case, about: str) -> Any:
-        self.notify(f"segmenting case {about} in fp32")
+        self.notify(f"segmenting {about} in fp32")
         if self._fp32_segmenter is None:
             manifest = self.bundle.manifest
             self._fp32_segmenter = self._segmenter(manifest, self.bundle.network_files(), self._heads())
@@ -328,7 +329,7 @@ class _Run:
     def _inputs(self) -> Inputs:
         """Inputs of each network for the calibration scans."""
         if self._prepared is None:
-            self.notify(f"preparing {len(self.calibrate)} calibration scans")
+            self.notify(f"preparing {counted(len(self.calibrate), 'calibration scan')}")
             manifest = self.bundle.manifest
             engines = compile_networks(manifest, self.bundle.network_files(), threads=self.threads, lean=True)
             segmenter = Segmenter(manifest, engines, threads=self.threads)
@@ -360,7 +361,7 @@ class _Run:
         last = min(result.attempts, key=lambda a: (len(a.verdict.breaches()), max(r.drop for r in a.verdict.rows)))
         if not result.out_of_time:  # a run that only lacked time can be resumed
             self.journal.close()
-        why = f"none of {len(result.attempts)} attempts keeps the limits"
+        why = f"none of {counted(len(result.attempts), 'attempt')} keeps the limits"
         if result.out_of_time:
             why += " within the time budget (--resume goes on)"
         table = "\n".join(gate.table(last.verdict))

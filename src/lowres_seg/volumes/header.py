@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Grid, three
+from lowres_seg.wording import counted
 
 #: Codes of sform and qform that the format defines.
 _CODES = range(6)
@@ -67,7 +68,7 @@ def shape(header: Any) -> tuple[int, int, int]:
     while len(found) > 3 and found[-1] == 1:
         found = found[:-1]
     if len(found) != 3:
-        raise InputError(f"has {len(found)} dimensions {found}, expected one 3D image")
+        raise InputError(f"has {counted(len(found), 'dimension')} {found}, expected one 3D image")
     if min(found) < 1:
         raise InputError(f"is empty, its shape is {found}")
     return three(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from lowres_seg import atomic, host
 from lowres_seg.errors import InputError, one_line
+from lowres_seg.volumes import dicom, without_web  # noqa: F401 - before nibabel, whose import it shortens
 from lowres_seg.volumes import header as fields
-from lowres_seg.volumes import without_web  # noqa: F401 - before nibabel, whose import it shortens
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
+from lowres_seg.wording import counted
 
 import nibabel  # isort: skip
 from nibabel.spatialimages import HeaderDataError  # isort: skip
@@ -173,8 +175,15 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
 @contextmanager
 def _opened(path: Path) -> Iterator[PlainBytes | GzipBytes]:
     name = path.name.lower()
+    if os.path.isdir(path):  # noqa: PTH112 - False where nobody may look
+        raise InputError(f"{path}: {dicom.about_folder(path, SUFFIXES)}")
     with opened(path, gzipped=name.endswith(".gz")) as stream:
         if not name.endswith(SUFFIXES):
+            if dicom.is_dicom(path):
+                raise InputError(
+                    f"{path}: is a DICOM file, expected a NIfTI file; convert its folder first: "
+                    f"{dicom.converting(path.parent)}"
+                )
             raise InputError(f"{path}: expected a NIfTI file, with a name that ends in .nii.gz or .nii")
         yield stream
 
@@ -218,19 +227,21 @@ def _header(stream: PlainBytes | GzipBytes) -> tuple[Any, int, bool, list[str]]:
         kind = nibabel.Nifti2Header
         if block[4:8] not in (b"n+2\0", b"ni2\0"):
             raise InputError(
-                f"cannot be read as NIfTI: it holds {len(block)} bytes that are no NIfTI header"
+                f"cannot be read as NIfTI: it holds {counted(len(block), 'byte')} and no NIfTI header"
                 if len(block) < _SIZES[1]
                 else "cannot be read as NIfTI: its header has no magic word n+1 or n+2"
             )
     if len(block) < kind.sizeof_hdr:
-        raise InputError(f"cannot be read as NIfTI: it ends after {len(block)} bytes, within its header")
+        raise InputError(f"cannot be read as NIfTI: it ends after {counted(len(block), 'byte')}, within its header")
     header = kind(block, check=False)
     if kind is nibabel.Nifti2Header and header["eol_check"].tolist() not in (_LINE_ENDS, [0, 0, 0, 0]):
         raise InputError("is damaged: a transfer as text has changed its line ends")
     first, doubts = fields.offset(header)
     size = first - kind.sizeof_hdr
     if size > _MOST_EXTENSIONS:
-        raise InputError(f"vox_offset of its header is {first}, behind {size} bytes of extensions; it is damaged")
+        raise InputError(
+            f"vox_offset of its header is {first}, behind {counted(size, 'byte')} of extensions; it is damaged"
+        )
     extensions = _bytes(stream, size)  # they may hold a DICOM header; nothing reads them
     lacks_room = size == _FLAG and extensions[:1] not in (b"", b"\0")
     header["sizeof_hdr"] = kind.sizeof_hdr
@@ -282,7 +293,11 @@ def _behind(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> lis
             f"{path}: its header claims {found.voxel_bytes} bytes of voxels ({_times(found.grid.shape)} of "
             f"{found.dtype}), the file holds at least {found.voxel_bytes + behind}; its shape or datatype is wrong"
         )
-    return [f"{path.name}: {behind} bytes behind its voxels were left out"] if behind else []
+    return (
+        [f"{path.name}: {counted(behind, 'byte')} behind its voxels {'was' if behind == 1 else 'were'} left out"]
+        if behind
+        else []
+    )
 
 
 def _scale(header: Any) -> tuple[float, float]:

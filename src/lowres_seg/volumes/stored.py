@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from isal import isal_zlib
 
 from lowres_seg.errors import InputError, one_line
+from lowres_seg.wording import counted
 
 #: Deflate shrinks no data by more than this factor, so a smaller file cannot hold what its header claims.
 _DEFLATE_MAX_RATIO = 1032
@@ -147,12 +148,16 @@ class GzipBytes:
                 self._count += _whole_bytes(before, data)
                 text = one_line(error)
                 reason = next((said for word, said in _REASONS.items() if word in text), f"its gzip stream: {text}")
-                raise DamagedError(f"{self._path}: is damaged after {self._count} bytes, {reason}") from error
+                raise DamagedError(
+                    f"{self._path}: is damaged after {counted(self._count, 'byte')}, {reason}"
+                ) from error
             self._count += len(piece)
             if self._member.eof:
                 self._left, self._between = self._member.unused_data, True
             elif not data and not piece:
-                raise DamagedError(f"{self._path}: is truncated, its gzip stream ends after {self._count} bytes")
+                raise DamagedError(
+                    f"{self._path}: is truncated, its gzip stream ends after {counted(self._count, 'byte')}"
+                )
             else:
                 self._left = self._member.unconsumed_tail
             if piece:
@@ -182,9 +187,10 @@ class GzipBytes:
                     f"{self._path}: cannot be read as NIfTI, its name says gzip and it is no gzip stream"
                 )
             behind = len(self._left) + os.fstat(self._stream.fileno()).st_size - self._stream.tell()
+            more = f"{counted(behind, 'byte')} {'lies' if behind == 1 else 'lie'}"
             raise DamagedError(
-                f"{self._path}: is damaged, {behind} bytes lie behind its gzip stream of {self._count} bytes; "
-                "copy it again, or cut them off"
+                f"{self._path}: is damaged, {more} behind its gzip stream of {counted(self._count, 'byte')}; copy it "
+                "again, or cut them off"
             )
         if not self._first:
             self._member = self._decompressor(wbits=31)
@@ -230,7 +236,5 @@ def _check_kind(path: Path) -> None:
         kind = path.stat().st_mode
     except ValueError as error:
         raise InputError(f"{str(path)!r}: is no path ({one_line(error)})") from error
-    if stat.S_ISDIR(kind):
-        raise InputError(f"{path}: is a folder, expected a NIfTI file")
     if not stat.S_ISREG(kind):
         raise InputError(f"{path}: is no regular file, expected a NIfTI file")

@@ -17,7 +17,7 @@ import pytest
 from lowres_seg import BenchmarkError
 from lowres_seg.bench import Suite, Tolerances, compare, estimates
 from lowres_seg.bench.suite import Run
-from lowres_seg.host import Load, load
+from lowres_seg.host import Load, busy, load
 
 
 def content(
@@ -248,11 +248,11 @@ def test_doubts(runs: list[Run], doubt: str | None) -> None:
 
 def test_a_busy_host_is_said() -> None:
     quiet = Load({1: ("init", 5.0), 2: ("backup", 10.0)}, 1.0, 0, 100.0)
-    assert estimates.busy(quiet, replace(quiet, at_s=110.0)) == []
+    assert busy(quiet, replace(quiet, at_s=110.0)) == []
     later = replace(quiet, others={2: ("backup", 15.0), 3: ("indexer", 1.0)}, at_s=110.0)
-    assert "most of it backup (0.5 processors)" in estimates.busy(quiet, later)[0]
-    assert "hypervisor" in estimates.busy(quiet, replace(quiet, stolen_s=5.0, at_s=110.0))[0]
-    assert "quota ran out in 3 periods" in estimates.busy(quiet, replace(quiet, throttled=3, at_s=110.0))[0]
+    assert "most of it backup (0.5 processors)" in busy(quiet, later)[0]
+    assert "hypervisor" in busy(quiet, replace(quiet, stolen_s=5.0, at_s=110.0))[0]
+    assert "quota ran out in 3 periods" in busy(quiet, replace(quiet, throttled=3, at_s=110.0))[0]
 
 
 def test_what_it_started_itself_is_no_other_work() -> None:

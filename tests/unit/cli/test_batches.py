@@ -185,7 +185,8 @@ def test_a_name_that_is_not_utf8_is_in_the_table_in_json_and_in_the_ledger(
     words = ["predict", tiny, scans[0], odd, "-o", tmp_path / "out", "--volume-table", tmp_path / "t.csv"]
     done = run(*words)
     assert (done.returncode, lines(done.stderr, "error")) == (0, [])
-    assert len(done.stdout.decode().splitlines()) == 2
+    assert len(done.stdout.decode().splitlines()) == 3
+    assert done.stdout.decode().splitlines()[-1] == f"{tmp_path / 't.csv'}: written"
     assert [row["scan"] for row in rows(tmp_path / "t.csv")] == [str(scans[0]), f"{tmp_path}/caf\\udce9.nii.gz"]
     again = run(*words, "--resume", "--json")
     assert again.returncode == 0, again.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lowres_seg.metrics import score
-from lowres_seg.quantize.gate import LabelScore, Limits, Verdict
+from lowres_seg.quantize.gate import LabelScore, Limits, Verdict, table
 
 
 def verdict(*drops: float, rise: float = 0.0, limits: Limits | None = None) -> Verdict:
@@ -58,3 +58,21 @@ def test_a_lost_mask_costs_everything_and_does_not_vanish() -> None:
 )
 def test_a_lost_gate_is_seen_before_all_cases_are_judged(drops: list[float], left: list[float], lost: bool) -> None:
     assert verdict(*drops).is_lost([{"brain": (value, 2.0)} for value in left]) == lost
+
+
+def test_the_table_fits_a_terminal_whatever_names_are_long() -> None:
+    long = "a label with a name of several words, and one more"
+    names = ["sub-0001_ses-preoperative_acq-mprage_T1w", "b"]
+    rows = [
+        LabelScore(case, label, against, 0.98765, 0.98712, 100.25, 99.5)
+        for label, against in (("brain", "labels"), (long, "fp32"))
+        for case in names
+    ]
+    lines = table(Verdict(tuple(rows), Limits()))
+    assert max(map(len, lines)) <= 80
+    assert "brain, against label maps" in lines
+    assert f"{long}, against masks of fp32" in lines
+    assert [line.split() for line in lines if line.startswith("  b ")] == [
+        ["b", "0.98765", "0.98712", "0.00053", "100.250", "99.500", "-0.750"]
+    ] * 2
+    assert "sub-0001_ses-preoperative_acq-mprage_T1w" in "".join("".join(line.split()[:1]) for line in lines)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from lowres_seg.bench.axes import Isa, Workload
+from lowres_seg.bench.axes import ISA_LIMITS, Isa, Workload
 from lowres_seg.bench.suite import BackendName
 from lowres_seg.bundle.part import Part, first_problem
 from lowres_seg.errors import BenchmarkError
 from lowres_seg.export import toml_file
+from lowres_seg.host import Host
 from lowres_seg.metrics.agreement import Definition
+from lowres_seg.wording import counted
 
 
 class PlannedBundle(Part):
@@ -165,7 +167,7 @@ class Cell:
 
     def __str__(self) -> str:
         limited = "" if self.isa == "native" else f", limited to {self.isa}"
-        return f"{self.bundle.name}, {self.backend}, {self.cores} cores{limited}, {self.workload}"
+        return f"{self.bundle.name}, {self.backend}, {counted(self.cores, 'core')}{limited}, {self.workload}"
 
 
 def cells(plan: Plan, cores: tuple[int, ...]) -> Iterator[Cell]:
@@ -176,3 +178,23 @@ def cells(plan: Plan, cores: tuple[int, ...]) -> Iterator[Cell]:
                 for bundle in plan.bundles:
                     for name in plan.backends:
                         yield Cell(bundle, name, isa, count, workload)
+
+
+def check_host(plan: Plan, cores: Sequence[int], machine: Host) -> None:
+    """Check that this machine has what a plan asks for.
+
+    Raises
+    ------
+    BenchmarkError
+        If it has fewer cores, or lacks an instruction set.
+    """
+    many = [count for count in cores if count > machine.cores]
+    if many:
+        raise BenchmarkError(
+            f"--cores {many[0]}: this process may use {machine.cores} (the machine has {machine.physical_cores}, "
+            f"{machine.affinity} are granted, quota {machine.quota or 'none'}); ask for no more"
+        )
+    for isa in plan.isa:
+        lacking = [flag for flag in ISA_LIMITS[isa][1] if flag not in machine.features]
+        if lacking:
+            raise BenchmarkError(f"--isa {isa}: this CPU has no {lacking[0]}, so there is nothing to limit it to")

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import lowres_seg
 from lowres_seg import atomic, host
 from lowres_seg.bench import estimates
-from lowres_seg.bench.axes import ISA_LIMITS, Isa
+from lowres_seg.bench.axes import Isa
 from lowres_seg.bench.backends import Subject, backend
-from lowres_seg.bench.measuring import judging
+from lowres_seg.bench.measuring import forecast, judging
+from lowres_seg.bench.measuring.forecast import Tried
 from lowres_seg.bench.measuring.host_facts import host_facts
 from lowres_seg.bench.measuring.judging import Judgement
-from lowres_seg.bench.measuring.plan import Cell, Plan, cells
+from lowres_seg.bench.measuring.plan import Cell, Plan, cells, check_host
 from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, one_answer
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
@@ -28,12 +30,19 @@ from lowres_seg.cohort.cases import Case, Cases, check_ignored
 from lowres_seg.errors import BenchmarkError, InputError
 from lowres_seg.extras import require
 from lowres_seg.metrics.agreement import empty_policy
+from lowres_seg.wording import counted, duration
 
 Notify = Callable[[str], None]
 JudgementKey = tuple[str, str, Isa]
 
 
-def bench(plan: Plan, *, notify: Notify = lambda _: None, start_child: StartChild = Child) -> Suite:
+def bench(
+    plan: Plan,
+    *,
+    notify: Notify = lambda _: None,
+    remark: Notify = lambda _: None,
+    start_child: StartChild = Child,
+) -> Suite:
     """Measure everything that a plan asks for.
 
     A measurement that fails is a result that says so, and the others go on. If the command is interrupted, what is
@@ -44,6 +53,8 @@ def bench(plan: Plan, *, notify: Notify = lambda _: None, start_child: StartChil
     plan : Plan
     notify : callable
         Called with a line of text as each step begins.
+    remark : callable
+        Called with a line of text on how long it takes: before it is measured, and after the first pass.
     start_child : callable
         Starts a child process.
 
@@ -63,7 +74,7 @@ def bench(plan: Plan, *, notify: Notify = lambda _: None, start_child: StartChil
     for extra in sorted(extra for extra in extras if extra is not None):
         require(extra)
     with atomic.workplace() as folder:
-        return _Bench(plan, folder, notify, start_child).run()
+        return _Bench(plan, folder, notify, remark, start_child).run()
 
 
 @dataclass
@@ -89,13 +100,13 @@ class _Turns:
 
 
 class _Bench:
-    def __init__(self, plan: Plan, folder: Path, notify: Notify, start_child: StartChild) -> None:
-        self.plan, self.folder, self.notify = plan, folder, notify
+    def __init__(self, plan: Plan, folder: Path, notify: Notify, remark: Notify, start_child: StartChild) -> None:
+        self.plan, self.folder, self.notify, self.remark = plan, folder, notify, remark
         self.start_child = start_child
         self.machine = host.inspect()
         self.processors = host.processors()
         self.cores = plan.cores or (self.machine.threads,)
-        _check_host(plan, self.cores, self.machine)
+        check_host(plan, self.cores, self.machine)
         self.subjects = {b.name: Subject(Bundle.open(b.path), b.recipe, b.weights) for b in plan.bundles}
         self.cases = self._read_cases()
         for subject in self.subjects.values():
@@ -117,8 +128,12 @@ class _Bench:
         judgements: dict[JudgementKey, Judgement] = {}
         try:
             for number in range(self.plan.passes):
+                start = perf_counter()
                 self._pass(number, [m for m in measurements if not m.failure])
-            self.doubts += estimates.busy(before, host.load())
+                if number == 0 and self.plan.passes > 1:
+                    left_s = (self.plan.passes - 1) * (perf_counter() - start)
+                    self.remark(f"first pass done; about {duration(left_s)} for the other passes")
+            self.doubts += host.busy(before, host.load())
             judgements = self._judge([m for m in measurements if not m.failure])
             peaks = self._peaks()
         except BenchmarkError as error:
@@ -180,13 +195,17 @@ class _Bench:
     def _prepare(self) -> tuple[list[_Measurement], list[Benchmark]]:
         """Measurement of each cell; and a benchmark with the reason for each cell that its backend cannot run."""
         prepared: dict[str, dict[str, Any]] = {}
+        tried: dict[str, Tried] = {}
         for name, subject in self.subjects.items():
             self.notify(f"preparing {name}")
             folder = self.folder / f"inputs-{name}"
             folder.mkdir()
             path = str(subject.bundle.path)
             spec = Spec("prepare", path, threads=max(self.cores), scan=self._scan(name), folder=str(folder))
+            start = perf_counter()
             prepared[name] = one_answer(self._child(spec, max(self.cores), "native"), f"preparing {name}")
+            once_s = prepared[name]["once_s"]
+            tried[name] = Tried(perf_counter() - start - once_s, once_s)
         measurements, unserved = [], []
         for cell in cells(self.plan, self.cores):
             subject, served_by = self.subjects[cell.bundle.name], backend(cell.backend)
@@ -210,6 +229,10 @@ class _Bench:
                 in_flight=cell.cores,
             )
             measurements.append(_Measurement(cell, spec, ready["macs"]))
+        cases = len(next(iter(self.cases.values()), []))
+        seconds = forecast.seconds(self.plan, [m.cell for m in measurements], tried, cases, self.cores)
+        what = f"{counted(self.plan.passes, 'pass', 'passes')} of {counted(self.plan.rounds, 'round')}"
+        self.remark(f"{counted(len(measurements), 'benchmark')}, {what}: about {duration(seconds)}")
         return measurements, unserved
 
     def _child(self, spec: Spec, cores: int, isa: Isa) -> Child:
@@ -222,7 +245,7 @@ class _Bench:
         with ExitStack() as stack:
             fixed: dict[int, tuple[Child, list[float]]] = {}
             for cores in {m.cell.cores for m in measurements}:
-                self.notify(f"{where}: starting the fixed workload on {cores} cores")
+                self.notify(f"{where}: starting the fixed workload on {counted(cores, 'core')}")
                 spec = Spec("fixed", threads=cores, warm_up=1, turn_s=self.plan.turn_s)
                 child = self._child(spec, cores, "native")
                 stack.callback(child.kill)
@@ -293,7 +316,7 @@ class _Bench:
         found = []
         for cores in self.cores:
             for isa in self.plan.isa:
-                self.notify(f"measuring the peak of this CPU on {cores} cores, {isa}")
+                self.notify(f"measuring the peak of this CPU on {counted(cores, 'core')}, {isa}")
                 answer = one_answer(self._child(Spec("peak", threads=cores), cores, isa), "measuring the peak")
                 found.append(Peak(cores=cores, isa=isa, macs_per_s=answer["macs_per_s"]))
         return found
@@ -363,19 +386,6 @@ class _Bench:
             status=status,
             reason=reason,
         )
-
-
-def _check_host(plan: Plan, cores: Sequence[int], machine: host.Host) -> None:
-    many = [count for count in cores if count > machine.cores]
-    if many:
-        raise BenchmarkError(
-            f"--cores {many[0]}: this process may use {machine.cores} (the machine has {machine.physical_cores}, "
-            f"{machine.affinity} are granted, quota {machine.quota or 'none'}); ask for no more"
-        )
-    for isa in plan.isa:
-        lacking = [flag for flag in ISA_LIMITS[isa][1] if flag not in machine.features]
-        if lacking:
-            raise BenchmarkError(f"--isa {isa}: this CPU has no {lacking[0]}, so there is nothing to limit it to")
 
 
 @contextmanager

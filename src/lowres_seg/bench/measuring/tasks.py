@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ def prepare(spec: Spec) -> dict[str, Any]:
         for channel, volume in scan.items():
             paths[channel] = str(folder / f"{channel}.nii.gz")
             volume.save(Path(paths[channel]))
-    _, recorders = Segmenter.load(bundle, threads=spec.threads).recorded(scan)
+    segmenter = Segmenter.load(bundle, threads=spec.threads)
+    start = perf_counter()
+    _, recorders = segmenter.recorded(scan)
+    once_s = perf_counter() - start
     feeds: list[dict[str, str]] = []
     for stage in bundle.manifest.stages:
         for name, recorder in zip(stage.networks, recorders[stage.name], strict=True):
@@ -47,7 +51,7 @@ def prepare(spec: Spec) -> dict[str, Any]:
             "name another scan"
         )
     work = {name: macs(read_graph(files)) for name, files in bundle.network_files().items()}
-    return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds)}
+    return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds), "once_s": once_s}
 
 
 def judge(spec: Spec) -> dict[str, Any]:

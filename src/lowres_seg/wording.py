@@ -1,0 +1,87 @@
+"""Words for people: counts with their nouns, durations, and tables that fit a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+#: Columns of a terminal that nobody has widened.
+WIDTH = 80
+#: Least width of a table's first column, and the space between two columns.
+_LEAST, _GAP = 12, 2
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Count with its noun in singular or plural.
+
+    Parameters
+    ----------
+    count : int
+    noun : str
+        For one.
+    plural : str
+        For all other counts; by default the noun with an s.
+
+    Examples
+    --------
+    >>> counted(1, "case"), counted(0, "case"), counted(2, "pass", "passes")
+    ('1 case', '0 cases', '2 passes')
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Time that something takes, rounded as one would say it.
+
+    Examples
+    --------
+    >>> duration(0.2), duration(44), duration(61), duration(3600 * 2.25)
+    ('1 second', '44 seconds', '1 minute', '2 h 15 min')
+    """
+    if seconds < _MINUTE_S - 0.5:
+        return counted(max(1, round(seconds)), "second")
+    minutes = round(seconds / _MINUTE_S)
+    if minutes < _HOUR_S // _MINUTE_S:
+        return counted(minutes, "minute")
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def columns(rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> list[str]:
+    """Lines of a table, the first column to the left and the others to the right.
+
+    A row of one cell is a heading over all columns. A row may end early. What is too long for the first column, or a
+    heading, goes on in the next line.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of str
+    width : int
+        Columns of text that a line may take.
+
+    Examples
+    --------
+    >>> for line in columns([["", "Dice", "HD95"], ["a bundle"], ["  brain", "0.98", "1.00 mm"]]):
+    ...     print(line)
+                  Dice     HD95
+    a bundle
+      brain       0.98  1.00 mm
+    """
+    table = [row for row in rows if len(row) > 1]
+    count = max((len(row) for row in table), default=1)
+    widths = [max(len(row[at]) for row in table if at < len(row)) for at in range(1, count)]
+    left = max(_LEAST, width - sum(widths) - _GAP * len(widths))
+    first = max(_LEAST, min(left, max((len(row[0]) for row in table), default=0)))
+    lines = []
+    for row in rows:
+        name, *more = _wrapped(row[0], width if len(row) == 1 else first)
+        cells = "".join(f"{'':{_GAP}}{cell:>{size}}" for cell, size in zip(row[1:], widths, strict=False))
+        lines += [f"{name:{first}}{cells}".rstrip(), *more]
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    margin = " " * (len(text) - len(text.lstrip()))
+    further = margin + " " * _GAP
+    lines = textwrap.wrap(text.strip(), width, initial_indent=margin, subsequent_indent=further, break_on_hyphens=False)
+    return lines or [""]
