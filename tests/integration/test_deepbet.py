@@ -39,7 +39,7 @@ class Demo:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, checkout: Path, assets: Assets) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
-    done = run("demo", "-o", folder, "--recipe", checkout / "export" / "deepbet" / "recipe.toml", "--json")
+    done = run("demo", "-o", folder, "--json")
     assert done.returncode == 0, done.stderr
     return Demo(folder, folder / "deepbet-1.0.2-fp32", folder / "deepbet-1.0.2-int8", json.loads(done.stdout))
 
