@@ -41,7 +41,7 @@ class Demo:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, checkout: Path, assets: Assets) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
-    done = run("demo", "-o", folder, "--recipe", checkout / "export" / "deepbet" / "recipe.toml", "--json")
+    done = run("demo", "-o", folder, "--json")
     assert done.returncode == 0, done.stderr
     return Demo(
         folder,

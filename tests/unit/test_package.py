@@ -54,6 +54,7 @@ HOMES = {
         "cli.demo",
         "cli.machine",
         "cli.measure",
+        "cli.new_recipe",
         "cli.options",
         "cli.trust",
         "cli.workstation",

@@ -17,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from lowres_seg import __version__, endings
-from lowres_seg.cli import build, demo, machine, measure, trust, workstation
+from lowres_seg.cli import build, demo, machine, measure, new_recipe, trust, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, EXIT_USAGE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
@@ -25,9 +25,21 @@ from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, Par
 __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
-COMMANDS = (workstation, machine, build, trust, measure, demo)
+COMMANDS = (workstation, machine, new_recipe, build, trust, measure, demo)
 #: Commands as help lists them: in the order in which a user needs them.
-_ORDER = ("demo", "export", "quantize", "verify", "predict", "bench", "compare", "report", "sign", "doctor")
+_ORDER = (
+    "demo",
+    "new-recipe",
+    "export",
+    "quantize",
+    "verify",
+    "predict",
+    "bench",
+    "compare",
+    "report",
+    "sign",
+    "doctor",
+)
 #: Signals that ask a process to end.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

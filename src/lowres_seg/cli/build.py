@@ -19,16 +19,18 @@ def export(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="recipe.toml; nnU-Net v2 folder, fold or checkpoint; MONAI bundle; TorchScript, ONNX or checkpoint.",
+            help="recipe.toml, or the name of one that comes along, such as deepbet; nnU-Net v2 folder, fold or "
+            "checkpoint; MONAI bundle; TorchScript, ONNX or checkpoint.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     *,
     recipe: Annotated[
-        Path | None, typer.Option(help="The recipe.toml that goes with a single file of weights.")
+        Path | None, typer.Option(help="The recipe.toml, or its name, that goes with a single file of weights.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
+        Path | None,
+        typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder, else its package"),
     ] = None,
     weights_key: Annotated[
         str | None,

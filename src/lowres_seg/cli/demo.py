@@ -22,9 +22,6 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what the demo writes.")] = Path(
         "demo-output"
     ),
-    recipe: Annotated[Path, typer.Option(help="deepbet's recipe, as a checkout has it.")] = Path(
-        "export/deepbet/recipe.toml"
-    ),
     threads: Threads = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -33,7 +30,7 @@ def demo(
     from lowres_seg.demo import run
 
     with steps(quiet=False, lines=True) as notify:
-        result = run(output, recipe, threads=threads, notify=notify)
+        result = run(output, threads=threads, notify=notify)
     if as_json:
         print_json(result.as_dict())
         return

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.rules import FillHoles
 from lowres_seg.cohort.cases import Case
 from lowres_seg.demo.assets import Assets, fetch
-from lowres_seg.errors import InputError, LowresSegError
+from lowres_seg.errors import LowresSegError
 from lowres_seg.export import export
 from lowres_seg.metrics.agreement import dice, hd95_mm
 from lowres_seg.quantize import quantize
@@ -53,15 +53,13 @@ class Tour:
         return asdict(self)
 
 
-def run(output: Path, recipe: Path, *, threads: int | None = None, notify: Notify = lambda _: None) -> Tour:
+def run(output: Path, *, threads: int | None = None, notify: Notify = lambda _: None) -> Tour:
     """Do the main job on the template head.
 
     Parameters
     ----------
     output : pathlib.Path
         Folder for bundles and masks; made if missing. What an earlier run left there is replaced.
-    recipe : pathlib.Path
-        deepbet's ``recipe.toml``.
     threads : int, optional
         Threads to segment with.
     notify : callable
@@ -70,18 +68,16 @@ def run(output: Path, recipe: Path, *, threads: int | None = None, notify: Notif
     Raises
     ------
     InputError
-        If the recipe is missing, or the downloads fail.
+        If the downloads fail.
     LowresSegError
         If any step fails.
     """
-    if not recipe.is_file():
-        raise InputError(f"{recipe}: not found; run the demo from a checkout, or name deepbet's recipe with --recipe")
     notify("downloading weights and a head (26 MB, once)")
     assets = fetch()
     output.mkdir(parents=True, exist_ok=True)
     fp32, int8 = output / "deepbet-1.0.2-fp32", output / "deepbet-1.0.2-int8"
     export(
-        recipe,
+        assets.recipe,
         fp32,
         weights=assets.weights,
         volume=assets.head,

@@ -23,13 +23,14 @@ from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
 from lowres_seg.cohort.cases import Cases
 from lowres_seg.errors import ExportError, LowresSegError
-from lowres_seg.export import norms, reference_scan, routes
+from lowres_seg.export import norms, recipes, reference_scan, routes
+from lowres_seg.export import weights as files_of_weights
 from lowres_seg.export.frameworks import ir, onnx_graph, torch_network
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64
-from lowres_seg.export.recipe import NetworkSource, Recipe, find_weights, with_weights_key
+from lowres_seg.export.recipe import NetworkSource, Recipe, with_weights_key
 from lowres_seg.export.routes import Exported
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
@@ -66,14 +67,16 @@ def export(
     Parameters
     ----------
     source : pathlib.Path
-        A ``recipe.toml``; a results folder of nnU-Net v2 or a MONAI bundle; or a TorchScript file, an ONNX file or a
-        checkpoint, with `recipe` for all that such a file does not say.
+        A ``recipe.toml``, or the name of one that comes with the package; a results folder of nnU-Net v2 or a MONAI
+        bundle; or a TorchScript file, an ONNX file or a checkpoint, with `recipe` for all that such a file does not
+        say.
     target : pathlib.Path
         The bundle to write.
     recipe : pathlib.Path, optional
-        The ``recipe.toml`` that describes a single file of weights.
+        The ``recipe.toml``, or the name of one, that describes a single file of weights.
     weights : pathlib.Path, optional
-        Folder of the recipe's files of weights; by default the recipe's own folder.
+        Folder of the recipe's files of weights, which may lie below it; by default the recipe's own folder, and the
+        package that publishes them.
     weights_key : str, optional
         Key of the checkpoints under which the states are; by default the recipe's, or what fits.
     volume : volume or path, or mapping of channel to either, optional
@@ -102,9 +105,11 @@ def export(
     ParityError
         If the converted network gives other numbers than its source. No bundle is written.
     InputError
-        If `target` or `volume` is unusable, or `target` is an input, lies inside the folder of one or around one.
+        If weights cannot be downloaded, `target` or `volume` is unusable, or `target` is an input, lies inside the
+        folder of one or around one.
     """
     began = perf_counter()
+    source, recipe = recipes.chosen(source), None if recipe is None else recipes.chosen(recipe)
     scans = volume.values() if isinstance(volume, Mapping) else [volume]
     named = [source, recipe, reestimate_norm, *scans, *(options or {}).values()]
     inputs = [Path(path) for path in named if isinstance(path, (str, os.PathLike))]
@@ -115,8 +120,7 @@ def export(
         notify(note)
     if weights_key is not None:
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
-    folders = [read.home] if weights is None else [weights]
-    found = {name: find_weights(entry, folders) for name, entry in read.recipe.networks.items()}
+    found = files_of_weights.find(read.recipe, read.home, weights, notify)
     check_place(target, force=force, inputs=found.values())
     networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.bundle.part import Name, Part, Sha256
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import ExportError
+from lowres_seg.export.packages import Package
 
 
 class About(Part):
@@ -43,6 +43,43 @@ class Parity(Part):
     def is_open(self) -> bool:
         """True if no bound is given."""
         return self.max_abs_diff is None and self.max_flipped is None
+
+
+class PublishedWeights(Part):
+    """Where the recipe's files of weights are published.
+
+    `pypi` is a package on PyPI and its version, ``NAME==VERSION``, with the `sha256` of its wheel; the files lie in
+    `folder` of the wheel. `export` downloads it where the files are not beside the recipe. `where` says in words where
+    weights are that no package holds.
+    """
+
+    pypi: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*$")] | None = None
+    sha256: Sha256 | None = None
+    folder: str = ""
+    where: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_where(self) -> PublishedWeights:
+        if (self.pypi is None) == (self.where is None):
+            msg = "expected exactly one of pypi and where"
+            raise ValueError(msg)
+        if (self.pypi is None) != (self.sha256 is None):
+            msg = "pypi goes with the sha256 of the package's wheel"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def package(self) -> Package:
+        """The package on PyPI. It is asked for where `pypi` is given."""
+        name, _, version = (self.pypi or "").partition("==")
+        return Package(name, version, self.sha256 or "")
+
+    @property
+    def words(self) -> str:
+        """Where the weights are, for a message."""
+        if self.where is not None:
+            return self.where
+        return f"in {self.folder or 'the wheel'} of {self.package.name} {self.package.version} on PyPI"
 
 
 class NetworkSource(Part):
@@ -103,6 +140,8 @@ class Recipe(Pipeline):
         Name, version and provenance of the bundle.
     networks
         Source of each network, by name.
+    weights
+        Where the files of weights are published.
     parity
         How far the converted networks may be from their sources.
     multiple_of
@@ -111,8 +150,18 @@ class Recipe(Pipeline):
 
     bundle: About
     networks: dict[Name, NetworkSource] = Field(min_length=1)
+    weights: PublishedWeights | None = None
     parity: Parity = Parity()
     multiple_of: int = Field(default=32, ge=1, description="The sides of a network's input must be multiples of it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_by_nearest(cls, content: Any) -> Any:
+        """A recipe that restores labels means nearest, unless it says otherwise."""
+        stages = content.get("stages") if isinstance(content, dict) else None
+        if not isinstance(stages, list):
+            return content
+        return {**content, "stages": [_with_nearest(stage) for stage in stages]}
 
     @model_validator(mode="after")
     def _networks_fit(self) -> Recipe:
@@ -124,6 +173,13 @@ class Recipe(Pipeline):
         for name in self.networks:
             self.input_shape(name)
         return self
+
+
+def _with_nearest(stage: Any) -> Any:
+    restore = stage.get("restore") if isinstance(stage, dict) else None
+    if not isinstance(restore, dict) or restore.get("what") != "labels" or {"interpolation", "rounding"} & set(restore):
+        return stage
+    return {**stage, "restore": {**restore, "interpolation": "nearest"}}
 
 
 class Imported(Recipe):
@@ -191,25 +247,10 @@ def with_weights_key(recipe: Recipe, key: str) -> Recipe:
     return recipe.model_copy(update={"networks": networks})
 
 
-def find_weights(source: NetworkSource, folders: list[Path]) -> Path:
-    """Find a network's file of weights, and check its digest.
-
-    Raises
-    ------
-    ExportError
-        If it is in none of `folders`, or has another digest than the recipe says.
-    """
-    for folder in folders:
-        path = folder / source.file
-        if path.is_file():
-            break
-    else:
-        looked = ", ".join(str(folder) for folder in folders)
-        raise ExportError(f"{source.file}: not found in {looked}; name its folder with --weights")
-    found = file_sha256(path)
-    if source.sha256 is not None and found != source.sha256:
-        raise ExportError(
-            f"{path}: sha256 {found[:12]}…, the recipe means the file with {source.sha256[:12]}…; "
-            "to export another checkpoint, name it: lowres-seg export FILE --recipe RECIPE"
-        )
-    return path
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of `Recipe`, as published under docs/."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "lowres-seg recipe.toml"
+    schema["$defs"]["Restore"]["properties"]["interpolation"]["description"] = "nearest by default where what is labels"
+    return schema

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import ir, onnx_graph, onnx_inputs
+from lowres_seg.export.frameworks import ir, onnx_graph, onnx_inputs, sizes
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
@@ -112,6 +112,7 @@ def convert(
             )
         route, conversion = from_torch(network, shape, xml, exact_norms=exact_norms)
         _check_scores(name, recipe, conversion)
+        _check_sides(network, shape, conversion)
     except ExportError as error:
         told = str(error).replace(str(onnx_path), str(weights))  # the folder is hidden, and gone when this is read
         raise type(error)(f"network {name}: {told}") from error
@@ -139,8 +140,11 @@ def convert(
 def from_torch(
     network: TorchNetwork, shape: tuple[int, ...], xml: Path, *, exact_norms: bool = True
 ) -> tuple[str, Conversion]:
-    """Convert on the first route that serves; the error is that of the first."""
-    network.check_values(shape)
+    """Convert on the first route that serves; the error is that of the first, with the sizes that the network takes."""
+    try:
+        network.check_values(shape)
+    except ExportError as error:
+        raise ExportError(f"{error}{sizes.advice(network, shape)}") from error
     write = partial(ir.convert, shape=shape, target=xml, with_exact_norms=exact_norms)
     if not network.traced:
         return "torchscript", write(network.script(shape))
@@ -164,3 +168,13 @@ def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
     for stage in recipe.stages:
         if name in stage.networks:
             check_channels(stage.decode, conversion.output_shape[1])
+
+
+def _check_sides(network: TorchNetwork, shape: tuple[int, ...], conversion: Conversion) -> None:
+    """Check that the scores have the sides of the input, or are one number a channel."""
+    sides = tuple(conversion.output_shape[2:])
+    if sides not in (shape[2:], (1, 1, 1)):
+        raise ExportError(
+            f"the network gives scores of {list(sides)} for an input of {list(shape[2:])}, expected the same sides"
+            f"{sizes.advice(network, shape)}"
+        )

@@ -227,7 +227,7 @@ def test_an_interrupted_suite_is_marked(tiny: Path) -> None:
         ({"cores": (4096,)}, "--cores 4096: this process may use"),
         ({"cores": (1, 1)}, "1 is there twice"),
         ({"backends": ("tensorrt",)}, "backends.0: expected one of openvino, .*torch-compile, found 'tensorrt'"),
-        ({"isa": ("sse",)}, "isa.0: Input should be 'native'"),
+        ({"isa": ("sse",)}, "isa.0: is 'sse', expected native, avx2"),
         ({"what": ()}, "at least 1"),
         ({"hd95": "mine"}, "hd95"),
     ],

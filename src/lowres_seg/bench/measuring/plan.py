@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lowres_seg.bench.axes import ISA_LIMITS, Isa, Workload
 from lowres_seg.bench.suite import BackendName
-from lowres_seg.bundle.part import Part, first_problem
+from lowres_seg.bundle.part import Part
 from lowres_seg.errors import BenchmarkError
-from lowres_seg.export import toml_file
+from lowres_seg.export import faults, toml_file
 from lowres_seg.host import Host
 from lowres_seg.metrics.agreement import Definition
 from lowres_seg.wording import counted
@@ -114,12 +114,12 @@ class Plan(Part):
         Raises
         ------
         BenchmarkError
-            If they are not a valid plan. The message begins with `where`.
+            If they are not a valid plan. The message begins with `where`, and has every fault.
         """
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise BenchmarkError(f"{where}: {first_problem(error)}") from error
+            raise BenchmarkError(faults.told(where, faults.of(error, content, cls))) from error
 
     @classmethod
     def read(cls, path: Path, bundles: list[dict[str, Any]] | None = None) -> Plan:

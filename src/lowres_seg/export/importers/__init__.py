@@ -179,7 +179,6 @@ def _read(path: Path, name: str, options: Any) -> Source:
     from lowres_seg.export.recipe import Imported
 
     recipe = importer(name).recipe(path, options)
-    _check_factories(path, recipe)
     told = recipe if isinstance(recipe, Imported) else None
     return Source(
         importer(name).home(path),
@@ -190,18 +189,6 @@ def _read(path: Path, name: str, options: Any) -> Source:
         told.notes if told else (),
         told.trusted_code if told else {},
     )
-
-
-def _check_factories(path: Path, recipe: Recipe) -> None:
-    """Check that every factory is a function of a file or of an importer. A recipe itself builds no networks."""
-    builders = [name for name in IMPORTERS if name != "recipe"]
-    for network, entry in recipe.networks.items():
-        owner = (entry.factory or ".py").partition(":")[0]
-        if not owner.endswith(".py") and owner not in builders:
-            expected = " or ".join(f"{name}:NAME" for name in builders)
-            raise ExportError(
-                f"{path}: networks.{network}.factory: found {entry.factory}, expected FILE.py:FUNCTION or {expected}"
-            )
 
 
 def _name_of(path: Path) -> str:

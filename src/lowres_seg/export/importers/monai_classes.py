@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from lowres_seg.errors import ExportError, one_line
+from lowres_seg.export.faults import near
 from lowres_seg.export.frameworks.slices import takes_slices
 from lowres_seg.export.importers.monai_values import is_disabled
 from lowres_seg.extras import require
@@ -98,7 +99,7 @@ def arguments_taken(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, 
     strange = [key for key in given if key not in taken]
     if strange:
         raise ExportError(
-            f"network_def: {name} of the installed MONAI takes no {strange[0]}; "
+            f"network_def: {name} of the installed MONAI takes no {strange[0]}{near(strange[0], taken)}; "
             "install the version that metadata.json names, or save the network as models/model.ts"
         )
     _check_layers(given, "")
@@ -218,7 +219,8 @@ def _network_class(name: str) -> type[torch.nn.Module]:
     for kind in found:
         if isinstance(kind, type) and kind.__module__.startswith(NETS) and issubclass(kind, torch.nn.Module):
             return kind
-    raise ExportError(f"network_def: {name} is no network of {NETS}; save it as models/model.ts")
+    meant = near(name, vars(nets))
+    raise ExportError(f"network_def: {name} is no network of {NETS}{meant or '; save it as models/model.ts'}")
 
 
 def _constructed(kind: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lowres_seg.bundle.part import first_problem
 from lowres_seg.errors import ExportError
-from lowres_seg.export import toml_file
+from lowres_seg.export import faults, references, toml_file
+from lowres_seg.export.importers import IMPORTERS
 from lowres_seg.export.recipe import Recipe
 
 TITLE = "a recipe.toml"
@@ -33,13 +33,29 @@ def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are 
     Raises
     ------
     ExportError
-        If it is missing, not TOML, or not a valid recipe.
+        If it is missing, not TOML, or not a valid recipe. The message has every fault.
     """
-    content = toml_file.read(path, ExportError)
+    return checked(str(path), toml_file.read(path, ExportError))
+
+
+def checked(where: str, content: Mapping[str, Any]) -> Recipe:
+    """Make a recipe from plain values.
+
+    Raises
+    ------
+    ExportError
+        If they are no valid recipe. The message begins with `where` and has every fault.
+    """
+    found = [*references.faults(content), *_strange_factories(content)]
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise ExportError(f"{path}: {first_problem(error)}") from error
+        of_fields = faults.of(error, content, Recipe)
+        found = [*(one for one in of_fields if not (found and _is_told(one))), *found]
+        raise ExportError(faults.told(where, found)) from error
+    if found:
+        raise ExportError(faults.told(where, found))
+    return recipe
 
 
 def home(path: Path) -> Path:
@@ -68,3 +84,20 @@ def network(name: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ARG001 - i
     raise ExportError(
         f"factory recipe:{name}: a recipe builds no networks; expected a factory such as network.py:build"
     )
+
+
+def _is_told(fault: str) -> bool:
+    """Tell whether a fault is of the kind that the references of the recipe tell better."""
+    return any(sentence in fault for sentence in references.CHECKED)
+
+
+def _strange_factories(content: Mapping[str, Any]) -> Iterator[str]:
+    """Factories that are no function of a file and no class of an importer. A recipe itself builds no networks."""
+    builders = [name for name in IMPORTERS if name != "recipe"]
+    networks = content.get("networks")
+    for network, entry in networks.items() if isinstance(networks, dict) else ():
+        factory = entry.get("factory") if isinstance(entry, dict) else None
+        owner, colon, _ = factory.partition(":") if isinstance(factory, str) else ("", "", "")
+        if colon and owner.isidentifier() and owner not in builders:
+            expected = " or ".join(f"{name}:NAME" for name in builders)
+            yield f"networks.{network}.factory: found {factory}, expected FILE.py:FUNCTION or {expected}"
