@@ -95,6 +95,8 @@ def test_what_is_written_has_comments_and_what_was_given(command: Command) -> No
 REFUSED: dict[str, tuple[list[str], int, str]] = {
     "missing": (["--framework", "torch"], 2, "--weights, --channels, --labels, --patch or --shape, --factory: missing; give them, or answer on a terminal"),
     "framework": (["--framework", "keras", *REST, "--patch", "16,16,16", "--factory", "x"], 2, "'keras', expected torch or monai or torchscript or onnx"),
+    "arguments": ([*MONAI[:4], *REST, "--patch", "16,16,16"], 2, "UNet needs channels=VALUE and strides=VALUE; give them, or answer on a terminal"),
+    "network": (["--framework", "monai", "--factory", "UNett", *REST, "--patch", "16,16,16"], 1, "UNett is no network of monai.networks.nets; did you mean"),
     "both": ([*MONAI, *REST, "--patch", "16,16,16", "--shape", "16,16,16"], 1, "expected exactly one of a shape"),
     "two numbers": ([*MONAI, *REST, "--patch", "16,16"], 2, "'16,16', expected three numbers"),
     "argument": ([*MONAI, *REST, "--patch", "16,16,16", "--argument", "norm=batch"], 2, "'norm=batch', expected KEY=VALUE in TOML"),
@@ -122,13 +124,26 @@ def test_a_recipe_that_exists_is_kept(command: Command) -> None:
     assert Path("recipe.toml").read_text() != "mine"
 
 
-def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
+def answered(answers: bytes) -> None:
+    """Answer the questions of new-recipe on a terminal of its own."""
     near, far = pty.openpty()
     words = [sys.executable, "-m", "lowres_seg", "new-recipe", "--labels", "brain"]
     process = subprocess.Popen(words, stdin=far, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    os.write(near, b"torch\nnet.py:build\n\nt1,t2\n64,64,64\n")
-    said = process.communicate(timeout=60)[0].decode()
+    os.write(near, answers)
+    said = process.communicate(timeout=120)[0].decode()
+    os.close(near)
+    os.close(far)
     assert process.returncode == 0, said
+
+
+def test_on_a_terminal_it_asks_for_the_arguments_of_monai(tmp_path: Path) -> None:
+    answered(b"monai\nUNet\n[4,8,8]\n[2,2]\nnet.pt\nt1\n16,16,16\n")
+    source = importers.read(tmp_path / "recipe.toml", {}).recipe.networks["net"]
+    assert (source.checkpoint, source.arguments["channels"], source.arguments["strides"]) == ("net.pt", [4, 8, 8], [2, 2])  # fmt: skip
+
+
+def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
+    answered(b"torch\nnet.py:build\n\nt1,t2\n64,64,64\n")
     recipe = importers.read(tmp_path / "recipe.toml", {}).recipe
     assert recipe.networks["net"].factory == "net.py:build"
     assert recipe.networks["net"].checkpoint == "model.pt"

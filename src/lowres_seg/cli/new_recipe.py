@@ -70,7 +70,7 @@ def new_recipe(
 ) -> None:
     """Write a first recipe for a network of your own."""
     from lowres_seg.atomic import check_target
-    from lowres_seg.export.new_recipe import Facts, write
+    from lowres_seg.export.new_recipe import Facts, arguments_lacking, write
 
     check_target(output, force=force)
     kinds = ("torch", "monai", "torchscript", "onnx")
@@ -86,6 +86,14 @@ def new_recipe(
         factory = _asked(
             *(("Network of MONAI", "UNet") if kind == "monai" else ("Function that builds it", "network.py:build"))
         )
+    arguments = _arguments(argument or [])
+    lacking = arguments_lacking(factory or "", arguments) if kind == "monai" else []
+    if lacking and not sys.stdin.isatty():
+        needs = " and ".join(f"{name}=VALUE" for name in lacking)
+        raise typer.BadParameter(
+            f"{factory} needs {needs}; give them, or answer on a terminal", param_hint="--argument"
+        )
+    arguments |= _arguments([f"{name}={_asked(f'{factory}: {name}, as in training', None)}" for name in lacking])
     weights = weights or _asked("File of weights", "model.onnx" if kind == "onnx" else "model.pt")
     channels = channels or _asked("Channels of a scan, in the network's order", "t1")
     labels = labels or _asked("Labels, without background", "brain")
@@ -97,7 +105,7 @@ def new_recipe(
         channels=_words("--channels", channels),
         labels=_labels(labels),
         factory=factory or "",
-        arguments=_arguments(argument or []),
+        arguments=arguments,
         scores=one_of("--scores", scores, ("softmax", "sigmoid")),
         orientation=orientation,
         spacing_mm=_three("--spacing", spacing, float),
@@ -112,7 +120,7 @@ def new_recipe(
         out.print(plain(f"next, with {weights} beside it: lowres-seg export {output} -o {recipe.bundle.name}"))
 
 
-def _asked(question: str, default: str) -> str:
+def _asked(question: str, default: str | None) -> str:
     return str(typer.prompt(question, default=default))
 
 

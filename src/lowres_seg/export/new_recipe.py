@@ -19,6 +19,8 @@ Framework = Literal["torch", "monai", "torchscript", "onnx"]
 Scores = Literal["softmax", "sigmoid"]
 Intensities = Literal["z-score", "z-score-nonzero", "percentiles", "none"]
 _WINDOWED_SPACING_MM = (1.0, 1.0, 1.0)
+#: Arguments of a network of MONAI that follow from the other facts.
+_FOLLOWING = ("spatial_dims", "in_channels", "out_channels")
 _RULES: dict[str, tuple[str, str]] = {
     "z-score": ("Mean 0 and deviation 1 of each channel.", '[{ rule = "z-score" }]'),
     "z-score-nonzero": (
@@ -96,6 +98,22 @@ def write(facts: Facts, target: Path, *, force: bool = False) -> Recipe:
     return recipe
 
 
+def arguments_lacking(factory: str, given: Mapping[str, Any]) -> list[str]:
+    """Arguments of a network of MONAI that are neither given nor follow from channels and labels.
+
+    Raises
+    ------
+    MissingExtraError
+        If MONAI is not installed.
+    ExportError
+        If there is no such network.
+    """
+    from lowres_seg.export.importers import monai_classes
+
+    known = {*given, *_FOLLOWING}
+    return [name for name in monai_classes.arguments_needed(factory.removeprefix("monai:")) if name not in known]
+
+
 def text(facts: Facts) -> str:
     """TOML of a recipe.
 
@@ -159,7 +177,7 @@ def _network(facts: Facts) -> list[str]:
         factory = f"monai:{facts.factory.removeprefix('monai:')}"
         about = "A class of monai.networks.nets with its arguments, and the checkpoint."
         channels = len(facts.labels) + (facts.scores == "softmax")
-        arguments = {"spatial_dims": 3, "in_channels": len(facts.channels), "out_channels": channels} | arguments
+        arguments = dict(zip(_FOLLOWING, (3, len(facts.channels), channels), strict=True)) | arguments
     lines = ["[networks.net]", f"# {about}", f"factory = {_toml(factory)}"]
     lines += [f"arguments = {_toml(arguments)}"] if arguments else []
     return [*lines, f"checkpoint = {_toml(facts.weights)}  # beside this file, or in the folder of --weights"]

@@ -106,6 +106,21 @@ def arguments_taken(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, 
     return given, notes
 
 
+def arguments_needed(name: str) -> list[str]:
+    """Arguments of a network without which it cannot be built.
+
+    Raises
+    ------
+    MissingExtraError
+        If MONAI is not installed.
+    ExportError
+        If there is no such network.
+    """
+    taken = inspect.signature(_network_class(name)).parameters.values()
+    named = [one for one in taken if one.kind is not one.VAR_POSITIONAL and one.kind is not one.VAR_KEYWORD]
+    return [one.name for one in named if one.default is one.empty]
+
+
 def is_flat(name: str, arguments: Mapping[str, Any]) -> bool:
     """Tell whether a network takes slices, by its arguments or as its class is by default."""
     taken = inspect.signature(_network_class(name)).parameters
