@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg import __version__, endings
-from lowres_seg.cli import build, demo, machine, measure, trust, workstation
+from lowres_seg.cli import build, demo, machine, measure, show, trust, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
@@ -23,7 +23,7 @@ from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, Par
 __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
-COMMANDS = (workstation, machine, build, trust, measure, demo)
+COMMANDS = (workstation, show, machine, build, trust, measure, demo)
 #: Signals that ask a process to end.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
