@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import shutil
@@ -181,7 +182,10 @@ def visit(page_file: Path, width: int) -> tuple[Any, ...]:
             """() => ({wide: document.documentElement.scrollWidth - innerWidth,
                 lang: document.documentElement.lang,
                 headings: [...document.querySelectorAll('h1, h2')].map(h => h.tagName + h.textContent),
+                levels: [...document.querySelectorAll('h1, h2, h3, h4')].map(h => Number(h.tagName[1])),
                 unnamed: [...document.querySelectorAll('img:not([alt]), svg:not([aria-label])')].length,
+                bare: [...document.querySelectorAll('svg')].filter(s => !s.closest('figure').querySelector('table')).length,
+                words: Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height)),
                 rows: [...document.querySelectorAll('.chart tr')].every(r => r.querySelector('th[scope=row]')),
                 scrollers: [...document.querySelectorAll('.scroll')].every(s => s.tabIndex === 0 && s.ariaLabel)})"""
         )
@@ -191,14 +195,14 @@ def visit(page_file: Path, width: int) -> tuple[Any, ...]:
     return requests, errors, figures, facts, printed
 
 
-@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize("width", [1100, 400, 320])
 def test_the_page_draws_every_figure_and_asks_for_nothing(page_file: Path, width: int) -> None:
     requests, errors, figures, facts, printed = visit(page_file, width)
     assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
     assert errors == []
     ids = [figure["id"] for figure in figures]
     assert {
-        "speed-network", "speed-end-to-end", "speed-throughput", "isa-network", "memory-network", "cold-network",
+        "pareto", "quantize-0-layers", "speed-network", "speed-end-to-end", "speed-throughput", "isa-network", "memory-network", "cold-network",
         "roofline", "cores-network", "stages", "dice", "hd95", "pictures-tiny-fp32", "pictures-tiny-int8",
     } <= set(ids)  # fmt: skip
     for figure in figures:
@@ -208,9 +212,71 @@ def test_the_page_draws_every_figure_and_asks_for_nothing(page_file: Path, width
     assert facts["lang"] == "en"
     assert facts["headings"][0].startswith("H1tiny-fp32")
     assert facts["unnamed"] == 0
+    assert facts["bare"] == 0, "a plot has no table of its values"
+    assert facts["words"] >= 9, "text of a plot is too small to read"
+    levels = facts["levels"]
+    assert levels[0] == 1
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
     assert facts["rows"]
     assert facts["scrollers"]
     assert printed == "none"
+
+
+#: Ratio of contrast (WCAG 2) of every text with what lies behind it, and of every mark with the page; the lowest of each.
+CONTRAST = """() => {
+    const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+    const rgba = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length > 3 ? n : [...n, 1]; };
+    const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+    const behind = e => { for (; e; e = e.parentElement) {
+        const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 0) return c; } };
+    const texts = [...document.querySelectorAll('body *')].filter(
+        e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+    const colour = e => rgba(getComputedStyle(e)[e.closest('svg') ? 'fill' : 'color']);
+    const marks = [...document.querySelectorAll('.mark, svg .dot')].map(e => {
+        const style = getComputedStyle(e), page = behind(document.body);
+        const fill = rgba(e.closest('svg') ? style.fill : style.backgroundColor);
+        return Math.max(ratio(fill, page), style.borderTopWidth === '2px' ? ratio(rgba(style.borderTopColor), page) : 0); });
+    return {text: Math.min(...texts.map(e => ratio(colour(e), behind(e)))), marks: Math.min(...marks)};
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_marks_stand_out(page_file: Path, scheme: Any) -> None:
+    assert CHROMIUM is not None, "no Chromium: apt-get install chromium"
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page: Page = browser.new_page(color_scheme=scheme)
+        page.goto(page_file.as_uri())
+        found = page.evaluate(CONTRAST)
+        browser.close()
+    assert found["text"] >= 4.5
+    assert found["marks"] >= 3
+
+
+def test_the_page_names_what_a_plot_shows(page_file: Path, suite: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    found = [b for b in Suite.read(suite).benchmarks if b.status == "measured" and b.isa == "native" and b.cores == 2]
+    judged = [b for b in found if b.workload == "end-to-end" and b.accuracy]
+    fastest = min(judged, key=lambda b: b.latency_s.p50)  # type: ignore[union-attr]
+    assert f"The fastest is {fastest.bundle}, {fastest.backend}, {fastest.shown_precision}: " in text
+    for row in found[0].accuracy:
+        assert f"{row.case}, {row.region}</th>" in text
+
+
+def test_a_suite_keeps_what_quantize_tried(suite: Path, bundle: Path) -> None:
+    told = json.loads((bundle.parent / "tiny-int8" / "reports" / "quantize.json").read_text(encoding="utf-8"))
+    quantized = Suite.read(suite).quantized
+    assert set(quantized) == {"tiny-int8"}
+    assert [layer.layer for layer in quantized["tiny-int8"].layers] == [layer["layer"] for layer in told["layers"]]
+
+
+def test_the_worst_case_is_pictured(suite: Path) -> None:
+    found = Suite.read(suite)
+    for b in found.benchmarks:
+        if b.backend == "openvino" and b.isa == "native" and b.accuracy:
+            worst = min(b.accuracy, key=lambda row: row.dice)
+            assert worst.case in {picture.case for picture in found.pictures if picture.bundle == b.bundle}
 
 
 def test_a_request_would_be_seen(page_file: Path, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from lowres_seg import atomic
 from lowres_seg.bench.axes import Isa, Workload
 from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.bundle.part import Part, Sha256, first_problem
-from lowres_seg.errors import BenchmarkError
+from lowres_seg.bundle.reports import QuantizeReport
+from lowres_seg.errors import BenchmarkError, one_line
 from lowres_seg.metrics.agreement import Definition
 from lowres_seg.wording import counted
 
@@ -186,6 +187,9 @@ class Suite(Part):
     benchmarks: tuple[Benchmark, ...]
     peaks: tuple[Peak, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    quantized: dict[str, QuantizeReport] = Field(
+        default={}, description="what quantization tried, by the name of the bundle that it made"
+    )
     doubts: tuple[str, ...] = ()
 
     def gaps(self) -> list[str]:
@@ -217,21 +221,22 @@ class Suite(Part):
         BenchmarkError
             If it cannot be read, or has another schema version.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BenchmarkError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, UnicodeDecodeError) as error:
-            raise BenchmarkError(f"{path}: is not JSON ({error})") from error
-        version = content.get("schema_version") if isinstance(content, dict) else None
+        return cls.parse(content_of(path), where=str(path))
+
+    @classmethod
+    def parse(cls, content: Any, *, where: str) -> Suite:
+        """Check plain values as a suite; errors as of `read`, which begin with `where`."""
+        if not is_suite(content):
+            raise BenchmarkError(f"{where}: is no suite, expected what `lowres-seg bench` wrote; name such a file")
+        version = content["schema_version"]
         if version != SCHEMA_VERSION:
             raise BenchmarkError(
-                f"{path}: has schema version {version!r}, this lowres-seg reads {SCHEMA_VERSION}; measure again with it"
+                f"{where}: has schema version {version!r}, this lowres-seg reads {SCHEMA_VERSION}; measure again"
             )
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise BenchmarkError(f"{path}: {first_problem(error)}") from error
+            raise BenchmarkError(f"{where}: {first_problem(error)}") from error
 
     def write(self, path: Path, *, force: bool = False) -> None:
         """Write it as JSON.
@@ -242,9 +247,30 @@ class Suite(Part):
             If the file exists and not `force`, or cannot be written.
         """
         with atomic.file(path, force=force) as staged:
-            # A suite without labels to ignore is written as before there were any.
-            left = None if self.ignore_labels else {"ignore_labels"}
+            # A suite without labels to ignore, or without a quantized bundle, is written as before there were any.
+            left = {name for name in ("ignore_labels", "quantized") if not getattr(self, name)}
             staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")
+
+
+def content_of(path: Path) -> Any:
+    """Plain values of a JSON file.
+
+    Raises
+    ------
+    BenchmarkError
+        If it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchmarkError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{path}: is not JSON ({one_line(error)})") from error
+
+
+def is_suite(content: Any) -> bool:
+    """Tell whether plain values could be a suite, of whatever schema version."""
+    return isinstance(content, dict) and "benchmarks" in content and "schema_version" in content
 
 
 def json_schema() -> dict[str, Any]:

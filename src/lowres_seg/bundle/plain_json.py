@@ -9,8 +9,14 @@ from lowres_seg.bundle.bounds import DEPTH, ITEMS, TEXT, WHOLE
 from lowres_seg.errors import shown
 
 
-def parse(text: str | bytes) -> Any:
+def parse(text: str | bytes, *, most_items: int = ITEMS) -> Any:
     """Read JSON: plain values in lists and objects, with no key twice, no NaN and no infinity.
+
+    Parameters
+    ----------
+    text : str or bytes
+    most_items : int
+        Most items of one list or object.
 
     Raises
     ------
@@ -31,14 +37,14 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(msg) from error
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
-    _check(content)
+    _check(content, most_items)
     return content
 
 
 _TOO_DEEP = f"is nested too deeply, expected at most {DEPTH} lists and objects within each other"
 
 
-def _check(content: Any) -> None:
+def _check(content: Any, most_items: int) -> None:
     """Check depth, counts and strings, without recursion."""
     level = [content]
     for _ in range(DEPTH + 1):
@@ -47,8 +53,8 @@ def _check(content: Any) -> None:
             if isinstance(value, str):
                 _check_text(value)
             elif isinstance(value, (dict, list)):
-                if len(value) > ITEMS:
-                    msg = f"has {len(value)} items in one list or object, expected at most {ITEMS}"
+                if len(value) > most_items:
+                    msg = f"has {len(value)} items in one list or object, expected at most {most_items}"
                     raise ValueError(msg)
                 below.extend(value.values() if isinstance(value, dict) else value)
         level = below

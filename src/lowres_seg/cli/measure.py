@@ -56,9 +56,7 @@ def bench(
     ignore_label: IgnoreLabel = None,
     passes: Annotated[int | None, typer.Option(min=1, help="Processes for each measurement.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Values that each of them gives.")] = None,
-    no_pictures: Annotated[
-        bool, typer.Option("--no-pictures", help="Keep no slices of the first case for the report.")
-    ] = False,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Keep no slices of cases for the report.")] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -161,22 +159,34 @@ def compare(
 
 @app.command()
 def report(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE.json", help="What `bench` wrote.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SUITE.json", help="What `bench` wrote; or a quantized bundle, or its reports/quantize.json."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Page to write (HTML).")],
     *,
     force: Force = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show a suite as one page, which opens without a network."""
+    """Show a suite, or a quantization, as one page.
+
+    The page opens without a network.
+    """
     from lowres_seg import atomic
-    from lowres_seg.bench import Suite
-    from lowres_seg.bench import report as run
+    from lowres_seg.bench.html import page
+    from lowres_seg.bench.html.sources import Quantization, read
     from lowres_seg.extras import require
 
     require("bench")
-    atomic.check_target(output, force=force, inputs=[suite])
-    run(Suite.read(suite), output, force=force)
+    atomic.check_target(output, force=force, inputs=[source])
+    found = read(source)
+    if isinstance(found, Quantization):
+        page.report_quantization(found.report, found.name, output, force=force)
+    else:
+        page.report(found, output, force=force)
     if not quiet:
         out.print(plain(f"{output}: written"))
 

@@ -11,12 +11,13 @@ from typing import Any
 from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle, digests
 from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.reports import QUANTIZE_REPORT
 from lowres_seg.quantize.candidate import Candidate, LayerReport, WrittenNetworks
 from lowres_seg.quantize.layer import as_text
 from lowres_seg.quantize.search import SearchResult
 from lowres_seg.quantize.settings import Settings
 
-REPORT, TABLE = "reports/quantize.json", "reports/quantize.txt"
+REPORT, TABLE = QUANTIZE_REPORT, "reports/quantize.txt"
 
 
 def content(

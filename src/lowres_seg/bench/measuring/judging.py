@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from lowres_seg.bench.measuring.process import Child, ChildError
 from lowres_seg.bench.spec import Spec
@@ -27,6 +28,14 @@ class Judgement:
     accuracy: tuple[Accuracy, ...] = ()
     pictures: tuple[Picture, ...] = ()
     failure: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A case that was judged: its mean Dice over regions, and its pictures."""
+
+    dice: float
+    pictures: tuple[Picture, ...]
 
 
 def judge(
@@ -57,13 +66,14 @@ def judge(
     ignore : sequence of int
         Values of label maps whose voxels are left out.
     pictures : bool
-        Whether to draw the first case.
+        Whether to draw the first case, and the one with the lowest Dice.
     notify : callable
         Called with a line of text as each step begins.
     """
     rows: list[Accuracy] = []
-    drawn: list[Picture] = []
-    for place, case in enumerate(cases):
+    first: _Drawn | None = None
+    worst: _Drawn | None = None
+    for case in cases:
         notify(f"judging {bundle}, {spec.backend}, on {case.id}")
         one = replace(
             spec,
@@ -73,7 +83,7 @@ def judge(
                 "label": str(case.label),
                 "hd95": hd95,
                 "ignore": list(ignore),
-                "pictures": pictures and place == 0,
+                "pictures": pictures,
             },
         )
         child = start(one)
@@ -84,5 +94,9 @@ def judge(
         finally:
             child.kill()
         rows += [Accuracy(case=case.id, region=r, dice=s[0], hd95_mm=s[1]) for r, s in answer["scores"].items()]
-        drawn += [Picture(bundle=bundle, case=case.id, plane=p, png=png) for p, png in answer["pictures"].items()]
-    return Judgement(tuple(rows), tuple(drawn))
+        shown = tuple(Picture(bundle=bundle, case=case.id, plane=p, png=g) for p, g in answer["pictures"].items())
+        one_drawn = _Drawn(mean(dice for dice, _ in answer["scores"].values()), shown)
+        first = first or one_drawn
+        worst = one_drawn if worst is None or one_drawn.dice < worst.dice else worst
+    drawn = [one for one in dict.fromkeys((first, worst)) if one is not None]
+    return Judgement(tuple(rows), tuple(picture for one in drawn for picture in one.pictures))

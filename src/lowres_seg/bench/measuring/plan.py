@@ -64,7 +64,7 @@ class Plan(Part):
     turn_s : float
         Shortest duration of a turn. A process whose values are shorter gives several in each turn.
     pictures : bool
-        Whether to keep pictures of the first case for the report.
+        Whether to keep pictures of the first and the worst case for the report.
     timeout_s : float
         A process that gives no answer for so long is ended.
     """

@@ -26,6 +26,7 @@ from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, on
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
 from lowres_seg.bundle.bundle import Bundle
+from lowres_seg.bundle.reports import quantized
 from lowres_seg.cohort.cases import Case, Cases, check_ignored
 from lowres_seg.errors import BenchmarkError, InputError
 from lowres_seg.extras import require
@@ -108,6 +109,8 @@ class _Bench:
         self.cores = plan.cores or (self.machine.threads,)
         check_host(plan, self.cores, self.machine)
         self.subjects = {b.name: Subject(Bundle.open(b.path), b.recipe, b.weights) for b in plan.bundles}
+        reports = {name: quantized(subject.bundle) for name, subject in self.subjects.items()}
+        self.quantized = {name: report for name, report in reports.items() if report is not None}
         self.cases = self._read_cases()
         for subject in self.subjects.values():
             if subject.recipe is not None and not subject.recipe.exists():
@@ -162,6 +165,7 @@ class _Bench:
             benchmarks=tuple(done),
             peaks=tuple(peaks),
             pictures=tuple(picture for one in judgements.values() for picture in one.pictures),
+            quantized=self.quantized,
             doubts=tuple(self.doubts),
         )
 
