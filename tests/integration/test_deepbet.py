@@ -78,8 +78,8 @@ def test_the_demo_says_each_step_through_a_pipe_and_its_table_fits_a_terminal(de
     assert "segmenting with deepbet-1.0.2-int8" in demo.steps
     lines = _table([Row(**row) for row in demo.result["rows"]])
     assert max(map(len, lines)) <= 80
-    assert lines[0].split()[-2:] == ["deepbet-1.0.2-fp32", "deepbet-1.0.2-int8"]
-    assert lines[1].split()[-2:] == [f"{row['dice']:.4f}" for row in demo.result["rows"]]
+    assert lines[1].split() == ["deepbet-1.0.2-fp32", "deepbet-1.0.2-int8"]
+    assert lines[2].split()[-2:] == [f"{row['dice']:.4f}" for row in demo.result["rows"]]
 
 
 def test_the_demo_finds_the_templates_brain(demo: Demo) -> None:

@@ -74,7 +74,8 @@ def test_a_pipe_gets_a_line_for_each_step_and_a_table_of_80_columns(outlier: Out
     done = run(*words(outlier, tmp_path / "int8", "--max-drop", 1, "--max-hd95-rise", 1000))
     assert done.returncode == 0, done.stderr
     steps = done.stderr.splitlines()
-    assert steps[0] == "preparing 2 calibration scans"
+    assert steps[0] == "reading h0"
+    assert "preparing 2 calibration scans" in steps
     assert "segmenting case 2 of 2 in fp32" in steps
     assert "measuring the speed" in steps
     shown = done.stdout.splitlines()

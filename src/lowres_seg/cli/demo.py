@@ -43,7 +43,7 @@ def demo(
 
 def _table(rows: Sequence[Row]) -> list[str]:
     """Table of the demo's measurements, with a column for each bundle."""
-    table = [["Whole-head T1 template, 1 mm, 182×218×182", *(row.bundle for row in rows)]]
+    table = [["Whole-head T1 template, 1 mm, 182×218×182"], ["", *(row.bundle for row in rows)]]
     table.append(["Dice with the template's mask", *(f"{row.dice:.4f}" for row in rows)])
     table.append(["HD95 with it, inner cavities filled", *(f"{row.hd95_mm:.2f} mm" for row in rows)])
     table.append(["Dice with the fp32 mask", *(f"{row.dice_with_fp32:.4f}" for row in rows)])

@@ -41,7 +41,7 @@ def _row(b: Benchmark) -> list[str]:
     return [
         f"  {b.workload}",
         f"{_digits(scale * latency.p50)} {unit}",
-        f"{_digits(scale * low)}–{_digits(scale * high)}",
+        f"{_digits(scale * low)}–{_digits(scale * high)}" if len(b.runs) > 1 else "one pass",
         f"{_digits(scale * latency.p99)} {unit}",
         f"{b.cold_start_s:.1f} s",
         f"{b.peak_rss_bytes / 2**20:.0f} MiB",

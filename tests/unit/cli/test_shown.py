@@ -215,7 +215,9 @@ def test_one_pass_gives_no_verdict_on_time(tiny: Path, tmp_path: Path) -> None:
     suites = [tmp_path / f"{name}.json" for name in ("a", "b")]
     for suite in suites:
         words = ["--cores", 1, "--passes", 1, "--rounds", 2, "--what", "network", "-o", suite]
-        assert run("bench", tiny, *words).returncode == 0
+        done = run("bench", tiny, *words)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^  network +\d+\.\d+ ms +one pass ", done.stdout, re.MULTILINE), done.stdout
     # As if everything took three times as long.
     content = json.loads(suites[1].read_text(encoding="utf-8"))
     for one in content["benchmarks"][0]["runs"]:
