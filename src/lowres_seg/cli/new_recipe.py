@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from lowres_seg.cli.options import Force, Quiet, app, one_of
+from lowres_seg.cli.options import Debug, Force, Quiet, app, one_of
 from lowres_seg.cli.screen import out, plain
 
 Number = TypeVar("Number", int, float)
@@ -67,6 +67,7 @@ def new_recipe(
     name: Annotated[str, typer.Option(help="Name of the bundle.", show_default="that of the weights")] = "",
     force: Force = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Write a first recipe for a network of your own."""
     from lowres_seg.atomic import check_target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lowres_seg.cli.options import AsJson, BundlePath, RequireKey, app
+from lowres_seg.cli.options import AsJson, BundlePath, Debug, RequireKey, app
 from lowres_seg.cli.screen import out, plain, print_json
 
 if TYPE_CHECKING:  # help needs neither pydantic nor OpenVINO
@@ -20,7 +20,7 @@ _INPUTS = {"random": "on random input", "scan": "on a scan", "phantom": "on a ph
 
 
 @app.command()
-def show(bundle: BundlePath, *, require_key: RequireKey = None, as_json: AsJson = False) -> None:
+def show(bundle: BundlePath, *, require_key: RequireKey = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Show what a bundle is, and what speaks for it.
 
     Labels, networks, stages, licence, intended use, evidence, lineage. Every digest is checked first.

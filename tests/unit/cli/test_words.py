@@ -13,7 +13,20 @@ from lowres_seg.cli import app
 
 SCRIPT = Path(sys.executable).with_name("lowres-seg")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-ORDER = ["demo", "export", "quantize", "verify", "predict", "bench", "compare", "report", "sign", "doctor"]
+ORDER = [
+    "demo",
+    "new-recipe",
+    "export",
+    "quantize",
+    "show",
+    "verify",
+    "predict",
+    "bench",
+    "compare",
+    "report",
+    "sign",
+    "doctor",
+]
 
 
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
