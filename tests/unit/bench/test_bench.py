@@ -268,7 +268,7 @@ def test_a_case_that_cannot_be_judged_leaves_no_mean(tiny: Path, table: Path, lo
 
 def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "missing", lambda extra: ["torch"])
-    with pytest.raises(MissingExtraError, match=r"pip install 'lowres-seg\[bench\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[bench\]"):
         bench(plan(tiny, backends=("torch",)))
 
 
