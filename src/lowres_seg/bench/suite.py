@@ -226,7 +226,7 @@ class Suite(Part):
     @classmethod
     def parse(cls, content: Any, *, where: str) -> Suite:
         """Check plain values as a suite; errors as of `read`, which begin with `where`."""
-        if not is_suite(content):
+        if not isinstance(content, dict) or "schema_version" not in content:
             raise BenchmarkError(f"{where}: is no suite, expected what `lowres-seg bench` wrote; name such a file")
         version = content["schema_version"]
         if version != SCHEMA_VERSION:

@@ -198,7 +198,7 @@ def test_a_suite_that_cannot_be_read(tmp_path: Path) -> None:
         Suite.read(file)
     for text, message in (
         ("{", "not JSON"),
-        ("[]", "schema version None"),
+        ("[]", "is no suite, expected what `lowres-seg bench` wrote"),
         ('{"schema_version": 2}', "schema version 2"),
     ):
         file.write_text(text, encoding="utf-8")

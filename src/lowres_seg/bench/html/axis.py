@@ -24,7 +24,7 @@ class Axis:
     start: float
     end: float
     is_log: bool = False
-    unit: str = ""
+    is_time: bool = False
 
     def place(self, value: float) -> float:
         """Place of a value."""
@@ -49,9 +49,9 @@ class Axis:
         return tuple((self.place(value), self._text(value)) for value in found or (self.low, self.high))
 
     def _text(self, value: float) -> str:
-        if self.unit == "s":
+        if self.is_time:
             return f"{value:g} s" if value >= 1 else f"{1000 * value:.3g} ms"
-        return f"{value:.6g}{self.unit}"
+        return f"{value:.6g}"
 
 
 def _round_step(span: float) -> float:
@@ -65,8 +65,8 @@ def of_time(values: Sequence[float], start: float, end: float) -> Axis:
     """Axis of seconds around some values: logarithmic where the slowest is several times the fastest."""
     low, high = min(values), max(values)
     if high / low >= _WIDE:
-        return Axis(low / 1.25, high * 1.25, start, end, is_log=True, unit="s")
-    return Axis(*_wider(low, high, 0.1 * high), start, end, unit="s")
+        return Axis(low / 1.25, high * 1.25, start, end, is_log=True, is_time=True)
+    return Axis(*_wider(low, high, 0.1 * high), start, end, is_time=True)
 
 
 def of_dice(values: Sequence[float]) -> Axis:
@@ -78,7 +78,7 @@ def of_dice(values: Sequence[float]) -> Axis:
 def of_mm(values: Sequence[float]) -> Axis:
     """Upright axis of millimetres around some values. It shows 0.25 mm at least."""
     low, high = _wider(min(values), max(values), 0.5)
-    return Axis(max(0.0, low), high, BOTTOM, TOP, unit=" mm")
+    return Axis(max(0.0, low), high, BOTTOM, TOP)
 
 
 def _wider(low: float, high: float, least: float) -> tuple[float, float]:

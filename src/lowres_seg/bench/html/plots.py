@@ -107,12 +107,15 @@ def _beside(here: tuple[float, float], taken: Sequence[tuple[float, float]]) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """One region of one case: its value in each column as text and as a place in the plot."""
+    """One region of one case: its value in each column as text and as a place in the plot.
+
+    `is_lost` marks the one that loses most from the first of two columns to the second.
+    """
 
     name: str
     values: tuple[str, ...]
     places: tuple[float, ...]
-    is_worst: bool
+    is_lost: bool
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Cases:
     columns: tuple[tuple[float, str, str], ...]
     rows: tuple[Row, ...]
     summary: str
+    has_loss: bool
 
     @property
     def is_short(self) -> bool:
@@ -170,16 +174,17 @@ def cases(id_: str, quantity: str, columns: Sequence[tuple[str, str]], rows: Map
         f"The {'lowest Dice' if is_dice else 'highest HD95'} is {rows[worst][where]:{form}}{unit} "
         f"({worst}, {columns[where][0]})."
     )
+    lost = ""
     if len(columns) == 2:
         harm = {name: (values[0] - values[1]) * (1 if is_dice else -1) for name, values in rows.items()}
-        lost = max(harm, key=lambda name: harm[name])
+        most = max(harm, key=lambda name: harm[name])
+        lost = most if harm[most] > 0 else ""
         verb = "drop" if is_dice else "rise"
         summary += (
             f" The largest {verb} from {columns[0][0]} to {columns[1][0]} is {harm[lost]:{form}}{unit} ({lost})."
-            if harm[lost] > 0
+            if lost
             else f" None {verb}s from {columns[0][0]} to {columns[1][0]}."
         )
-        worst = lost if harm[lost] > 0 else worst
     return Cases(
         id_,
         f"{quantity} of each case",
@@ -187,10 +192,11 @@ def cases(id_: str, quantity: str, columns: Sequence[tuple[str, str]], rows: Map
         y,
         tuple((place, name, colour) for place, (name, colour) in zip(places, columns, strict=True)),
         tuple(
-            Row(name, tuple(f"{v:{form}}{unit}" for v in values), tuple(map(y.place, values)), name == worst)
+            Row(name, tuple(f"{v:{form}}{unit}" for v in values), tuple(map(y.place, values)), name == lost)
             for name, values in rows.items()
         ),
         summary,
+        bool(lost),
     )
 
 
