@@ -14,7 +14,7 @@ from lowres_seg import Bundle, Segmenter, Volume
 from lowres_seg.bench import backends
 from lowres_seg.bench.spec import Spec
 from lowres_seg.export import importers
-from lowres_seg.export import recipe as recipes
+from lowres_seg.export import weights as files_of_weights
 from lowres_seg.export.loading import load_network
 
 from .conftest import RECIPES, Command, Tiny, factory, run
@@ -55,7 +55,7 @@ def bundle(weights: Path, scan: Path, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "cases.csv").write_text(f"t1\n{scan}\n")
     done = run("export", RECIPE, "--weights", weights, "--reestimate-norm", folder / "cases.csv", "-o", folder / "out")
     assert done.returncode == 0, done.stderr
-    assert "1 norms re-estimated on 1 inputs; scores moved by" in " ".join(done.stdout.split())
+    assert "1 norm re-estimated on 1 input; scores moved by" in " ".join(done.stdout.split())
     return folder / "out"
 
 
@@ -123,10 +123,10 @@ def test_msnets_recipe_has_three_stages_of_three_views(checkout: Path) -> None:
 def test_msnets_weights_fill_its_network(checkout: Path, realdata: Path) -> None:
     """Every name and shape of the published archives; sha256 is checked where weights are found."""
     source = importers.read(checkout / "export" / "msnet" / "recipe.toml", {})
+    found = files_of_weights.find(source.recipe, source.home, realdata / "networks" / "msnet", print)
 
     for name, entry in source.recipe.networks.items():
-        path = recipes.find_weights(entry, [realdata / "networks" / "msnet"])
-        network = load_network(entry, path, source.home)
+        network = load_network(entry, found[name], source.home)
         x = np.random.default_rng(0).standard_normal((1, 4, 9, 16, 20), dtype=np.float32)
         assert network.run(x).shape == (1, 2, 9, 16, 20), name
         assert all((array == 0).all() for key, array in network.statistics().items() if key.endswith("mean"))

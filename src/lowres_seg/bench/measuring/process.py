@@ -185,3 +185,18 @@ def _environment(spec: Spec, isa: Isa) -> dict[str, str]:
         if limit.startswith("AVX2"):
             environment["ATEN_CPU_CAPABILITY"] = "avx2"
     return environment
+
+
+@contextmanager
+def fixed_workload() -> Iterator[None]:
+    """Turn the end of the fixed workload into an error of the suite: without it nothing else can be compared.
+
+    Raises
+    ------
+    BenchmarkError
+        If its process cannot go on.
+    """
+    try:
+        yield
+    except ChildError as error:
+        raise BenchmarkError(f"the fixed workload {error}") from error

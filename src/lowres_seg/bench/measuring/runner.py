@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -22,7 +22,7 @@ from lowres_seg.bench.measuring.forecast import Tried
 from lowres_seg.bench.measuring.host_facts import host_facts
 from lowres_seg.bench.measuring.judging import Judgement
 from lowres_seg.bench.measuring.plan import Cell, Plan, cells, check_host
-from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, one_answer
+from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, fixed_workload, one_answer
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
 from lowres_seg.bundle.bundle import Bundle
@@ -253,7 +253,7 @@ class _Bench:
                 spec = Spec("fixed", threads=cores, warm_up=1, turn_s=self.plan.turn_s)
                 child = self._child(spec, cores, "native")
                 stack.callback(child.kill)
-                with _fixed_workload():
+                with fixed_workload():
                     child.answer()
                     child.answer()
                 fixed[cores] = (child, [])
@@ -266,7 +266,7 @@ class _Bench:
             for turn in range(self.plan.rounds):
                 self.notify(f"{where}, round {turn + 1} of {self.plan.rounds}")
                 for child, values in fixed.values():
-                    with _fixed_workload():
+                    with fixed_workload():
                         values.extend(child.ask("go")["values_s"])
                 order.shuffle(live)
                 for m, turns in list(live):
@@ -390,12 +390,3 @@ class _Bench:
             status=status,
             reason=reason,
         )
-
-
-@contextmanager
-def _fixed_workload() -> Iterator[None]:
-    """Turn the end of the fixed workload into an error of the suite: without it nothing else can be compared."""
-    try:
-        yield
-    except ChildError as error:
-        raise BenchmarkError(f"the fixed workload {error}") from error
