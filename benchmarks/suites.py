@@ -1,6 +1,6 @@
 """Runs the plans, keeps their suites under benchmarks/results/ and writes benchmarks/RESULTS.md from them.
 
-    .venv-dev/bin/python benchmarks/suites.py [smoke peers precision core_scaling isa] [--only-write]
+    .venv-dev/bin/python benchmarks/suites.py [smoke peers file_to_mask precision core_scaling isa] [--only-write]
 
 Without names, all plans: about an hour on 2 cores. The bundles are made first, into benchmarks/bundles/: deepbet from
 its package, and BrainMaGe's network with seeded weights, as the published ones are in no package. Needs
@@ -25,7 +25,9 @@ HERE = Path(__file__).parent
 CHECKOUT = HERE.parent
 BUNDLES, RESULTS = HERE / "bundles", HERE / "results"
 HEADS = Path(os.environ.get("LOWRES_SEG_REALDATA", CHECKOUT.parent / "shared" / "realdata")) / "heads"
-PLANS = ("smoke", "peers", "precision", "core_scaling", "isa")
+PLANS = ("smoke", "peers", "file_to_mask", "precision", "core_scaling", "isa")
+#: Scans of plans whose cases have no labels.
+SCANS = {"file_to_mask": ("--scan", f"mr={HEADS / 'rordenlab_T1_0.8mm.nii.gz'}")}
 COMMAND = (sys.executable, "-m", "lowres_seg")
 
 
@@ -45,7 +47,8 @@ def main() -> None:
         brainmage()
         for name in arguments.plans or PLANS:
             target = RESULTS / f"{name}.json"
-            run("bench", "--plan", HERE / "plans" / f"{name}.toml", "--no-pictures", "-o", target, "--force")
+            plan = ("--plan", HERE / "plans" / f"{name}.toml", *SCANS.get(name, ()))
+            run("bench", *plan, "--no-pictures", "-o", target, "--force")
     (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
 
 
