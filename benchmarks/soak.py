@@ -6,8 +6,7 @@ A round is 20 inputs in random order: 14 scans of several shapes, orientations a
 (a missing channel, NaN, a flipped bit in a gzip stream, a truncated file, no contrast, no file). Every mask is written.
 Exit code 1 where the memory of the last rounds is more than 10 MB above that from the third round on, where there are
 more threads or descriptors than after the first, where an input has another outcome in any round, or where a mask is
-not a fresh process's. Memory goes up and down by some MB, because the resamplers of the last eight pairs of shapes are
-kept. BUNDLE takes one channel; by default it is the small one of the tests. A few minutes on 2 cores.
+not a fresh process's. BUNDLE takes one channel; by default it is the small one of the tests. A few minutes on 2 cores.
 """
 
 from __future__ import annotations

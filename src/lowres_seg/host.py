@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import psutil
 
@@ -123,6 +124,24 @@ def peak_rss_bytes() -> int:
 
     # In kilobytes, but for macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def cache_folder() -> Path:
+    """Folder of this package among those that the user's programs keep what they can make again in.
+
+    Raises
+    ------
+    RuntimeError
+        If the user has no home.
+    """
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    return base / "lowres-seg"
 
 
 def processors() -> list[int]:

@@ -95,6 +95,7 @@ def test_what_is_written_has_comments_and_what_was_given(command: Command) -> No
 REFUSED: dict[str, tuple[list[str], int, str]] = {
     "missing": (["--framework", "torch"], 2, "--weights, --channels, --labels, --patch or --shape, --factory: missing; give them, or answer on a terminal"),
     "framework": (["--framework", "keras", *REST, "--patch", "16,16,16", "--factory", "x"], 2, "'keras', expected torch or monai or torchscript or onnx"),
+    "framework before all else": (["--framework", "keras"], 2, "'keras', expected torch or monai or torchscript or onnx"),
     "arguments": ([*MONAI[:4], *REST, "--patch", "16,16,16"], 2, "UNet needs channels=VALUE and strides=VALUE; give them, or answer on a terminal"),
     "network": (["--framework", "monai", "--factory", "UNett", *REST, "--patch", "16,16,16"], 1, "UNett is no network of monai.networks.nets; did you mean"),
     "both": ([*MONAI, *REST, "--patch", "16,16,16", "--shape", "16,16,16"], 1, "expected exactly one of a shape"),

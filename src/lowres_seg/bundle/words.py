@@ -137,7 +137,10 @@ def _decoding(decode: Decode) -> str:
         case Argmax(labels=labels):
             return f"the label of the highest of {len(labels)} scores"
         case Regions(regions=regions):
-            bounds = [f"{region.label} where score {region.channel + 1} > {region.threshold:g}" for region in regions]
+            bounds = [
+                f"{region.label} where channel {region.channel} of the scores > {region.threshold:g}"
+                for region in regions
+            ]
             return f"label {_listed(bounds, 'then')}"
         case Classes(names=names):
             return f"one number for each class: {_listed(names)}"

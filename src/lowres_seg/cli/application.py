@@ -100,7 +100,7 @@ def _run() -> int:
             raise
         first, *table = str(error).split("\n")
         err.print(f"[bold red]error:[/] {plain(' '.join(first.split()))}")
-        for line in table:  # only a gate that was not met has one
+        for line in table:  # of a gate that was not met, or of the faults of a recipe
             err.print(plain(line))
         return EXIT_GATE if isinstance(error, (ParityError, AccuracyDropError, RegressionError)) else EXIT_ERROR
     except OSError as error:

@@ -75,6 +75,8 @@ def new_recipe(
 
     check_target(output, force=force)
     kinds = ("torch", "monai", "torchscript", "onnx")
+    if framework is not None:
+        one_of("--framework", framework, kinds)
     needed = {"--framework": framework, "--weights": weights, "--channels": channels, "--labels": labels}
     needed["--patch or --shape"] = patch or shape
     if framework in (None, "torch", "monai"):

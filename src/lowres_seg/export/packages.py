@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from lowres_seg import atomic
+from lowres_seg import atomic, host
 from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.errors import InputError
 
@@ -25,15 +24,6 @@ class Package:
     name: str
     version: str
     sha256: str
-
-
-def cache_folder() -> Path:
-    """Folder of this package in the user's cache."""
-    if sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
-        base = Path(os.environ["LOCALAPPDATA"])
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "lowres-seg"
 
 
 def is_here(package: Package) -> bool:
@@ -94,14 +84,14 @@ def extracted(wheel: Path, folder: str, file: str) -> Path:
 def _kept(package: Package) -> Path | None:
     """The wheel in the user's cache; None if it is not there."""
     stem = re.sub(r"[-_.]+", "_", package.name).lower()
-    return next(iter(sorted(cache_folder().glob(f"{stem}-{package.version}-*.whl"))), None)
+    return next(iter(sorted(host.cache_folder().glob(f"{stem}-{package.version}-*.whl"))), None)
 
 
 def _downloaded(package: Package) -> Path:
     what = f"{package.name} {package.version}"
     if find_spec("pip") is None:
         raise InputError(f"{what}: needs pip to be downloaded, not installed here: {sys.executable} -m ensurepip")
-    cache = cache_folder()
+    cache = host.cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as fresh:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ class CompiledCache:
         if named is not None and not named.strip():
             raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use --no-cache")
         try:
-            folder = _folder() if named is None else Path(named)
+            folder = host.cache_folder() / "compiled" if named is None else Path(named)
         except RuntimeError:  # Python finds no home
             return None
         if os.path.lexists(folder):
@@ -179,18 +178,6 @@ def _digest(key: str, blob: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(key.encode())
     digest.update(blob)
     return digest.digest()
-
-
-def _folder() -> Path:
-    """Where programs of this system keep what they can make again."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        named = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return base / "lowres-seg" / "compiled"  # beside what the demo downloads
 
 
 def _check_owner(folder: Path) -> None:

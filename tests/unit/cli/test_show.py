@@ -49,7 +49,7 @@ def test_show_says_what_a_bundle_is(tiny: Path) -> None:
         "networks net: fp32, computed in f32, 1×16×16×16 in, 2×16×16×16 out",
         "stage 1 only: takes the whole scan; grid RAS of 16×16×16 voxels, stretched to it, nearest",
         "the whole grid at once; no mirroring",
-        "label 1 where score 2 > 0.5",
+        "label 1 where channel 1 of the scores > 0.5",
         "evidence none: the bundle holds no report of its export",
         "weights net, sha256 000000000000…",
     ):
