@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -153,8 +152,7 @@ def _outcome(
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.scan) if digests else {}
         load_s = perf_counter() - start
-        predict = segmenter.predict if progress is None else partial(segmenter.predict, progress=progress)
-        result = predict(scan)
+        result = segmenter.predict(scan, progress=progress)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")

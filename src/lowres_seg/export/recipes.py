@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
+from lowres_seg.bundle.manifest import MANIFEST_NAME
 from lowres_seg.errors import ExportError
 from lowres_seg.export import importers
+from lowres_seg.export.faults import near
 
 _FILE = "recipe.toml"
-_MANIFEST = "manifest.json"
 
 
 def names() -> list[str]:
@@ -32,11 +32,9 @@ def named(name: str) -> Path:
     """
     folder = name.replace("-", "_").lower()
     if folder not in names():
-        near = get_close_matches(folder, names(), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise ExportError(
             f"{name}: does not exist, and no recipe has this name; expected the path of what was trained, or one of "
-            f"{', '.join(names())}{hint}"
+            f"{', '.join(names())}{near(folder, names())}"
         )
     return _folder() / folder / _FILE
 
@@ -50,7 +48,7 @@ def chosen(source: Path) -> Path:
         If there is no such path and no recipe of this name; or it is a bundle, which is exported already.
     """
     is_name = len(source.parts) == 1 and not source.suffix
-    is_bundle = (source / _MANIFEST).is_file() and not importers.reads(source)
+    is_bundle = (source / MANIFEST_NAME).is_file() and not importers.reads(source)
     if is_name and (is_bundle or not source.exists()) and source.name.replace("-", "_").lower() in names():
         return named(source.name)
     if is_bundle:

@@ -214,7 +214,7 @@ def test_a_fault_of_a_network_costs_one_scan(tiny: Path, scans: list[Path], tmp_
     """Also an exception that is none of this package's."""
 
     class Faulty(Segmenter):
-        def predict(self, scan: Any) -> Any:
+        def predict(self, scan: Any, progress: Any = None) -> Any:
             if np.allclose(next(iter(scan.values())).data, Volume.load(scans[1]).data):
                 raise KeyError("xyz")
             return super().predict(scan)
@@ -232,7 +232,7 @@ def test_a_scan_that_failed_takes_no_memory_from_the_next(
     held: list[weakref.ref[Any]] = []
 
     class Failing(Segmenter):
-        def predict(self, scan: Any) -> Any:
+        def predict(self, scan: Any, progress: Any = None) -> Any:
             held.append(weakref.ref(next(iter(scan.values()))))
             raise kind("too large")
 
