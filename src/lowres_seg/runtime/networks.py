@@ -16,7 +16,7 @@ from lowres_seg.runtime.openvino_engine import (
     InferencePrecision,
     OpenVinoEngine,
     Rewrite,
-    key_of_network,
+    is_kept,
     read_graph,
 )
 from lowres_seg.runtime.requests import inside
@@ -124,11 +124,9 @@ def compile_networks(
         If a file has changed since its bundle was opened.
     """
     if lean:  # the others are read when they are compiled, now; one that is kept was read before it was compiled
-        for name, precision in {
-            n: stage.inference_precision for stage in pipeline.stages for n in stage.networks
-        }.items():
-            key = None if cache is None else key_of_network(files[name], threads, precision, rewrite)
-            if files[name].shapes is not None and not (cache is not None and key is not None and cache.has(key)):
+        precisions = {name: stage.inference_precision for stage in pipeline.stages for name in stage.networks}
+        for name, precision in precisions.items():
+            if files[name].shapes is not None and not is_kept(cache, files[name], threads, precision, rewrite):
                 read_graph(files[name])
     engine = LeanEngine if lean else OpenVinoEngine
     shared = partial(engine, threads=threads, rewrite=rewrite, cache=cache)

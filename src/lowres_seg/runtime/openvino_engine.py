@@ -95,7 +95,7 @@ class OpenVinoEngine(ResidentEngine):
             raise EngineError(
                 f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
             )
-        key = None if cache is None else key_of_network(files, threads, inference_precision, rewrite)
+        key = None if cache is None else _key(files, threads, inference_precision, rewrite)
         if cache is not None and key is not None:
             compiled = _kept(cache, key, threads, inference_precision)
             if compiled is not None:
@@ -277,7 +277,19 @@ def _settings(threads: int, inference_precision: InferencePrecision) -> dict[str
     }
 
 
-def key_of_network(
+def is_kept(
+    cache: CompiledCache | None,
+    files: NetworkFiles,
+    threads: int,
+    inference_precision: InferencePrecision,
+    rewrite: Rewrite | None,
+) -> bool:
+    """Tell whether a cache has a network as it would be compiled with these settings."""
+    key = None if cache is None else _key(files, threads, inference_precision, rewrite)
+    return cache is not None and key is not None and cache.has(key)
+
+
+def _key(
     files: NetworkFiles, threads: int, inference_precision: InferencePrecision, rewrite: Rewrite | None
 ) -> str | None:
     """Name of a compiled network in a cache; None for files that this process wrote itself."""
