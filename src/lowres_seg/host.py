@@ -237,6 +237,13 @@ def crowded(machine: Host, average: float) -> list[str]:
     return [f"{doubt}; measure when it is idle"]
 
 
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process now; 0 if it has ended."""
+    with suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
 def tree_rss_bytes(pid: int) -> int:
     """Resident memory of a process and its children now. Shared pages count for each of them."""
     total = 0

@@ -65,6 +65,9 @@ class Run(Part):
     reference_s: tuple[float, ...]
     stages_s: dict[str, tuple[float, ...]] = Field(description="of each value, by step of the bundle's stages")
     peak_rss_bytes: int
+    memory: tuple[tuple[float, int], ...] = Field(
+        default=(), description="until its warm-up ended: seconds since its start, and its resident set then, in bytes"
+    )
 
 
 class Accuracy(Part):

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lowres_seg import atomic
 from lowres_seg.bench.axes import WORKLOADS
-from lowres_seg.bench.html import charts, plots
+from lowres_seg.bench.html import charts, plots, timelines
 from lowres_seg.bench.html.axis import EDGES
 from lowres_seg.bench.html.quantization import quantization
 from lowres_seg.bench.suite import Suite
@@ -53,6 +53,7 @@ def render(suite: Suite) -> str:
         pareto=plots.pareto(measured),
         speed=[*charts.speed(measured), *charts.by_isa(measured), *charts.cold(measured), *charts.roofline(measured)],
         memory=charts.memory(measured),
+        timeline=timelines.timeline(measured),
         lines=charts.cores(measured),
         stacks=charts.stages(measured),
         cases=plots.cases_of_suite(measured),
