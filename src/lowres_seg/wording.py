@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Columns of a terminal that nobody has widened.
 WIDTH = 80
 #: Least width of a table's first column, and the space between two columns.
 _LEAST, _GAP = 12, 2
 _MINUTE_S, _HOUR_S = 60, 3600
+#: What is expected, by pydantic's name of the error.
+_KINDS = {
+    ("int_type", "int_parsing", "int_from_float"): "a whole number",
+    ("float_type", "float_parsing"): "a number",
+    ("finite_number",): "a finite number",
+    ("string_type",): "a text",
+    ("path_type",): "a path",
+    ("bool_type", "bool_parsing"): "true or false",
+    ("tuple_type", "list_type"): "a list",
+    ("dict_type", "mapping_type", "model_type", "model_attributes_type"): "a table",
+}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -45,6 +63,27 @@ def duration(seconds: float) -> str:
     if minutes < _HOUR_S // _MINUTE_S:
         return counted(minutes, "minute")
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def expected(kind: str, context: Mapping[str, Any]) -> str:
+    """What is expected where pydantic found an error of a kind; empty if this module has no words for it.
+
+    Parameters
+    ----------
+    kind : str
+        pydantic's name of the error.
+    context : mapping
+        What pydantic says beside it, such as a bound.
+
+    Examples
+    --------
+    >>> expected("int_parsing", {}), expected("greater_than_equal", {"ge": 1})
+    ('a whole number', 'at least 1')
+    """
+    if kind in _BOUNDS:
+        word, bound = _BOUNDS[kind]
+        return f"{word} {context[bound]:g}"
+    return next((text for kinds, text in _KINDS.items() if kind in kinds), "")
 
 
 def columns(rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> list[str]:

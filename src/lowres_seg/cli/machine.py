@@ -9,7 +9,7 @@ import typer
 
 from lowres_seg import __version__, extras
 from lowres_seg.cli.options import AsJson, Debug, app
-from lowres_seg.cli.screen import out, plain, print_json
+from lowres_seg.cli.screen import out, plain, print_json, print_row
 
 
 @app.command()
@@ -75,7 +75,7 @@ def doctor(
         "instruction sets": " ".join(machine.features) or "unknown on this system",
         "compiled networks": "not kept: no folder of your own can be written"
         if cache is None
-        else f"{cache.size_bytes() / 1e6:.1f} MB in {cache.folder}",
+        else f"{cache.size_bytes() / 1e6:.1f} MB",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "extras": ", ".join(
             f"{extra}: {'missing ' + ' '.join(names) if names else 'installed'}" for extra, names in missing.items()
@@ -87,9 +87,11 @@ def doctor(
         if precision != "f32"
     }
     rows["load"] = f"{average:.1f} processes on average of the last minute"
-    width = max(map(len, rows))
+    left = max(map(len, rows)) + 2
     for name, value in rows.items():
-        out.print(plain(f"{name:{width}}  {value}"))
+        print_row(name, value, left=left)
+    if cache is not None:
+        out.print(plain(f"{'kept in':{left}}{cache.folder}"))  # in one line, so that it can be copied
     for doubt in doubts:
         out.print(plain(f"doubt: {doubt}"))
 
