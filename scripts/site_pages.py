@@ -111,7 +111,8 @@ def commands() -> str:
 
 def _help(command: Any, context: Any) -> str:
     usage = " ".join(command.collect_usage_pieces(context))
-    rows = [record for one in command.get_params(context) if (record := one.get_help_record(context)) is not None]
+    shown = [one for one in command.get_params(context) if one.name != "show_completion"]  # help hides it too
+    rows = [record for one in shown if (record := one.get_help_record(context)) is not None]
     table = "\n".join(f"| `{cell(names)}` | {cell(' '.join(said.split()))} |" for names, said in rows)
     paragraphs = "\n\n".join(" ".join(one.split()) for one in command.help.split("\n\n"))
     return f"```text\n{context.command_path} {usage}\n```\n\n{paragraphs}\n\n| option | meaning |\n|---|---|\n{table}"
@@ -141,9 +142,13 @@ def _object(part: dict[str, Any]) -> Iterator[str]:
     )
     required = part.get("required", ())
     for key, value in part["properties"].items():
-        default = "required" if key in required else f"`{json.dumps(value.get('default'), ensure_ascii=False)}`"
+        default = "required" if key in required else _default(value.get("default"))
         meaning = " ".join(value.get("description", said.get(key, "")).split())
         yield f"| `{key}` | {_value(value)} | {default} |" + (f" {cell(meaning)} |" if said else "")
+
+
+def _default(default: Any) -> str:
+    return "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
 
 
 def _value(value: dict[str, Any]) -> str:
