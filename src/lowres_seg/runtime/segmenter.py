@@ -14,7 +14,7 @@ import numpy as np
 from lowres_seg import host
 from lowres_seg.arguments import MOST_THREADS, whole_number
 from lowres_seg.bundle.bundle import Bundle
-from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.manifest import Manifest, Reference
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
@@ -26,7 +26,7 @@ from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
-from lowres_seg.runtime.reference import SelfTest
+from lowres_seg.runtime.reference import ReferenceCase, SelfTest
 from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.segmentation import Segmentation
@@ -282,10 +282,13 @@ class Segmenter:
             If this segmenter was not loaded from a bundle.
         """
         bundle = self._loaded()
-        expected = reference.read(bundle)
-        recorders = expected.recorders(self._engines)
-        found = self._with(recorders).predict(expected.scan)
-        return reference.compare(expected, found.labels, recorders, bundle.manifest.reference)
+        return self.compared(reference.read(bundle), bundle.manifest.reference)
+
+    def compared(self, case: ReferenceCase, bound: Reference) -> SelfTest:
+        """Run a reference case, and compare with what it holds; errors as of `self_test`."""
+        recorders = case.recorders(self._engines)
+        found = self._with(recorders).predict(case.scan)
+        return reference.compare(case, found.labels, recorders, bound)
 
     def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
         """Segment a scan and write it as reference case: the scan, samples of each network's scores, the labels.
