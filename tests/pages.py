@@ -104,17 +104,17 @@ class Reader:
         Where the person works.
     environment : dict of str to str
         On top of this process's. It lasts from command to command, with what they export.
-    substitutions : sequence of (str, str)
-        Patterns in commands, and what is typed in their place.
+    elsewhere : sequence of (str, str)
+        Patterns of commands that are not typed, and why, for pages that have no comments.
     """
 
     def __init__(
-        self, folder: Path, environment: dict[str, str] | None = None, substitutions: Sequence[tuple[str, str]] = ()
+        self, folder: Path, environment: dict[str, str] | None = None, elsewhere: Sequence[tuple[str, str]] = ()
     ) -> None:
         self.folder = folder
         self.typed = 0
         self.skipped: list[str] = []
-        self._substitutions = substitutions
+        self._elsewhere = elsewhere
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -161,6 +161,10 @@ class Reader:
     def _console(self, block: Block, where: str) -> None:
         pairs = list(block.commands())
         for number, (command, expected) in enumerate(pairs, start=1):
+            reason = next((reason for pattern, reason in self._elsewhere if re.match(pattern, command)), None)
+            if reason is not None:
+                self.skipped.append(f"{where}: {command}: {reason}")
+                continue
             code = int(block.said.get("exit", "0")) if number == len(pairs) else 0
             printed = self._type(command, f"{where}: $ {command}", code)
             assert _agree(expected, printed, vary="numbers" in block.said), (
@@ -169,8 +173,6 @@ class Reader:
 
     def _type(self, command: str, where: str, code: int = 0) -> str:
         """Run a command in bash on a terminal of its own, and give what it printed."""
-        for pattern, replacement in self._substitutions:
-            command = re.sub(pattern, replacement, command)
         exports = shlex.quote(str(self._exports))
         script = f". {exports}\n{command}\ncode=$?\nexport -p > {exports}\nexit $code"
         near, far = pty.openpty()

@@ -26,7 +26,8 @@ def made(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 
     def ellipsoid(half_mm: tuple[float, float, float], up_mm: float = 0) -> NDArray[np.bool_]:
         places = zip(axes, middle + np.array([0, 0, up_mm]), scale * half_mm, strict=True)
-        return sum(((axis - at) / half) ** 2 for axis, at, half in places) <= 1
+        inside: NDArray[np.bool_] = sum(((axis - at) / half) ** 2 for axis, at, half in places) <= 1
+        return inside
 
     scan = np.zeros(SHAPE)
     brain = ellipsoid((62, 80, 62), 14)
