@@ -77,10 +77,12 @@ def test_a_mistake_in_a_page_is_found(mistake: str, tmp_path: Path) -> None:
     page.write_text(f"<!-- file: run.py -->\n```python\n{program}```\n\n```console\n{text}```\n")
     with pytest.raises(AssertionError, match=said):
         pages.Reader(tmp_path).follow(page)
-    page.write_text(page.read_text().replace(text, "$ python run.py\n2 heads\n"))
+    page.write_text(
+        page.read_text().replace(text, "$ python run.py\n2...\n$ echo 'One.' && python run.py\nOne.\n...\n")
+    )
     reader = pages.Reader(tmp_path)
     reader.follow(page)
-    assert reader.typed == 1
+    assert reader.typed == 2
 
 
 def test_a_block_that_does_not_run_has_a_reason(tmp_path: Path) -> None:
