@@ -50,7 +50,7 @@ def test_a_service_with_a_pool(examples: Path, tiny: Path, scans: list[Path]) ->
     bad.write_bytes(b"no scan")
     said = run(examples / "service_pool.py", tiny, *scans, bad, "--max-ram-bytes", 10**9).stdout.splitlines()
     assert len(said) == 4
-    assert [line for line in said if line.startswith("bad.nii.gz") and str(bad) in line]
+    assert [line for line in said if line.startswith("failed") and str(bad) in line]
     assert all("brain" in line for line in said if line.startswith("head"))
 
 
@@ -80,3 +80,13 @@ def test_a_subprocess_with_json(examples: Path, tiny: Path, scans: list[Path], t
     assert np.array_equal(Volume.load(tmp_path / "mask.nii.gz").data, found.labels.data)
     with pytest.raises(RuntimeError, match=r"absent.nii.gz"):
         segment(tiny, tmp_path / "absent.nii.gz", tmp_path / "other.nii.gz")
+
+
+def test_made_heads_have_their_brains(examples: Path, tmp_path: Path) -> None:
+    run(examples / "made_heads.py", "--heads", 2, cwd=tmp_path)
+    for number in (1, 2):
+        scan, label = (Volume.load(tmp_path / folder / f"head-{number}.nii.gz") for folder in ("scans", "labels"))
+        assert scan.grid.same_space(label.grid)
+        brain = label.data > 0
+        assert 800 < brain.sum() * 4.0**3 / 1000 < 1500  # millilitres
+        assert scan.data[brain].mean() > 2 * scan.data[~brain].mean()

@@ -104,7 +104,8 @@ class MemoryBound:
         if need > self.most_bytes:
             raise InputError(
                 f"{where}: segmenting {'×'.join(map(str, grid.shape))} voxels needs about {need / 1e9:.1f} GB, the "
-                f"bound is {self.most_bytes / 1e9:.1f} GB; raise --max-ram, use a bundle in INT8 or crop the scan"
+                f"bound is {self.most_bytes / 1e9:.1f} GB; raise --max-ram (in Python max_ram_bytes), use a "
+                "bundle in INT8 or crop the scan"
             )
 
 

@@ -137,7 +137,7 @@ class Segmenter:
                 wide = any(network.precision == "fp32" for network in manifest.networks.values())
                 raise InputError(
                     f"{bundle.path}: its largest network alone needs about {bound.networks_bytes / 1e9:.1f} GB, the "
-                    f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
+                    f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram (in Python max_ram_bytes)"
                     + (" or use a bundle in INT8" if wide else "")
                 )
         if bundle.signed_by is not None or bound is not None:

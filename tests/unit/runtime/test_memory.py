@@ -167,7 +167,10 @@ def test_scores_live_by_planes(content: Content) -> None:
 
 def test_a_bound_that_does_not_reach_is_refused_before_a_network_runs(tiny: Path) -> None:
     scan = Volume.from_array(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
-    with pytest.raises(InputError, match=r"needs about 0\.\d GB, the bound is 0\.1 GB; raise --max-ram"):
+    with pytest.raises(
+        InputError,
+        match=r"needs about 0\.\d GB, the bound is 0\.1 GB; raise --max-ram \(in Python max_ram_bytes\), use",
+    ):
         Segmenter.load(tiny, max_ram_bytes=10**8).predict(scan)
     bounded = Segmenter.load(tiny, max_ram_bytes=10**9).predict(scan)
     assert np.array_equal(bounded.labels.data, Segmenter.load(tiny).predict(scan).labels.data)
@@ -184,7 +187,7 @@ def test_a_recorded_run_keeps_the_bound(tiny: Path) -> None:
 def test_networks_that_exceed_the_bound_alone_are_refused_at_once(tiny: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"its largest network alone needs about 0\.\d GB, the bound is 1e-09 GB; raise --max-ram or use",
+        match=r"its largest network alone needs about 0\.\d GB, the bound is 1e-09 GB; raise --max-ram \(in Python max_ram_bytes\) or use",
     ):
         Segmenter.load(tiny, max_ram_bytes=1)
 
