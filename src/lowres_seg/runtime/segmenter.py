@@ -20,7 +20,7 @@ from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.logs import log
 from lowres_seg.runtime import reference, stage_run
-from lowres_seg.runtime.compiled_cache import CompiledCache
+from lowres_seg.runtime.compiled_cache import CompiledCache, as_cache
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
@@ -83,7 +83,7 @@ class Segmenter:
         max_ram_bytes: int | None = None,
         require_key: str | os.PathLike[str] | None = None,
         reproducible: bool = False,
-        cache: CompiledCache | None = None,
+        cache: CompiledCache | str | os.PathLike[str] | None = None,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -105,9 +105,9 @@ class Segmenter:
         reproducible : bool
             Give the same mask with any number of threads. Norms that are OpenVINO's own, which split their sums by
             threads, then sum in steps; networks that `export` gave such norms stay as they are.
-        cache : CompiledCache, optional
-            Where compiled networks are kept, such as `CompiledCache.of_user()`. It is not used where a key or a bound
-            on memory is given.
+        cache : CompiledCache or path, optional
+            Where compiled networks are kept, such as `CompiledCache.of_user()`, or the path of a folder for them. It is
+            not used where a key or a bound on memory is given.
 
         Raises
         ------
@@ -116,7 +116,8 @@ class Segmenter:
         EngineError
             If a network cannot be compiled.
         InputError
-            If an argument is of another kind, or the largest network alone needs more than `max_ram_bytes`.
+            If an argument is of another kind, the largest network alone needs more than `max_ram_bytes`, or others can
+            write the folder of compiled networks or exchange it.
         """
         threads = None if threads is None else _threads(threads)
         if max_ram_bytes is not None:
@@ -140,9 +141,8 @@ class Segmenter:
                     f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
                     + (" or use a bundle in INT8" if wide else "")
                 )
-        if bundle.signed_by is not None or bound is not None:
-            cache = None
-        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=cache)
+        kept = None if bundle.signed_by is not None or bound is not None else as_cache(cache)
+        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=kept)
         log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
