@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,18 @@ import numpy as np
 import pytest
 
 import lowres_seg
-from lowres_seg import Bundle, Grid, InputError, Segmenter, Volume
+from lowres_seg import (
+    Bundle,
+    EngineError,
+    ExportError,
+    Grid,
+    InputError,
+    LowresSegError,
+    MissingExtraError,
+    Segmenter,
+    Volume,
+)
+from lowres_seg.errors import Lines
 
 EYE = np.eye(4)
 CUBE = np.zeros((3, 4, 5), np.float32)
@@ -128,3 +142,34 @@ def test_dir_and_help_list_the_public_names() -> None:
     assert set(lowres_seg.__all__) <= set(listed.split())
     classes = [name for name in lowres_seg.__all__ if name != "__version__"]
     assert [name for name in classes if not re.search(rf"^    class {name}\b", page, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["nope.nii.gz\nx", "a\r\nb.nii", "a\x1b[31mb.nii", "a\u2028b.nii", "a\x85b.nii", "a\tb.nii"]
+)
+def test_no_name_breaks_the_line_of_a_message(tiny: Path, tmp_path: Path, name: str) -> None:
+    segmenter = Segmenter.load(tiny, threads=1)
+    (tmp_path / f"bundle{name}").mkdir()
+    uses: list[Callable[[], object]] = [
+        lambda: segmenter.predict(tmp_path / name),
+        lambda: Volume.load(tmp_path / name),
+        lambda: Volume.from_array(np.ones((3, 3, 3)), EYE).save(tmp_path / "none" / name, force=True),
+        lambda: Bundle.open(tmp_path / name),
+        lambda: Segmenter.load(tmp_path / f"bundle{name}"),
+        lambda: segmenter.predict({name: "a.nii"}),
+    ]
+    for use in uses:
+        with pytest.raises(LowresSegError) as caught:
+            use()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        assert not any(unicodedata.category(one).startswith("C") for one in message)
+        assert ascii(name)[1:-1].encode().decode() in message.replace("\\\\", "\\")
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (type(caught.value), message)
+    assert str(EngineError("é ☃ \udcff")) == "é ☃ \udcff"  # what is no control stays, also of a name that is no text
+
+
+def test_the_lines_of_a_table_stay(tmp_path: Path) -> None:
+    assert str(MissingExtraError("a\nb")) == "a\\nb"
+    assert str(ExportError(Lines.of(["a\nb", "c"]))) == "a\\nb\nc"

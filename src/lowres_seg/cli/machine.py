@@ -42,6 +42,7 @@ def doctor(
             out.print(plain(f"{kept['folder'] or 'no cache'}: {size / 1e6:.1f} MB of compiled networks removed"))
         return
     machine = host.inspect()
+    omp = host.about_omp(machine)
     average, before = host.load_average(), host.load()
     seconds = convolution_seconds(threads=machine.threads)
     doubts = host.crowded(machine, average) + host.busy(before, host.load())
@@ -54,6 +55,7 @@ def doctor(
             {
                 **asdict(machine),
                 "threads": machine.threads,
+                "omp_num_threads": omp or None,
                 "versions": versions,
                 "gain_over_f32": gains,
                 "load_average": average,
@@ -69,8 +71,7 @@ def doctor(
         "system": f"{machine.system}, Python {machine.python}",
         "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
         f"{machine.affinity} granted; quota {quota}",
-        "threads": f"{machine.threads} (what lowres-seg will use)"
-        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
+        "threads": f"{machine.threads} (what lowres-seg will use)" + (f"; {omp}" if omp else ""),
         "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
         "instruction sets": " ".join(machine.features) or "unknown on this system",
         "compiled networks": "not kept: no folder of your own can be written"

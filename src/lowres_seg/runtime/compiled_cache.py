@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lowres_seg import atomic, host, owners
@@ -42,6 +42,7 @@ class CompiledCache:
     """
 
     folder: Path
+    _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", as_path(self.folder, "folder of compiled networks"))
@@ -115,7 +116,13 @@ class CompiledCache:
             return None
         with suppress(OSError):  # another process may drop it now
             os.utime(file)
+        self._taken.add(key)
         return bytes(blob)
+
+    @property
+    def was_used(self) -> bool:
+        """True if a compiled network was taken from it by this object."""
+        return bool(self._taken)
 
     def has(self, key: str) -> bool:
         """Tell whether a compiled network is there. It may be damaged.
@@ -151,6 +158,7 @@ class CompiledCache:
 
     def drop(self, key: str) -> None:
         """Remove a compiled network, if it is there."""
+        self._taken.discard(key)
         with suppress(OSError):
             self._file(key).unlink(missing_ok=True)
 

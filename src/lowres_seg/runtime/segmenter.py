@@ -49,7 +49,8 @@ class Segmenter:
     engines : mapping of str to sequence of Engine
         For each stage, by name, one engine for each of its networks.
     threads : int, optional
-        Threads for resampling; by default as many as this process may use.
+        Threads for resampling; by default as many as this process may use. No more of them run than there are
+        processors that this process may run on, and the attribute of this name says how many do.
     bundle : Bundle, optional
         The bundle that the networks come from.
     bound : MemoryBound, optional
@@ -93,7 +94,7 @@ class Segmenter:
             An opened bundle is not checked once more, but the files that are compiled are.
         threads : int, optional
             Threads to compute with; by default as many as the bundle recommends, and at most as many as this process
-            may use.
+            may use. Of a number beyond its processors as many run as there are, which the log says.
         lean : bool
             Compile each network when its turn comes and drop it after. This has the smallest peak of memory, and takes
             no longer for a single scan.
@@ -119,13 +120,15 @@ class Segmenter:
             If an argument is of another kind, the largest network alone needs more than `max_ram_bytes`, or others can
             write the folder of compiled networks or exchange it.
         """
-        threads = None if threads is None else _threads(threads)
+        runs = None if threads is None else _threads(threads)
         if max_ram_bytes is not None:
             max_ram_bytes = whole_number(max_ram_bytes, "max_ram_bytes", least=1, most=1 << 60)
         bundle = path.requiring(require_key) if isinstance(path, Bundle) else Bundle.open(path, require_key=require_key)
         manifest, files = bundle.manifest, bundle.network_files()
         available = host.inspect().threads
-        count = min(manifest.threads or available, available) if threads is None else threads
+        count = min(manifest.threads or available, available) if runs is None else runs
+        if threads is not None and count < threads:
+            log.info("%s: computes with %d of %d threads, one for each processor", bundle.path, count, threads)
         rewrite = sum_in_steps if reproducible else None
         bound = None
         if max_ram_bytes is not None:
@@ -357,4 +360,5 @@ class Segmenter:
 
 
 def _threads(value: object) -> int:
-    return whole_number(value, "threads", least=1, most=MOST_THREADS)
+    """Number of threads that run where a caller asks for a number."""
+    return min(whole_number(value, "threads", least=1, most=MOST_THREADS), host.inspect().affinity)
