@@ -10,6 +10,7 @@ import typer
 from lowres_seg import __version__, extras
 from lowres_seg.cli.options import AsJson, Debug, app
 from lowres_seg.cli.screen import out, plain, print_json, print_row
+from lowres_seg.errors import InputError
 
 
 @app.command()
@@ -32,8 +33,14 @@ def doctor(
     from lowres_seg.runtime.openvino_engine import version
     from lowres_seg.runtime.probe import convolution_seconds
 
-    cache = CompiledCache.of_user()
+    cache, fault = None, ""
+    try:
+        cache = CompiledCache.of_user()
+    except InputError as error:
+        fault = str(error)
     if clear_cache:
+        if fault:
+            raise InputError(f"{fault}; nothing was removed")
         size = 0 if cache is None else cache.clear()
         kept = {"folder": None if cache is None else str(cache.folder), "removed_bytes": size}
         if as_json:
@@ -60,7 +67,11 @@ def doctor(
                 "gain_over_f32": gains,
                 "load_average": average,
                 "doubts": doubts,
-                "cache": None if cache is None else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
+                "cache": {"fault": fault}
+                if fault
+                else None
+                if cache is None
+                else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
                 "missing": missing,
             }
         )
@@ -74,7 +85,7 @@ def doctor(
         "threads": f"{machine.threads} (what lowres-seg will use)" + (f"; {omp}" if omp else ""),
         "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
         "instruction sets": " ".join(machine.features) or "unknown on this system",
-        "compiled networks": "not kept: no folder of your own can be written"
+        "compiled networks": fault or "not kept: no folder of your own can be written"
         if cache is None
         else f"{cache.size_bytes() / 1e6:.1f} MB",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

@@ -229,7 +229,9 @@ def _record_failure(ledger: Ledger, job: Job, failure: LowresSegError, threads: 
     # The full disk that made it fail may take no line either. A case without a line is done again.
     with suppress(InputError):
         why = _told(ledger, job, str(failure))
-        ledger.write("failed", job.scan, dict.fromkeys(job.files, ""), why=why, threads=threads)
+        # A name of a mask is made of that of its scan.
+        files = [file for file in job.files if os.path.lexists(file)] if ledger.anonymous else job.files
+        ledger.write("failed", job.scan, dict.fromkeys(files, ""), why=why, threads=threads)
 
 
 def _told(ledger: Ledger, job: Job, text: str) -> str:

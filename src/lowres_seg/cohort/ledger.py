@@ -44,7 +44,8 @@ class Entry:
     options : dict of str to bool
         Options that change what is written.
     files : dict of str to str
-        sha256 of each file written, by its path from the ledger's folder; the mask comes first.
+        sha256 of each file written, by its path from the ledger's folder; the mask comes first. Of a case that failed
+        they are empty, and an anonymous ledger names only files that are there.
     why : str
         Why it failed.
     voxels, volumes_ml, numbers, timings_s : dict of str to number
@@ -117,7 +118,7 @@ class Ledger:
         except OSError as error:
             raise atomic.unwritable(self.path, error) from error
         for entry in found:
-            self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+            self._add(entry)
 
     def done(self, files: list[Path], scan: Mapping[str, Path]) -> tuple[Entry | None, str]:
         """Entry of a case whose files are all there as it says, from the same scan and bundle.
@@ -204,7 +205,11 @@ class Ledger:
                 os.close(descriptor)
         except OSError as error:
             raise atomic.unwritable(self.path, error) from error
-        self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+        self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        for mask in list(entry.files)[:1]:
+            self._entries.setdefault(mask, []).append(entry)
 
     def _differs(self, entry: Entry) -> str:
         """How a case was done that this run would do otherwise, in words."""
@@ -269,7 +274,7 @@ def _entry(line: bytes) -> Entry | None:
         and all(_holds(part, (str,)) for part in texts)
         and all(_holds(part, (int, float)) and all(map(_is_plain, part.values())) for part in numbers)
         and _holds(entry.options, (bool,))
-        and bool(entry.files)
+        and (bool(entry.files) or entry.outcome == "failed")
         and all(map(_is_below, entry.files))
     )
     return entry if right else None

@@ -19,7 +19,7 @@ from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.logs import log
-from lowres_seg.runtime import reference, stage_run
+from lowres_seg.runtime import needs, reference, stage_run
 from lowres_seg.runtime.compiled_cache import CompiledCache, as_cache
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
@@ -32,6 +32,7 @@ from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
+from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
 
 
@@ -119,12 +120,15 @@ class Segmenter:
         InputError
             If an argument is of another kind, the largest network alone needs more than `max_ram_bytes`, or others can
             write the folder of compiled networks or exchange it.
+        MissingExtraError
+            If a package is missing that the bundle needs, or the extra ``sign`` where a key is required.
         """
         runs = None if threads is None else _threads(threads)
         if max_ram_bytes is not None:
             max_ram_bytes = whole_number(max_ram_bytes, "max_ram_bytes", least=1, most=1 << 60)
         bundle = path.requiring(require_key) if isinstance(path, Bundle) else Bundle.open(path, require_key=require_key)
         manifest, files = bundle.manifest, bundle.network_files()
+        needs.check(manifest)
         available = host.inspect().threads
         count = min(manifest.threads or available, available) if runs is None else runs
         if threads is not None and count < threads:
@@ -181,7 +185,8 @@ class Segmenter:
         cancelled : callable, optional
             Asked between windows and while waiting for a turn. If it gives something true, the prediction ends.
         deadline_s : float, optional
-            Seconds, waiting included, after which the prediction ends at the next window.
+            Seconds, waiting included, after which the prediction ends at the next window. Infinity is no deadline. Zero
+            and less are a budget that is spent, and end it before it begins.
 
         Returns
         -------
@@ -202,8 +207,12 @@ class Segmenter:
         """
         watch = Watch(progress, cancelled, deadline_s)
         scans = by_channel(scan, self.pipeline.channels)
+        first = scans[self.pipeline.channels[0]]
+        name = first.name if isinstance(first, Volume) else os.fspath(first)
+        watch.waits(name)
         with self._turns.turn(self._scan_bytes(scans), watch):
             try:
+                watch.at(f"{name}: reading")
                 found = self._predict(scans, watch)
             except BaseException:
                 self._release()
@@ -255,7 +264,8 @@ class Segmenter:
         watch.check()
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        volume = Volume(labels, volumes[0].grid, volumes[0].header, name=name)
+        header = None if volumes[0].header is None else carried(volumes[0].header, labels)
+        volume = Volume(labels, volumes[0].grid, header, name=name)
         doubts += of_result(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(

@@ -159,9 +159,7 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
     OSError
         If it cannot be written.
     """
-    own = None if header is None else fields.carried(header)
-    if own is not None:
-        own.set_data_dtype(data.dtype)
+    own = None if header is None else fields.carried(header, data)
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
     if path.name.endswith(".gz"):

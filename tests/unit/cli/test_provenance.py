@@ -263,7 +263,7 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
     volume.save(noted)
     bad = scan.with_name(f"{NAME} bad.nii")
     bad.write_text("x")
-    gone = scan.with_name(f"{NAME}gone.nii.gz")
+    gone = scan.with_name(f"{NAME}\ngone.nii.gz")
     out, provenance, table = tmp_path / "out", tmp_path / "p.json", tmp_path / "v.csv"
     before = Path.cwd()
     os.chdir(tmp_path)
@@ -279,7 +279,7 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
         "json": done.stdout,
         "provenance": provenance.read_text(),
         "table": table.read_text(),
-        "ledger": json.dumps([{**entry, "files": list(entry["files"].values())} for entry in ledger]),
+        "ledger": json.dumps([entry if entry["outcome"] == "failed" else {**entry, "files": {}} for entry in ledger]),
     }
     for text in said.values():
         for private in (NAME, str(tmp_path), str(tiny), platform.node()):
@@ -294,6 +294,21 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
     assert [(row["scan"], row["mask"]) for row in rows] == [(f"case {n}", "") for n in (1, 2, 3, 4)]
     again = here(tiny, scan, noted, "-o", out, "--json", "--anonymous", "--resume")
     assert json.loads(again.stdout)["summary"] == {"done": 0, "failed": 0, "skipped": 2}
+
+
+def test_a_ledger_of_failures_without_names_is_read_again(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    bad = scan.with_name("bad.nii")
+    bad.write_text("x")
+    words = [tiny, bad, scan, "-o", f"{tmp_path}/out/", "--json", "--anonymous"]
+    here(*words)
+    summary = json.loads(here(*words, "--resume").stdout)["summary"]
+    assert summary == {"done": 0, "failed": 1, "skipped": 1}
+    lines = [json.loads(line) for line in (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()]
+    assert [list(line["files"]) for line in lines] == [[], [f"{NAME}_mask.nii.gz"], []]
+    (tmp_path / "out" / "bad_mask.nii.gz").write_text("of another tool")
+    here(*words, "--force")
+    lines = [json.loads(line) for line in (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()]
+    assert [list(line["files"]) for line in lines[-2:]] == [["bad_mask.nii.gz"], [f"{NAME}_mask.nii.gz"]]
 
 
 def test_without_it_they_are_there(tiny: Path, scan: Path, tmp_path: Path) -> None:

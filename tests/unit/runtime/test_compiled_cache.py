@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from lowres_seg import InputError, Segmenter, Volume, owners
 from lowres_seg.bundle import NetworkFiles
-from lowres_seg.runtime import compiled_cache, openvino_engine
+from lowres_seg.cli import app
+from lowres_seg.runtime import compiled_cache, openvino_engine, probe
 from lowres_seg.runtime.compiled_cache import CompiledCache, key_of
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no modes of files")
@@ -293,6 +295,46 @@ def test_its_place_is_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert CompiledCache.of_user() == CompiledCache(tmp_path / ".cache" / "lowres-seg" / "compiled")
+
+
+@posix
+@pytest.mark.parametrize("kind", ["open to all", "below a folder open to all", "a file", "an empty variable"])
+def test_doctor_shows_its_table_with_the_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    folder = tmp_path / "above" / "cc"
+    folder.mkdir(parents=True)
+    said = {
+        "open to all": "can be written by others (mode 0777)",
+        "below a folder open to all": "so that others can put another folder in its place",
+        "a file": "is no folder",
+        "an empty variable": "LOWRES_SEG_CACHE: is empty",
+    }[kind]
+    if kind == "open to all":
+        folder.chmod(0o777)
+        (folder / "x.compiled").write_bytes(b"x")
+    elif kind == "a file":
+        folder.rmdir()
+        folder.write_text("", encoding="utf-8")
+    elif kind == "below a folder open to all":
+        folder.parent.chmod(0o777)
+    monkeypatch.setenv("LOWRES_SEG_CACHE", " " if kind == "an empty variable" else str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "640")
+    # The probe of the CPU takes seconds, and is shown under test elsewhere.
+    monkeypatch.setattr(probe, "convolution_seconds", lambda *, threads: {"f32": 1.0})
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert said in found["cache"]["fault"]
+    assert found["omp_num_threads"] == "OMP_NUM_THREADS=640 is more than this process may use, and changes nothing"
+    shown = CliRunner().invoke(app, ["doctor"])
+    assert shown.exit_code == 0
+    table = " ".join(shown.stdout.split())
+    assert "compiled networks" in table.partition(said[:10])[0]
+    assert "versions lowres-seg" in table
+    assert "load " in table
+    assert "OMP_NUM_THREADS=640 is more than this process may use" in table
+    cleared = CliRunner().invoke(app, ["doctor", "--clear-cache"])
+    assert isinstance(cleared.exception, InputError)
+    assert str(cleared.exception).endswith("; nothing was removed")
+    if kind == "open to all":
+        assert (folder / "x.compiled").exists()
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
