@@ -28,6 +28,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+#: First characters of a key's text.
+PEM = "-----BEGIN"
 #: Categories of characters that break a line or steer a terminal.
 _CONTROLS = ("Cc", "Zl", "Zp")
 
@@ -133,5 +135,7 @@ def in_one_line(text: str) -> str:
 
 def shown(value: object, *, most: int = 80) -> str:
     """Repr of a value from elsewhere, for a message: in one line, without control characters, shortened."""
-    text = repr(value)
+    text, begins, _ = repr(value).partition(PEM)
+    if begins:  # a key is not repeated
+        return f"{text}{PEM}…"
     return text if len(text) <= most else f"{text[: most - 1]}…"

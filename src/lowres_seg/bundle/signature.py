@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg import atomic, extras
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle.contents import SIGNATURE_NAME
 from lowres_seg.errors import InputError, IntegrityError
 from lowres_seg.wording import counted
@@ -31,10 +32,10 @@ def required(key: str | os.PathLike[str] | None) -> Path | None:
     Raises
     ------
     InputError
-        If the variable is set and empty.
+        If it is no path, or the variable is set and empty. The text of a key, which is no path, is not repeated.
     """
     if key is not None:
-        return Path(key)
+        return as_path(key, "require_key")
     named = os.environ.get(VARIABLE)
     if named is None:
         return None

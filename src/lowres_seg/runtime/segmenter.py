@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lowres_seg import host
-from lowres_seg.arguments import MOST_THREADS, whole_number
+from lowres_seg.arguments import MOST_THREADS, flag, whole_number
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.manifest import Manifest
 from lowres_seg.bundle.pipeline import Pipeline
@@ -123,6 +123,7 @@ class Segmenter:
         MissingExtraError
             If a package is missing that the bundle needs, or the extra ``sign`` where a key is required.
         """
+        lean, reproducible = flag(lean, "lean"), flag(reproducible, "reproducible")
         runs = None if threads is None else _threads(threads)
         if max_ram_bytes is not None:
             max_ram_bytes = whole_number(max_ram_bytes, "max_ram_bytes", least=1, most=1 << 60)

@@ -85,6 +85,11 @@ class Described:
         return prod(self.grid.shape) * self.dtype.itemsize
 
 
+def is_header(value: object) -> bool:
+    """Tell whether something is a header of NIfTI-1 or NIfTI-2, as nibabel has it."""
+    return isinstance(value, nibabel.Nifti1Header)
+
+
 def read_grid(path: Path) -> Grid:
     """Read the grid of a NIfTI file from its header.
 
