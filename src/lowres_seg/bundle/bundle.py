@@ -218,8 +218,8 @@ def check_place(target: Path, *, force: bool = False, inputs: Iterable[Path] = (
     held = sorted(path.name for path in target.iterdir())
     if held:
         raise InputError(
-            f"{target}: is a folder of {counted(len(held), 'thing')}, such as {held[0]}, and no bundle; --force "
-            "replaces a bundle alone, so choose another output"
+            f"{target}: is a folder of {counted(len(held), 'thing')}, such as {held[0]}, and no bundle; force "
+            "(--force, force=True) replaces a bundle alone, so choose another output"
         )
 
 

@@ -106,7 +106,7 @@ class Case:
             raise InputError(
                 f"case {self.id}: {self.label} holds values that the bundle does not know: {said}; "
                 f"it writes {', '.join(map(str, values))}; change the map, name them in [[regions]] of the recipe, or "
-                f"leave such voxels out with --ignore-label {int(whole[unknown][0])}"
+                f"leave such voxels out with --ignore-label {int(whole[unknown][0])} (ignore_labels)"
             )
         data: NDArray[np.float32] = np.rint(volume.data)
         if np.isin(whole, ignore).any():

@@ -245,7 +245,8 @@ def _failure(job: Job, error: Exception) -> LowresSegError:
     failure: LowresSegError
     if isinstance(error, MemoryError):
         failure = InputError(
-            f"{job.name}: needs more memory than there is ({one_line(error)}); free memory, or bound it with --max-ram"
+            f"{job.name}: needs more memory than there is ({one_line(error)}); free memory, or bound it with "
+            "--max-ram (max_ram_bytes)"
         )
     elif isinstance(error, OSError):
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else job.name

@@ -60,7 +60,7 @@ class CompiledCache:
         """
         named = os.environ.get(VARIABLE)
         if named is not None and not named.strip():
-            raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use --no-cache")
+            raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use no cache (--no-cache)")
         try:
             folder = host.cache_folder() / "compiled" if named is None else Path(named)
         except RuntimeError:  # Python finds no home
@@ -71,7 +71,7 @@ class CompiledCache:
             above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise InputError(
-                    f"{folder}: cannot be made in {above}; name another folder with {VARIABLE}, or use --no-cache"
+                    f"{folder}: cannot be made in {above}; name another folder in {VARIABLE}, or use none (--no-cache)"
                 )
         return cache
 

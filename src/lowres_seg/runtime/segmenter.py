@@ -34,6 +34,7 @@ from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
+from lowres_seg.wording import sizes
 
 
 class Segmenter:
@@ -144,10 +145,10 @@ class Segmenter:
             lean = bound.lean
             if bound.networks_bytes > max_ram_bytes:
                 wide = any(network.precision == "fp32" for network in manifest.networks.values())
+                need, most = sizes(bound.networks_bytes, max_ram_bytes)
                 raise InputError(
-                    f"{bundle.path}: its largest network alone needs about {bound.networks_bytes / 1e9:.1f} GB, the "
-                    f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
-                    + (" or use a bundle in INT8" if wide else "")
+                    f"{bundle.path}: its largest network alone needs about {need}, the bound is {most}; raise "
+                    f"--max-ram (max_ram_bytes){' or use a bundle in INT8' if wide else ''}"
                 )
         kept = None if bundle.signed_by is not None or bound is not None else as_cache(cache)
         engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=kept)

@@ -20,7 +20,7 @@ from lowres_seg.volumes import dicom, without_web  # noqa: F401 - before nibabel
 from lowres_seg.volumes import header as fields
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
-from lowres_seg.wording import counted
+from lowres_seg.wording import counted, sizes
 
 import nibabel  # isort: skip
 from nibabel.spatialimages import HeaderDataError  # isort: skip
@@ -270,9 +270,10 @@ def _refuse_claims(path: Path, stream: PlainBytes | GzipBytes, found: Described)
         raise InputError(f"{says} {about}{stream.at_most()}; it is truncated or damaged")
     need, memory = found.voxel_bytes + 4 * prod(found.grid.shape), host.memory_limit_bytes()
     if need > memory:
+        takes, has = sizes(need, memory)
         raise InputError(
-            f"{path}: {shape} voxels take {need / 1e9:.1f} GB to read, this machine has {memory / 1e9:.1f} GB; "
-            "crop the scan, or use a machine with more"
+            f"{path}: {shape} voxels take {takes} to read, this machine has {has}; crop the scan, or use a machine "
+            "with more"
         )
     held = stream.held(claimed)
     if held < claimed:
