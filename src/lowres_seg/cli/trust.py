@@ -36,10 +36,6 @@ def sign(
     if new_key is not None:
         if bundle is not None or key is not None:
             raise typer.BadParameter("goes alone; sign with the new key in a second command", param_hint="--new-key")
-        if force:
-            raise typer.BadParameter(
-                "replaces no key; choose another name, or remove the old pair", param_hint="--force"
-            )
         identity = signature.new_key(new_key)
         done = f"{new_key}: written, private, readable by you alone; {new_key}.pub is its public key"
     elif bundle is None or key is None:

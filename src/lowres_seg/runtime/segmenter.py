@@ -156,6 +156,17 @@ class Segmenter:
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle that it was loaded from, with its digest and the key that signed it.
+
+        Raises
+        ------
+        InputError
+            If it was not loaded from one.
+        """
+        return self._loaded()
+
+    @property
     def manifest(self) -> Manifest:
         """Manifest of the bundle that this segmenter was loaded from.
 

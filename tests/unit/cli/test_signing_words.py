@@ -50,7 +50,6 @@ def test_the_extra_is_named_where_it_is_missing(tiny: Path, tmp_path: Path, word
         ["sign", "b"],
         ["sign", "--key", "k"],
         ["sign", "b", "--new-key", "k"],
-        ["sign", "--new-key", "k", "--force"],
     ],
 )
 def test_words_that_do_not_go_together_are_a_usage_error(words: list[str]) -> None:
