@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from lowres_seg import linux
+from lowres_seg.errors import shown
 from lowres_seg.wording import counted
 
 #: CPU flags that decide which kernels run, from the oldest to the newest.
@@ -159,6 +160,19 @@ def processors() -> list[int]:
         (second if core in seen else first).append(number)
         seen.add(core)
     return first + second
+
+
+def about_omp(machine: Host) -> str:
+    """What becomes of OMP_NUM_THREADS, in words; empty if it is not set."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if not text.strip():
+        return ""
+    said = f"OMP_NUM_THREADS={shown(text)[1:-1]}"
+    if machine.omp_threads is None:
+        return f"{said} is ignored, expected a positive number"
+    if machine.omp_threads > machine.cores:
+        return f"{said} is more than this process may use, and changes nothing"
+    return f"{said} is obeyed"
 
 
 def governor() -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 WIDTH = 80
 #: Least width of a table's first column, and the space between two columns.
 _LEAST, _GAP = 12, 2
+#: Units of bytes, the largest first.
+_BYTES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _MINUTE_S, _HOUR_S = 60, 3600
 #: What is expected, by pydantic's name of the error.
 _KINDS = {
@@ -63,6 +65,28 @@ def duration(seconds: float) -> str:
     if minutes < _HOUR_S // _MINUTE_S:
         return counted(minutes, "minute")
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def sizes(*counts: int) -> list[str]:
+    """Numbers of bytes in their units, with as many digits as it takes to tell different ones apart.
+
+    Examples
+    --------
+    >>> sizes(2_400_000_000, 800_000_000), sizes(1_000_400_000, 1_000_000_000), sizes(1000)
+    (['2.4 GB', '800 MB'], ['1.0004 GB', '1 GB'], ['1 kB'])
+    """
+    for digits in range(2, 20):
+        found = [_size(count, digits) for count in counts]
+        if len(set(found)) == len(set(counts)):
+            return found
+    return [counted(count, "byte") for count in counts]
+
+
+def _size(count: int, digits: int) -> str:
+    unit, name = next(((unit, name) for unit, name in _BYTES if count >= unit), (1, ""))
+    if unit == 1:
+        return counted(count, "byte")
+    return f"{float(f'{count / unit:.{digits}g}'):.15g} {name}"
 
 
 def expected(kind: str, context: Mapping[str, Any]) -> str:

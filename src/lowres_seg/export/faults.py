@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lowres_seg import wording
-from lowres_seg.errors import one_line, shown
+from lowres_seg.errors import Lines, one_line, shown
 
 #: What a text must look like, by the pattern that it must match.
 PATTERNS = {
@@ -59,7 +59,7 @@ def told(where: str, faults: Sequence[str]) -> str:
     """The message of an error: one line, or with several faults one line of head and one for each."""
     if len(faults) == 1:
         return f"{where}: {faults[0]}"
-    return "\n".join([f"{where}: {len(faults)} faults", *(f"  {fault}" for fault in faults)])
+    return Lines.of([f"{where}: {len(faults)} faults", *(f"  {fault}" for fault in faults)])
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint, left_out
-from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
+from lowres_seg.errors import AccuracyDropError, InputError, Lines, QuantizationError
 from lowres_seg.metrics.agreement import score
 from lowres_seg.quantize import gain, gate, recorded, report
 from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate, prepared_inputs
@@ -363,10 +363,8 @@ class _Run:
         why = f"none of {counted(len(result.attempts), 'attempt')} keeps the limits"
         if result.out_of_time:
             why += " within the time budget (--resume goes on)"
-        table = "\n".join(gate.table(last.verdict))
-        raise AccuracyDropError(
-            f"{self.bundle.path}: {why}; {'; '.join(last.verdict.breaches())}; no bundle was written\n{table}"
-        )
+        first = f"{self.bundle.path}: {why}; {'; '.join(last.verdict.breaches())}; no bundle was written"
+        raise AccuracyDropError(Lines.of([first, *gate.table(last.verdict)]))
 
     def finish(
         self, folder: Path, written: WrittenNetworks, result: SearchResult, gains: Sequence[Gain], seconds: float
