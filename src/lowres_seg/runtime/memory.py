@@ -106,7 +106,7 @@ class MemoryBound:
             found, most = sizes(need, self.most_bytes)
             raise InputError(
                 f"{where}: segmenting {'×'.join(map(str, grid.shape))} voxels needs about {found}, the bound is "
-                f"{most}; raise --max-ram (max_ram_bytes), use a bundle in INT8 or crop the scan"
+                f"{most}; raise --max-ram (max_ram_bytes) or crop the scan"
             )
 
 
