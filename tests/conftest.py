@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lowres_seg
 from lowres_seg import Bundle, Manifest, Segmenter, Volume
 from lowres_seg import bundle as bundles
 from lowres_seg.bundle import NetworkFiles
@@ -25,6 +26,15 @@ CHECKOUT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def modules() -> dict[str, Path]:
+    """The package's own modules, by their names in it, where it is installed: in a checkout, or from a wheel."""
+    package = Path(lowres_seg.__file__).parent
+    paths = {path.relative_to(package): path for path in package.rglob("*.py")}
+    # A wheel has the recipes, whose networks are no modules, in the package.
+    return {".".join(path.with_suffix("").parts): paths[path] for path in paths if path.parts[0] != "recipes"}
 
 
 @pytest.fixture(scope="session")

@@ -97,8 +97,8 @@ main()
 """
 
 
-def test_files_of_linux_are_read_in_one_place(checkout: Path) -> None:
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (checkout / "src").rglob("*.py")}
+def test_files_of_linux_are_read_in_one_place(modules: dict[str, Path]) -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in modules.values()}
     assert [name for name, text in sources.items() if re.search(r"[\"'/](proc|sys)/", text)] == ["linux.py"]
 
 

@@ -49,7 +49,8 @@ class Probe:
         """Cut a window out of one input of a network, around the foreground that fp32 finds in it."""
         full = OpenVinoEngine.of_model(fp32, threads=threads).run(x).copy()
         box = _window(labels_of(select(full[0], decode), decode))
-        cut = np.ascontiguousarray(x[(slice(None), slice(None), *box)])
+        window = (slice(None), slice(None), *box)
+        cut = np.ascontiguousarray(x[window])
         small, small_quantized = int8.reshaped(fp32, cut.shape), int8.reshaped(quantized, cut.shape)
         if cut.shape == x.shape or small is None or small_quantized is None:
             return cls(network, quantized, x, full, decode, threads)

@@ -7,6 +7,7 @@ the CPU can.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -106,7 +107,9 @@ class OpenVinoEngine(ResidentEngine):
             rewrite(model)
         self._compile(model, str(files.xml), threads, inference_precision)
         if cache is not None and key is not None:
-            cache.keep(key, self._compiled.export_model().getvalue())
+            stream = io.BytesIO()  # without one, 2025.0 gives bytes and 2026.4 a stream
+            self._compiled.export_model(stream)
+            cache.keep(key, stream.getvalue())
 
     @classmethod
     def of_model(

@@ -143,8 +143,8 @@ def nearest(x: Array, axes: Axes, planes: slice, border: Border) -> Array:
                 position = axis.positions()[new + starts[place]] + lean
                 plane = {place: np.clip(np.rint(position), 0, axis.n - 1).astype(np.intp)}
                 plane |= {first: indices[first][:, None], second: indices[second]}
-                here = tuple(new if other == place else slice(None) for other in range(3))
-                result[(slice(None), *here)] = x[:, plane[0], plane[1], plane[2]]
+                here = [slice(None), *(new if other == place else slice(None) for other in range(3))]
+                result[tuple(here)] = x[:, plane[0], plane[1], plane[2]]
     if border == "zero":
         for place, axis in enumerate(axes):
             position = np.rint(axis.positions())[starts[place] :][: result.shape[1 + place]]
