@@ -270,8 +270,12 @@ def content_of(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchmarkError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BenchmarkError(f"{path}: is no text, expected the JSON that bench or quantize wrote") from error
     except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{path}: is not JSON ({one_line(error)})") from error
+        raise BenchmarkError(
+            f"{path}: is not JSON ({one_line(error)}), expected what bench or quantize wrote"
+        ) from error
 
 
 def is_suite(content: Any) -> bool:

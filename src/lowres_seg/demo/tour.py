@@ -72,7 +72,7 @@ def run(output: Path, *, threads: int | None = None, notify: Notify = lambda _: 
     LowresSegError
         If any step fails.
     """
-    notify("downloading weights and a head (26 MB, once)")
+    notify("weights and a head: taken from the cache, or downloaded once (26 MB)")
     assets = fetch()
     output.mkdir(parents=True, exist_ok=True)
     fp32, int8 = output / "deepbet-1.0.2-fp32", output / "deepbet-1.0.2-int8"

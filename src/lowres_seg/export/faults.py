@@ -218,7 +218,8 @@ def _below(nodes: Sequence[Schema], key: str | int, schema: Schema) -> list[Sche
     """Schemas that what stands under a key may have."""
     below: list[Schema] = []
     for node in nodes:
-        found = node.get("properties", {}).get(key, node.get("additionalProperties"))
+        named = [below for pattern, below in node.get("patternProperties", {}).items() if re.search(pattern, str(key))]
+        found = node.get("properties", {}).get(key, named[0] if named else node.get("additionalProperties"))
         if isinstance(key, int):
             items = node.get("prefixItems", ())
             found = items[key] if key < len(items) else node.get("items")

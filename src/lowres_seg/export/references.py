@@ -115,10 +115,10 @@ def _empty_regions(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _label_values(content: Mapping[str, Any]) -> list[int]:
-    """Values of the labels; none if one of them is no value of a label, which is a fault of its own."""
+    """Values of the labels; none if one is no value of a label, or there twice, which is a fault of its own."""
     values = [one.get("value") for one in _tables(content.get("labels"))]
     found = [value for value in values if isinstance(value, int) and 1 <= value <= _GREATEST]
-    return found if len(found) == len(values) else []
+    return found if len(set(found)) == len(values) else []
 
 
 def _rules(stage: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

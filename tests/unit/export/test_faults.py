@@ -80,6 +80,8 @@ SINGLE: dict[str, tuple[Callable[[Content], object], str]] = {
     "key in the stage": (lambda r: stage(r).update(spacing_mm=[1, 1, 1]), "stages.find.spacing_mm: no such key; did you mean conform.spacing_mm?"),
     "key below a table": (lambda r: r["bundle"].update(channels=["t1"]), "bundle.channels: no such key; channels belongs to the top of the file, before the first [table]"),
     "key like no other": (lambda r: r["labels"][0].update(zzz=1), "labels.brain.zzz: no such key, expected some of value, name, volume_ml, codes"),
+    "key of a network": (lambda r: r["networks"]["net"].update(checkpont="x"), "networks.net.checkpont: no such key; did you mean checkpoint?"),
+    "two labels of one value": (lambda r: r["labels"][1].update(value=1), "label value 1 is there twice"),
     "key in capitals": (lambda r: stage(r).update(Onto="x"), "stages.find.Onto: no such key; did you mean onto?"),
     "missing": (lambda r: r["bundle"].pop("source"), "bundle.source: is missing"),
     "missing kind": (lambda r: stage(r)["decode"].pop("kind"), "stages.find.decode.kind: is missing, expected argmax, classes or regions"),

@@ -99,8 +99,8 @@ def arguments_taken(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, 
     strange = [key for key in given if key not in taken]
     if strange:
         raise ExportError(
-            f"network_def: {name} of the installed MONAI takes no {strange[0]}{near(strange[0], taken)}; "
-            "install the version that metadata.json names, or save the network as models/model.ts"
+            f"{name} of the installed MONAI takes no {strange[0]}"
+            + (near(strange[0], taken).rstrip("?") or f", expected some of {', '.join(taken)}")
         )
     _check_layers(given, "")
     return given, notes

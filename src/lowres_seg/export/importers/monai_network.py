@@ -121,7 +121,10 @@ def source(config: Config, network: Definition) -> NetworkSource:
     try:
         arguments, notes = monai_classes.arguments_taken(name, network.arguments)
     except ExportError as error:
-        raise ExportError(f"{config.path}: {error}") from error
+        raise ExportError(
+            f"{config.path}: network_def: {error}; install the version that metadata.json names, or save the network "
+            "as models/model.ts"
+        ) from error
     config.notes += notes
     return NetworkSource(
         checkpoint=_below(folder, checkpoint),
