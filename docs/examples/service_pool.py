@@ -46,7 +46,10 @@ def main() -> None:
     service = Service(arguments.bundle, max_ram_bytes=arguments.max_ram_bytes)
     try:
         for scan, result in service.segment(arguments.scans):
-            print(scan.name, result if isinstance(result, str) else result.volumes_ml())
+            if isinstance(result, str):
+                print("failed", result)
+            else:
+                print(scan.name, *(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml().items()), *result.doubts)
     finally:
         service.close()
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("mask", type=Path)
     arguments = parser.parse_args()
     case = segment(arguments.bundle, arguments.scan, arguments.mask)
-    print(case["mask"], case["volumes_ml"], case["doubt_names"])
+    print(case["mask"], *(f"{name} {ml:.1f} ml" for name, ml in case["volumes_ml"].items()), *case["doubt_names"])
 
 
 if __name__ == "__main__":

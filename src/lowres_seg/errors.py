@@ -18,15 +18,39 @@
     │   └── RegressionError     a suite is slower, fatter or worse than its base
     └── MissingExtraError       an optional package is not installed (also an ImportError)
 
-A message says in one line where the problem is, what was found, what was expected and what to do. Exceptions of other
-packages are translated in the one module that imports the package.
+A message says in one line where the problem is, what was found, what was expected and what to do. Line breaks and
+other control characters, as of the name of a file, are shown as their escapes. Exceptions of other packages are
+translated in the one module that imports the package.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
+
+#: First characters of a key's text.
+PEM = "-----BEGIN"
+#: Categories of characters that break a line or steer a terminal.
+_CONTROLS = ("Cc", "Zl", "Zp")
+
+
+class Lines(str):
+    """A message of several lines: of a gate that was not met with its table, or of several faults of one file."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> Lines:
+        """Message of some lines, each of them one."""
+        return cls("\n".join(map(in_one_line, lines)))
+
 
 class LowresSegError(Exception):
     """Root of the tree. Catch it to catch every error of this package."""
+
+    def __init__(self, *args: object) -> None:
+        plain = (in_one_line(one) if isinstance(one, str) and not isinstance(one, Lines) else one for one in args)
+        super().__init__(*plain)
 
 
 class BundleError(LowresSegError):
@@ -96,7 +120,22 @@ def last_line(error: BaseException, *, most: int = 300) -> str:
     return lines[-1][:most] if lines else type(error).__name__
 
 
+def in_one_line(text: str) -> str:
+    r"""Text whose line breaks and other control characters are shown as their escapes.
+
+    Examples
+    --------
+    >>> print(in_one_line("head\\nfoot.nii"))
+    head\nfoot.nii
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(one)[1:-1] if unicodedata.category(one) in _CONTROLS else one for one in text)
+
+
 def shown(value: object, *, most: int = 80) -> str:
     """Repr of a value from elsewhere, for a message: in one line, without control characters, shortened."""
-    text = repr(value)
+    text, begins, _ = repr(value).partition(PEM)
+    if begins:  # a key is not repeated
+        return f"{text}{PEM}…"
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from lowres_seg import linux
+from lowres_seg.errors import shown
 from lowres_seg.wording import counted
 
 #: CPU flags that decide which kernels run, from the oldest to the newest.
@@ -161,6 +162,19 @@ def processors() -> list[int]:
     return first + second
 
 
+def about_omp(machine: Host) -> str:
+    """What becomes of OMP_NUM_THREADS, in words; empty if it is not set."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if not text.strip():
+        return ""
+    said = f"OMP_NUM_THREADS={shown(text)[1:-1]}"
+    if machine.omp_threads is None:
+        return f"{said} is ignored, expected a positive number"
+    if machine.omp_threads > machine.cores:
+        return f"{said} is more than this process may use, and changes nothing"
+    return f"{said} is obeyed"
+
+
 def governor() -> str | None:
     """Frequency governor of the first processor; None if the system does not tell."""
     return linux.governor()
@@ -235,6 +249,13 @@ def crowded(machine: Host, average: float) -> list[str]:
         f"busy host: {average:.1f} processes ran over the last minute on {processors}, and this tool takes {threads}"
     )
     return [f"{doubt}; measure when it is idle"]
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process now; 0 if it has ended."""
+    with suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0
 
 
 def tree_rss_bytes(pid: int) -> int:

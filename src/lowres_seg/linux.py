@@ -50,6 +50,12 @@ def boot() -> str:
     return _text("proc/sys/kernel/random/boot_id").strip()
 
 
+def unmapped_user() -> int | None:
+    """Number under which a container sees users of the host that it does not know; None if the system does not tell."""
+    words = _words(ROOT / "proc/sys/kernel/overflowuid")
+    return int(words[0]) if words else None
+
+
 def die_first() -> None:
     """Make the kernel end this process before others if memory runs out, if the system can."""
     path = ROOT / "proc/self/oom_score_adj"

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: Columns of a terminal that nobody has widened.
 WIDTH = 80
 #: Least width of a table's first column, and the space between two columns.
 _LEAST, _GAP = 12, 2
+#: Units of bytes, the largest first.
+_BYTES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _MINUTE_S, _HOUR_S = 60, 3600
+#: What is expected, by pydantic's name of the error.
+_KINDS = {
+    ("int_type", "int_parsing", "int_from_float"): "a whole number",
+    ("float_type", "float_parsing"): "a number",
+    ("finite_number",): "a finite number",
+    ("string_type",): "a text",
+    ("path_type",): "a path",
+    ("bool_type", "bool_parsing"): "true or false",
+    ("tuple_type", "list_type"): "a list",
+    ("dict_type", "mapping_type", "model_type", "model_attributes_type"): "a table",
+}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -45,6 +65,49 @@ def duration(seconds: float) -> str:
     if minutes < _HOUR_S // _MINUTE_S:
         return counted(minutes, "minute")
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def sizes(*counts: int) -> list[str]:
+    """Numbers of bytes in their units, with as many digits as it takes to tell different ones apart.
+
+    Examples
+    --------
+    >>> sizes(2_400_000_000, 800_000_000), sizes(1_000_400_000, 1_000_000_000), sizes(1000)
+    (['2.4 GB', '800 MB'], ['1.0004 GB', '1 GB'], ['1 kB'])
+    """
+    for digits in range(2, 20):
+        found = [_size(count, digits) for count in counts]
+        if len(set(found)) == len(set(counts)):
+            return found
+    return [counted(count, "byte") for count in counts]
+
+
+def _size(count: int, digits: int) -> str:
+    unit, name = next(((unit, name) for unit, name in _BYTES if count >= unit), (1, ""))
+    if unit == 1:
+        return counted(count, "byte")
+    return f"{float(f'{count / unit:.{digits}g}'):.15g} {name}"
+
+
+def expected(kind: str, context: Mapping[str, Any]) -> str:
+    """What is expected where pydantic found an error of a kind; empty if this module has no words for it.
+
+    Parameters
+    ----------
+    kind : str
+        pydantic's name of the error.
+    context : mapping
+        What pydantic says beside it, such as a bound.
+
+    Examples
+    --------
+    >>> expected("int_parsing", {}), expected("greater_than_equal", {"ge": 1})
+    ('a whole number', 'at least 1')
+    """
+    if kind in _BOUNDS:
+        word, bound = _BOUNDS[kind]
+        return f"{word} {context[bound]:g}"
+    return next((text for kinds, text in _KINDS.items() if kind in kinds), "")
 
 
 def columns(rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> list[str]:

@@ -20,6 +20,7 @@ from lowres_seg import Bundle, IntegrityError, Volume
 from lowres_seg.bench import Plan, Suite, bench, compare
 from lowres_seg.bench.backends import Subject, backend
 from lowres_seg.bench.html.pictures import LABEL_RGB, MASK_RGB, three_planes
+from lowres_seg.bench.html.timelines import timeline
 from lowres_seg.bench.spec import Spec
 from lowres_seg.cohort import Cases
 from lowres_seg.export import export, phantom
@@ -117,6 +118,37 @@ def test_other_weights_are_refused(bundle: Path, tiny_network: Tiny, tmp_path: P
     assert not (tmp_path / "s.json").exists()
 
 
+def test_weights_are_found_below_a_folder_by_their_digest(
+    bundle: Path, tiny_network: Tiny, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "others").mkdir()
+    shutil.copy(tiny_network.torchscript, tmp_path / "others" / tiny_network.checkpoint.name)
+    (tmp_path / "weights" / "v1").mkdir(parents=True)
+    shutil.copy(tiny_network.checkpoint, tmp_path / "weights" / "v1")
+    done = command(
+        "bench", bundle, "--backend", "torch", "--what", "network", "--cores", 1, "--passes", 1, "--rounds", 1,
+        "--recipe", tiny_network.recipe, "--weights", tmp_path, "-o", tmp_path / "s.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [b.status for b in Suite.read(tmp_path / "s.json").benchmarks] == ["measured"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mindgrab", "mindgrab/recipe.toml: none of the bundles was exported from this recipe"),
+        ("mindgrap", "no recipe has this name"),
+        ("mindgrap", "did you mean mindgrab?"),
+    ],
+)
+def test_a_recipe_that_comes_along_is_named(
+    bundle: Path, tmp_path: Path, command: Command, name: str, says: str
+) -> None:
+    done = command("bench", bundle, "--recipe", name, "-o", tmp_path / "s.json")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert says in done.stderr
+
+
 def test_a_suite_compares_with_itself(suite: Path, command: Command) -> None:
     found = Suite.read(suite)
     assert compare(found, found).met
@@ -203,7 +235,7 @@ def test_the_page_draws_every_figure_and_asks_for_nothing(page_file: Path, width
     ids = [figure["id"] for figure in figures]
     assert {
         "pareto", "quantize-0-layers", "speed-network", "speed-end-to-end", "speed-throughput", "isa-network", "memory-network", "cold-network",
-        "roofline", "cores-network", "stages", "dice", "hd95", "pictures-tiny-fp32", "pictures-tiny-int8",
+        "roofline", "cores-network", "stages", "timeline", "dice", "hd95", "pictures-tiny-fp32", "pictures-tiny-int8",
     } <= set(ids)  # fmt: skip
     for figure in figures:
         assert figure["marks"], figure["id"]
@@ -287,6 +319,19 @@ def test_a_request_would_be_seen(page_file: Path, tmp_path: Path) -> None:
     other.write_text(text, encoding="utf-8")
     requests, _, _, _, _ = visit(other, 800)
     assert "http://127.0.0.1:9/x.png" in requests
+
+
+def test_the_page_holds_memory_over_time(page_file: Path, suite: Path) -> None:
+    """Of every process that starts, up to its peak; the summary names the highest and the lowest."""
+    drawn = timeline([b for b in Suite.read(suite).benchmarks if b.status == "measured"])
+    assert drawn is not None
+    assert drawn.workload == "end-to-end"
+    assert {line.name.split(", ")[1] for line in drawn.lines} == {"openvino", "openvino-plain", "onnxruntime", "torch"}
+    assert drawn.summary in page_file.read_text(encoding="utf-8")
+    assert "The highest peak has tiny-fp32, torch, f32: " in drawn.summary
+    for line in drawn.lines:
+        assert min(y for _, y in line.points) == line.peak[1]
+        assert [x for x, _ in line.points] == sorted(x for x, _ in line.points)
 
 
 def test_the_page_holds_the_suites_figures(page_file: Path, suite: Path) -> None:

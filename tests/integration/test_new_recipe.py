@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "framework": (["--framework", "keras", *REST, "--patch", "16,16,16", "--factory", "x"], 2, "'keras', expected torch or monai or torchscript or onnx"),
     "framework before all else": (["--framework", "keras"], 2, "'keras', expected torch or monai or torchscript or onnx"),
     "arguments": ([*MONAI[:4], *REST, "--patch", "16,16,16"], 2, "UNet needs channels=VALUE and strides=VALUE; give them, or answer on a terminal"),
-    "network": (["--framework", "monai", "--factory", "UNett", *REST, "--patch", "16,16,16"], 1, "UNett is no network of monai.networks.nets; did you mean"),
+    "network": (["--framework", "monai", "--factory", "UNett", *REST, "--patch", "16,16,16"], 1, "network: UNett is no network of monai.networks.nets; did you mean UNet?"),
     "both": ([*MONAI, *REST, "--patch", "16,16,16", "--shape", "16,16,16"], 1, "expected exactly one of a shape"),
     "two numbers": ([*MONAI, *REST, "--patch", "16,16"], 2, "'16,16', expected three numbers"),
     "argument": ([*MONAI, *REST, "--patch", "16,16,16", "--argument", "norm=batch"], 2, "'norm=batch', expected KEY=VALUE in TOML"),

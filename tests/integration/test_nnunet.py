@@ -510,7 +510,7 @@ def test_a_checkpoint_that_holds_code_does_not_run_it(folder: Path, tmp_path: Pa
 
 
 def test_a_fold_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="has no fold 3, the folds are 0"):
+    with pytest.raises(ExportError, match="has no fold 3, expected one of: 0"):
         export(folder, tmp_path / "out", options=Options(folds=("3",)))
     assert not (tmp_path / "out").exists()
 

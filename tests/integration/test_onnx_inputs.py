@@ -126,6 +126,24 @@ def test_a_graph_of_another_size_or_number_is_refused_in_one_line(tmp_path: Path
         export(file, tmp_path / "out", recipe=described)
 
 
+@pytest.mark.parametrize("layout", ["first", "last"])
+def test_open_sizes_that_the_network_does_not_take_are_told_with_its_multiples(tmp_path: Path, layout: str) -> None:
+    """The network halves its input once and joins both, so that its sides are even."""
+    file = written(tmp_path, Net(layout), torch.zeros(FIRST if layout == "first" else LAST), **OPEN)
+    odd = recipe(tmp_path)
+    sides = ", ".join(map(str, SIDES))
+    odd.write_text(
+        odd.read_text()
+        .replace(f"shape = [{sides}]", "shape = [12, 11, 10]")
+        .replace("multiple_of = 8\n", "multiple_of = 1\n")
+    )
+    with pytest.raises(ExportError) as caught:
+        export(file, tmp_path / "out", recipe=odd)
+    assert "takes sides that are multiples of 2, and the recipe gives it [12, 11, 10]" in str(caught.value)
+    assert "to [12, 12, 10] for example" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_graph_in_the_bundle_is_the_one_that_was_compared(tmp_path: Path) -> None:
     file = written(tmp_path, Net("last").half(), torch.zeros(LAST).half())
     bundle = export(file, tmp_path / "out", recipe=recipe(tmp_path), keep_onnx=True)

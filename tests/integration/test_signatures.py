@@ -74,8 +74,12 @@ def test_a_new_pair_is_private_and_is_what_openssl_reads(tmp_path: Path) -> None
     content = key.read_bytes()
     again = run("sign", "--new-key", key, "--force")
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
-    assert "exists already" in again.stderr
+    assert "exists already, and a key is never replaced; choose another name, or remove it" in again.stderr
     assert key.read_bytes() == content
+    key.unlink()
+    again = run("sign", "--new-key", key)
+    assert "key.pem.pub: exists already, and a key is never replaced" in again.stderr
+    assert not key.exists()
 
 
 def test_openssl_checks_what_sign_wrote_and_verify_takes_what_openssl_signs(tiny: Path, tmp_path: Path) -> None:

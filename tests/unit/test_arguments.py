@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,20 @@ import numpy as np
 import pytest
 
 import lowres_seg
-from lowres_seg import Bundle, Grid, InputError, Segmenter, Volume
+from lowres_seg import (
+    Bundle,
+    EngineError,
+    ExportError,
+    Grid,
+    InputError,
+    LowresSegError,
+    MissingExtraError,
+    Segmenter,
+    Volume,
+)
+from lowres_seg.cohort import Cases
+from lowres_seg.errors import Lines
+from lowres_seg.runtime import CompiledCache
 
 EYE = np.eye(4)
 CUBE = np.zeros((3, 4, 5), np.float32)
@@ -128,3 +144,109 @@ def test_dir_and_help_list_the_public_names() -> None:
     assert set(lowres_seg.__all__) <= set(listed.split())
     classes = [name for name in lowres_seg.__all__ if name != "__version__"]
     assert [name for name in classes if not re.search(rf"^    class {name}\b", page, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["nope.nii.gz\nx", "a\r\nb.nii", "a\x1b[31mb.nii", "a\u2028b.nii", "a\x85b.nii", "a\tb.nii"]
+)
+def test_no_name_breaks_the_line_of_a_message(tiny: Path, tmp_path: Path, name: str) -> None:
+    segmenter = Segmenter.load(tiny, threads=1)
+    (tmp_path / f"bundle{name}").mkdir()
+    uses: list[Callable[[], object]] = [
+        lambda: segmenter.predict(tmp_path / name),
+        lambda: Volume.load(tmp_path / name),
+        lambda: Volume.from_array(np.ones((3, 3, 3)), EYE).save(tmp_path / "none" / name, force=True),
+        lambda: Bundle.open(tmp_path / name),
+        lambda: Segmenter.load(tmp_path / f"bundle{name}"),
+        lambda: segmenter.predict({name: "a.nii"}),
+    ]
+    for use in uses:
+        with pytest.raises(LowresSegError) as caught:
+            use()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        assert not any(unicodedata.category(one).startswith("C") for one in message)
+        assert ascii(name)[1:-1].encode().decode() in message.replace("\\\\", "\\")
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (type(caught.value), message)
+    assert str(EngineError("é ☃ \udcff")) == "é ☃ \udcff"  # what is no control stays, also of a name that is no text
+
+
+def test_the_lines_of_a_table_stay(tmp_path: Path) -> None:
+    assert str(MissingExtraError("a\nb")) == "a\\nb"
+    assert str(ExportError(Lines.of(["a\nb", "c"]))) == "a\\nb\nc"
+
+
+SECRET = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIsecret\n-----END PRIVATE KEY-----\n"
+#: One value of each kind that no argument is.
+ODD: list[Any] = [
+    0,
+    1.5,
+    "",
+    " \0",
+    "n" * 5000,
+    f"/{'n' * 300}.nii",
+    b"x",
+    SECRET,
+    SECRET.encode(),
+    [],
+    {},
+    object(),
+    1j,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:12])
+def test_arguments_of_every_other_kind_are_one_line(tiny: Path, tmp_path: Path, odd: Any) -> None:
+    bundle, volume = Bundle.open(tiny), Volume.from_array(CUBE + np.arange(5, dtype=np.float32), EYE)
+    segmenter = Segmenter.load(bundle, threads=1)
+    uses: dict[str, Callable[[], object]] = {
+        "path": lambda: Segmenter.load(odd),
+        "lean": lambda: Segmenter.load(bundle, lean=odd),
+        "reproducible": lambda: Segmenter.load(bundle, reproducible=odd),
+        "max_ram_bytes": lambda: Segmenter.load(bundle, max_ram_bytes=odd),
+        "require_key": lambda: Segmenter.load(bundle, require_key=odd),
+        "require_key of open": lambda: Bundle.open(tiny, require_key=odd),
+        "bundle": lambda: Bundle.open(odd),
+        "file of a bundle": lambda: bundle.read(odd),
+        "network of a bundle": lambda: bundle.network(odd),
+        "cache": lambda: Segmenter.load(bundle, cache=odd),
+        "folder": lambda: CompiledCache(odd),
+        "scan": lambda: segmenter.predict(odd),
+        "progress": lambda: segmenter.predict(volume, progress=odd),
+        "cancelled": lambda: segmenter.predict(volume, cancelled=odd),
+        "volume": lambda: Volume.load(odd),
+        "grid": lambda: Volume(CUBE, odd),
+        "header": lambda: Volume(CUBE, Grid((3, 4, 5), EYE), odd),
+        "shape": lambda: Grid(odd, EYE),
+        "save": lambda: volume.save(odd),
+        "force": lambda: volume.save(tmp_path / "m.nii", force=odd),
+        "table": lambda: Cases.read(odd, ["t1"]),
+        **({} if isinstance(odd, str) else {"name": lambda: Volume.from_array(CUBE, EYE, name=odd)}),
+    }
+    for name, use in uses.items():
+        with pytest.raises(LowresSegError) as caught:
+            use()
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1, name
+        assert len(message) < 400, name
+        assert "secret" not in message, name
+    assert not (tmp_path / "m.nii").exists()
+
+
+def test_a_folder_for_the_cache_is_a_path_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
+    assert CompiledCache(str(tmp_path)) == CompiledCache(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^cache: found True \(bool\), expected a CompiledCache, .*, or a folder$"):
+        Segmenter.load(tiny, threads=1, cache=True)  # type: ignore[arg-type]
+    Segmenter.load(tiny, threads=1, cache=str(tmp_path / "cc"))
+    assert len(list((tmp_path / "cc").glob("*.compiled"))) == 1
+
+
+def test_numpys_truth_is_truth(tiny: Path) -> None:
+    assert Segmenter.load(tiny, threads=1, lean=np.True_, reproducible=np.False_)._turns._most == 1
+
+
+def test_a_volume_of_an_array_has_the_name_that_it_is_given(tiny: Path) -> None:
+    scan = Volume.from_array(np.full((3, 4, 5), np.nan), EYE, name="case 7\n")
+    with pytest.raises(InputError, match=r"^case 7\\n: 60 of 60 voxels are NaN or infinite"):
+        Segmenter.load(tiny, threads=1).predict(scan)

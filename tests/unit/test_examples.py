@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +52,7 @@ def test_a_service_with_a_pool(examples: Path, tiny: Path, scans: list[Path]) ->
     bad.write_bytes(b"no scan")
     said = run(examples / "service_pool.py", tiny, *scans, bad, "--max-ram-bytes", 10**9).stdout.splitlines()
     assert len(said) == 4
-    assert [line for line in said if line.startswith("bad.nii.gz") and str(bad) in line]
+    assert [line for line in said if line.startswith("failed") and str(bad) in line]
     assert all("brain" in line for line in said if line.startswith("head"))
 
 
@@ -72,6 +74,43 @@ def test_a_folder_watcher(examples: Path, tiny: Path, scans: list[Path], tmp_pat
     assert sorted(path.name for path in out.iterdir()) == [scan.name for scan in scans]
 
 
+def test_a_folder_watcher_goes_on(examples: Path, tiny: Path, scans: list[Path], tmp_path: Path) -> None:
+    """After links that lead nowhere, uploads that pause, and a folder of masks that is not there or cannot be one."""
+    inbox, out = tmp_path / "in", tmp_path / "new" / "out"
+    (inbox / "dangling.nii.gz").symlink_to("nowhere")
+    whole = scans[0].read_bytes()
+    scans[0].write_bytes(whole[: len(whole) // 2])
+    command = [sys.executable, examples / "folder_watcher.py", tiny, inbox, out, "--seconds", "60"]
+    watcher = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    said: list[str] = []
+    assert watcher.stdout is not None
+
+    def until(word: str) -> None:
+        while not said or word not in said[-1]:
+            line = watcher.stdout.readline()
+            assert line, said
+            said.append(line)
+
+    try:
+        until(f"done {scans[2].name}")
+        assert said[0].startswith(f"failed {scans[0]}")
+        assert (out / scans[1].name).is_file()
+        scans[0].write_bytes(whole)  # the upload goes on
+        until(f"done {scans[0].name}")
+        shutil.rmtree(out)
+        out.write_text("in the way")
+        until(f"not written [Errno {errno.EEXIST}]")
+        out.unlink()
+        until(f"done {scans[0].name}")
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        watcher.communicate(timeout=30)
+    assert watcher.returncode == 0
+    words = [*map(str, command[:3]), str(tmp_path / "none"), str(out)]
+    none = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (none.returncode, "none: is no folder" in none.stderr) == (2, True)
+
+
 def test_a_subprocess_with_json(examples: Path, tiny: Path, scans: list[Path], tmp_path: Path) -> None:
     segment = module_of(examples / "subprocess_json.py").segment
     case = segment(tiny, scans[0], tmp_path / "mask.nii.gz")
@@ -80,3 +119,13 @@ def test_a_subprocess_with_json(examples: Path, tiny: Path, scans: list[Path], t
     assert np.array_equal(Volume.load(tmp_path / "mask.nii.gz").data, found.labels.data)
     with pytest.raises(RuntimeError, match=r"absent.nii.gz"):
         segment(tiny, tmp_path / "absent.nii.gz", tmp_path / "other.nii.gz")
+
+
+def test_made_heads_have_their_brains(examples: Path, tmp_path: Path) -> None:
+    run(examples / "made_heads.py", "--heads", 2, cwd=tmp_path)
+    for number in (1, 2):
+        scan, label = (Volume.load(tmp_path / folder / f"head-{number}.nii.gz") for folder in ("scans", "labels"))
+        assert scan.grid.same_space(label.grid)
+        brain = label.data > 0
+        assert 800 < brain.sum() * 4.0**3 / 1000 < 1500  # millilitres
+        assert scan.data[brain].mean() > 2 * scan.data[~brain].mean()

@@ -126,3 +126,28 @@ def test_the_command_line_needs_no_file_of_linux(tiny: Path, tmp_path: Path, lop
         )
         assert (done.returncode, done.stderr) == (0, ""), words
         assert words[0] != "doctor" or "unknown on this system" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("abc", "OMP_NUM_THREADS=abc is ignored, expected a positive number"),
+        ("0", "OMP_NUM_THREADS=0 is ignored, expected a positive number"),
+        ("-2", "OMP_NUM_THREADS=-2 is ignored, expected a positive number"),
+        ("a\nb", r"OMP_NUM_THREADS=a\nb is ignored, expected a positive number"),
+        ("640", "OMP_NUM_THREADS=640 is more than this process may use, and changes nothing"),
+        ("1", "OMP_NUM_THREADS=1 is obeyed"),
+        ("1,4", "OMP_NUM_THREADS=1,4 is obeyed"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_what_becomes_of_omp_num_threads_is_told(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, verdict: str
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if text is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+    machine = host.inspect()
+    assert host.about_omp(machine) == verdict
+    assert machine.threads == (1 if verdict.endswith("obeyed") else machine.cores)

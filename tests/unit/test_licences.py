@@ -84,6 +84,7 @@ def test_a_bundle_that_needs_none_runs_without_them(
         ("brain", None, "connected-components-3d"),  # the doubt `fragments`
         ("lesion", {"rule": "largest-component", "connectivity": 26}, "connected-components-3d"),
         ("lesion", {"rule": "fill-holes", "label": 1}, "fill-voids"),
+        ("lesion", {"rule": "fill-holes", "label": 1, "connectivity": 26}, "connected-components-3d"),
     ],
 )
 def test_a_bundle_that_needs_one_says_which(
@@ -102,6 +103,9 @@ def test_a_bundle_that_needs_one_says_which(
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert f"pip install {package}" in done.stderr
     assert not (tmp_path / "m.nii.gz").exists()
+    load = "from lowres_seg import MissingExtraError, Segmenter\ntry:\n    Segmenter.load(sys.argv[1], lean=True)\n"
+    done = run(f"{WITHOUT}{load}except MissingExtraError as error:\n    print(error)", bundle)
+    assert f"pip install {package}" in done.stdout, done.stderr  # before the first patient
 
 
 def test_hd95_needs_edt_and_dice_does_not() -> None:

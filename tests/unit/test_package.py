@@ -38,7 +38,7 @@ HOMES = {
         "runtime.probe",
     },
     "psutil": {"host"},
-    "rich": {"cli.screen", "cli.show"},
+    "rich": {"cli.screen"},
     "torch": {
         "export.importers.monai_classes",
         "export.importers.nnunet_network",

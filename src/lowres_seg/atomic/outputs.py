@@ -203,7 +203,7 @@ def _told(target: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise InputError(
             f"{os.fsdecode(error.filename2 or error.filename)}: exists already, another process made it meanwhile; "
-            "choose another output or pass --force"
+            "choose another output or pass --force (force=True)"
         ) from error
     except OSError as error:
         raise _told_error(target, error) from error
@@ -240,7 +240,9 @@ def _refuse_unplaceable(targets: Sequence[Path], *, force: bool, in_folders: boo
             if in_folders and not stat.S_ISDIR(target.parent.stat().st_mode):
                 raise NotADirectoryError
             if not force and os.path.lexists(target):
-                raise InputError(f"{target}: exists already; choose another output or pass --force to replace it")
+                raise InputError(
+                    f"{target}: exists already; choose another output or pass --force (force=True) to replace it"
+                )
 
 
 def _refuse_other_file(target: Path) -> None:

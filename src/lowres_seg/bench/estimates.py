@@ -34,6 +34,18 @@ def latency(runs: Sequence[Values], seed: int) -> Latency:
     return Latency(p50=p50, p90=p90, p99=p99, min=float(values.min()), ci95=(low, high))
 
 
+def thinned(looks: Sequence[tuple[float, int]], most: int = 200) -> tuple[tuple[float, int], ...]:
+    """At most some of many looks at a memory: of neighbours, the one with the largest value.
+
+    Examples
+    --------
+    >>> thinned([(0.0, 1), (0.1, 5), (0.2, 2), (0.3, 3)], 2)
+    ((0.1, 5), (0.3, 3))
+    """
+    size = max(1, math.ceil(len(looks) / most))
+    return tuple(max(looks[at : at + size], key=lambda look: look[1]) for at in range(0, len(looks), size))
+
+
 def median(values: Values) -> float:
     """Median of some values."""
     return float(np.median(values))

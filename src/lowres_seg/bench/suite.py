@@ -14,12 +14,15 @@ Schema versions
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from lowres_seg import atomic
+from lowres_seg.arguments import flag
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bench.axes import Isa, Workload
 from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.bundle.part import Part, Sha256, first_problem
@@ -65,6 +68,9 @@ class Run(Part):
     reference_s: tuple[float, ...]
     stages_s: dict[str, tuple[float, ...]] = Field(description="of each value, by step of the bundle's stages")
     peak_rss_bytes: int
+    memory: tuple[tuple[float, int], ...] = Field(
+        default=(), description="until its warm-up ended: seconds since its start, and its resident set then, in bytes"
+    )
 
 
 class Accuracy(Part):
@@ -213,7 +219,7 @@ class Suite(Part):
         return lines
 
     @classmethod
-    def read(cls, path: Path) -> Suite:
+    def read(cls, path: str | os.PathLike[str]) -> Suite:
         """Read a suite.
 
         Raises
@@ -221,7 +227,7 @@ class Suite(Part):
         BenchmarkError
             If it cannot be read, or has another schema version.
         """
-        return cls.parse(content_of(path), where=str(path))
+        return cls.parse(content_of(as_path(path, "suite")), where=str(path))
 
     @classmethod
     def parse(cls, content: Any, *, where: str) -> Suite:
@@ -238,7 +244,7 @@ class Suite(Part):
         except ValidationError as error:
             raise BenchmarkError(f"{where}: {first_problem(error)}") from error
 
-    def write(self, path: Path, *, force: bool = False) -> None:
+    def write(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write it as JSON.
 
         Raises
@@ -246,7 +252,7 @@ class Suite(Part):
         InputError
             If the file exists and not `force`, or cannot be written.
         """
-        with atomic.file(path, force=force) as staged:
+        with atomic.file(as_path(path, "path to write"), force=flag(force, "force")) as staged:
             # A suite without labels to ignore, or without a quantized bundle, is written as before there were any.
             left = {name for name in ("ignore_labels", "quantized") if not getattr(self, name)}
             staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")

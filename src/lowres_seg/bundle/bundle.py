@@ -14,7 +14,7 @@ from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle import contents, signature
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
-from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError
+from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError, shown
 from lowres_seg.wording import counted
 
 
@@ -148,11 +148,27 @@ class Bundle:
         ------
         IntegrityError
             If it is missing, or has changed since the bundle was opened.
+        InputError
+            If the manifest lists no such file.
         """
+        given: object = name
+        if not isinstance(given, str) or given not in self.manifest.files:
+            raise InputError(
+                f"{self.path}: lists no file {shown(given)}; see its {MANIFEST_NAME} for those that it has"
+            )
         return checked_bytes(self.path / name, self.manifest.files[name])
 
     def network(self, name: str) -> Network:
-        """Entry of a network in the manifest."""
+        """Entry of a network in the manifest.
+
+        Raises
+        ------
+        InputError
+            If the manifest has no such network.
+        """
+        given: object = name
+        if not isinstance(given, str) or given not in self.manifest.networks:
+            raise InputError(f"{self.path}: has no network {shown(given)}; it has {', '.join(self.manifest.networks)}")
         return self.manifest.networks[name]
 
     def network_files(self) -> dict[str, NetworkFiles]:
@@ -202,8 +218,8 @@ def check_place(target: Path, *, force: bool = False, inputs: Iterable[Path] = (
     held = sorted(path.name for path in target.iterdir())
     if held:
         raise InputError(
-            f"{target}: is a folder of {counted(len(held), 'thing')}, such as {held[0]}, and no bundle; --force "
-            "replaces a bundle alone, so choose another output"
+            f"{target}: is a folder of {counted(len(held), 'thing')}, such as {held[0]}, and no bundle; force "
+            "(--force, force=True) replaces a bundle alone, so choose another output"
         )
 
 
@@ -292,15 +308,19 @@ def file_sha256(path: Path) -> str:
 
 
 def _manifest_text(path: Path) -> bytes:
+    try:
+        return _text_of_manifest(path)
+    except OSError as error:
+        raise BundleError(_unreadable(path / MANIFEST_NAME, error)) from error
+
+
+def _text_of_manifest(path: Path) -> bytes:
     file = path / MANIFEST_NAME
     if file.is_symlink():
         raise BundleError(f"{file}: is a link, expected a plain file; copy the bundle with its links resolved")
     if file.is_file():
-        try:
-            with file.open("rb") as stream:
-                text = stream.read(MANIFEST_BYTES + 1)
-        except OSError as error:
-            raise BundleError(_unreadable(file, error)) from error
+        with file.open("rb") as stream:
+            text = stream.read(MANIFEST_BYTES + 1)
         if len(text) > MANIFEST_BYTES:
             raise ManifestError(f"{file}: has more than {MANIFEST_BYTES} bytes, the most that a manifest may have")
         return text

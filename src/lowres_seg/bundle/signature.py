@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg import atomic, extras
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle.contents import SIGNATURE_NAME
 from lowres_seg.errors import InputError, IntegrityError
 from lowres_seg.wording import counted
@@ -31,10 +32,10 @@ def required(key: str | os.PathLike[str] | None) -> Path | None:
     Raises
     ------
     InputError
-        If the variable is set and empty.
+        If it is no path, or the variable is set and empty. The text of a key, which is no path, is not repeated.
     """
     if key is not None:
-        return Path(key)
+        return as_path(key, "require_key")
     named = os.environ.get(VARIABLE)
     if named is None:
         return None
@@ -131,7 +132,11 @@ def new_key(path: Path) -> str:
 
     private = Ed25519PrivateKey.generate()
     public = private.public_key()
-    with atomic.files([path, path.with_name(f"{path.name}.pub")]) as (secret, known):
+    pair = [path, path.with_name(f"{path.name}.pub")]
+    for file in pair:
+        if os.path.lexists(file):
+            raise InputError(f"{file}: exists already, and a key is never replaced; choose another name, or remove it")
+    with atomic.files(pair) as (secret, known):
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
@@ -156,7 +161,7 @@ def _public(path: Path) -> Any:
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    text = _pem(path, "public", f"; --require-key or {VARIABLE} names it")
+    text = _pem(path, "public", f"; --require-key, require_key or {VARIABLE} names it")
     if b"PRIVATE KEY" in text:
         raise InputError(
             f"{path}: is a private key, expected the public one; make it with: openssl pkey -pubout -in {path}"

@@ -21,6 +21,7 @@ from lowres_seg.cli import build, demo, machine, measure, new_recipe, show, trus
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, EXIT_USAGE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
+from lowres_seg.wording import expected
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -127,6 +128,10 @@ def _usage(error: Any) -> str:
     """One line of a usage error: the command, what is wrong with its words, and the command that shows help."""
     command = "lowres-seg" if error.ctx is None else error.ctx.command_path
     said = " ".join(error.format_message().split())
+    for problem in error.__cause__.errors()[:1] if hasattr(error.__cause__, "errors") else []:  # of pydantic
+        meant = expected(problem["type"], problem.get("ctx", {}))
+        if meant:
+            said = said.replace(str(problem["msg"]), f"{problem['input']!r}, expected {meant}")
     said = re.sub(r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", r"unexpected: \1", said)
     said = (said[:1].lower() + said[1:]).rstrip(".").replace(". Did you mean", "; did you mean")
     return f"{command}: {said}{' See' if said.endswith('?') else '; see'} {command} --help"

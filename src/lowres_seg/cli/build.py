@@ -122,7 +122,7 @@ def export(
         "channels": channels.split(",") if channels else None,
         "trust_code": trust_code or None,
     }
-    with steps(quiet=quiet) as notify:
+    with steps(quiet=quiet, lines=True) as notify:
         bundle = run(
             source,
             output,

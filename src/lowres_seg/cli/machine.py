@@ -9,7 +9,8 @@ import typer
 
 from lowres_seg import __version__, extras
 from lowres_seg.cli.options import AsJson, Debug, app
-from lowres_seg.cli.screen import out, plain, print_json
+from lowres_seg.cli.screen import out, plain, print_json, print_row
+from lowres_seg.errors import InputError
 
 
 @app.command()
@@ -32,8 +33,14 @@ def doctor(
     from lowres_seg.runtime.openvino_engine import version
     from lowres_seg.runtime.probe import convolution_seconds
 
-    cache = CompiledCache.of_user()
+    cache, fault = None, ""
+    try:
+        cache = CompiledCache.of_user()
+    except InputError as error:
+        fault = str(error)
     if clear_cache:
+        if fault:
+            raise InputError(f"{fault}; nothing was removed")
         size = 0 if cache is None else cache.clear()
         kept = {"folder": None if cache is None else str(cache.folder), "removed_bytes": size}
         if as_json:
@@ -42,6 +49,7 @@ def doctor(
             out.print(plain(f"{kept['folder'] or 'no cache'}: {size / 1e6:.1f} MB of compiled networks removed"))
         return
     machine = host.inspect()
+    omp = host.about_omp(machine)
     average, before = host.load_average(), host.load()
     seconds = convolution_seconds(threads=machine.threads)
     doubts = host.crowded(machine, average) + host.busy(before, host.load())
@@ -54,11 +62,16 @@ def doctor(
             {
                 **asdict(machine),
                 "threads": machine.threads,
+                "omp_num_threads": omp or None,
                 "versions": versions,
                 "gain_over_f32": gains,
                 "load_average": average,
                 "doubts": doubts,
-                "cache": None if cache is None else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
+                "cache": {"fault": fault}
+                if fault
+                else None
+                if cache is None
+                else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
                 "missing": missing,
             }
         )
@@ -69,13 +82,12 @@ def doctor(
         "system": f"{machine.system}, Python {machine.python}",
         "cores": f"{machine.physical_cores} physical, {machine.logical_cores} logical, "
         f"{machine.affinity} granted; quota {quota}",
-        "threads": f"{machine.threads} (what lowres-seg will use)"
-        + (f"; OMP_NUM_THREADS={machine.omp_threads} is obeyed" if machine.omp_threads else ""),
+        "threads": f"{machine.threads} (what lowres-seg will use)" + (f"; {omp}" if omp else ""),
         "memory": f"{machine.memory_limit_bytes / 2**30:.1f} of {machine.memory_bytes / 2**30:.1f} GiB granted",
         "instruction sets": " ".join(machine.features) or "unknown on this system",
-        "compiled networks": "not kept: no folder of your own can be written"
+        "compiled networks": fault or "not kept: no folder of your own can be written"
         if cache is None
-        else f"{cache.size_bytes() / 1e6:.1f} MB in {cache.folder}",
+        else f"{cache.size_bytes() / 1e6:.1f} MB",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "extras": ", ".join(
             f"{extra}: {'missing ' + ' '.join(names) if names else 'installed'}" for extra, names in missing.items()
@@ -87,9 +99,11 @@ def doctor(
         if precision != "f32"
     }
     rows["load"] = f"{average:.1f} processes on average of the last minute"
-    width = max(map(len, rows))
+    left = max(map(len, rows)) + 2
     for name, value in rows.items():
-        out.print(plain(f"{name:{width}}  {value}"))
+        print_row(name, value, left=left)
+    if cache is not None:
+        out.print(plain(f"{'kept in':{left}}{cache.folder}"))  # in one line, so that it can be copied
     for doubt in doubts:
         out.print(plain(f"doubt: {doubt}"))
 

@@ -45,10 +45,12 @@ def bench(
         str | None, typer.Option("--what", metavar="NAME,...", help=f"{', '.join(WORKLOADS)}.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="recipe.toml or folder that the bundles come from, for torch's own run.")
+        Path | None,
+        typer.Option(help="recipe.toml, its name, or folder that the bundles come from, for torch's own run."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder")
+        Path | None,
+        typer.Option(help="Folder of the recipe's weights.", show_default="the recipe's folder, else its package"),
     ] = None,
     hd95: Annotated[
         str | None, typer.Option(help="Definition: max-directed, monai, medpy, surface-distance or brats.")
@@ -83,6 +85,10 @@ def bench(
         "rounds": rounds,
         "pictures": False if no_pictures else None,
     }
+    if recipe is not None:
+        from lowres_seg.export import recipes
+
+        recipe = recipes.chosen(recipe)
     named = [_planned(path, recipe, weights) for path in bundles or []]
     if recipe is not None and named and not any("recipe" in bundle for bundle in named):
         raise BenchmarkError(
@@ -211,8 +217,6 @@ def _planned(path: Path, recipe: Path | None, weights: Path | None) -> dict[str,
         from lowres_seg.export.importers import digest
 
         # Several bundles may come from several recipes. torch runs those that come from this one.
-        if not recipe.exists():
-            raise BenchmarkError(f"{recipe}: does not exist, expected a recipe.toml, or the folder that was exported")
         if digest(recipe) == manifest_of(path).lineage.recipe:
             found["recipe"] = recipe
     return found

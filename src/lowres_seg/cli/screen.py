@@ -15,6 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from rich.console import Console
+from rich.text import Text
+
+from lowres_seg.wording import WIDTH
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -103,6 +106,24 @@ def guarded() -> Iterator[Guarded]:
         output.flush()
         errors.flush()
         sys.stdout, sys.stderr = before
+
+
+def print_row(name: str, text: str, *, left: int) -> None:
+    """Write a name and, beside it, a text, within the columns of a terminal that nobody has widened.
+
+    The text may hold what steers a terminal; it is shown as it stands.
+
+    Parameters
+    ----------
+    name, text : str
+    left : int
+        Columns of the names.
+    """
+    shown = "".join(one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in text)
+    width = max(left, min(out.width, WIDTH) - left)
+    for line in Text(shown).wrap(out, width, overflow="fold"):
+        out.print(plain(f"{name:{left}}{line.plain}".rstrip()))
+        name = ""
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lowres_seg.cli.options import AsJson, BundlePath, Debug, RequireKey, app
-from lowres_seg.cli.screen import out, plain, print_json
+from lowres_seg.cli.screen import print_json, print_row
 
 if TYPE_CHECKING:  # help needs neither pydantic nor OpenVINO
     from lowres_seg.bundle.bundle import Bundle
@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # help needs neither pydantic nor OpenVINO
     from lowres_seg.bundle.pipeline import Label
     from lowres_seg.bundle.reports import ExportReport, QuantizeReport
 
-#: Columns of what is shown, and of the words on its left.
-_WIDTH, _LEFT = 80, 14
+#: Columns of the words on the left.
+_LEFT = 14
 _INPUTS = {"random": "on random input", "scan": "on a scan", "phantom": "on a phantom"}
 
 
@@ -35,19 +35,8 @@ def show(bundle: BundlePath, *, require_key: RequireKey = None, as_json: AsJson 
         return
     last = ""
     for key, text in [*_rows(opened), *_evidence(exported, quantized), *_lineage(opened)]:
-        _print("" if key == last else key, text)
+        print_row("" if key == last else key, text, left=_LEFT)
         last = key
-
-
-def _print(key: str, text: str) -> None:
-    """Print a row within 80 columns. What a bundle says may hold what steers a terminal; it is shown as it stands."""
-    from rich.text import Text
-
-    shown = "".join(one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in text)
-    width = max(_LEFT, min(out.width, _WIDTH) - _LEFT)
-    for line in Text(shown).wrap(out, width, overflow="fold"):
-        out.print(plain(f"{key:{_LEFT}}{line.plain}".rstrip()))
-        key = ""
 
 
 def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -147,7 +136,8 @@ def _quantization(report: QuantizeReport) -> Iterator[tuple[str, str]]:
             ]
             yield "", f"{label} against {against}: mean Dice {', '.join(dice)}; mean HD95 {', '.join(hd95)}"
     for name, gain in report.gain.items():
-        times = ", ".join(f"{variant} {1000 * s:.3g} ms" for variant, s in gain.latency_s.items())
+        named = {report.precision if name == "candidate" else name: seconds for name, seconds in gain.latency_s.items()}
+        times = ", ".join(f"{variant} {1000 * s:.3g} ms" for variant, s in named.items())
         ratios = ", ".join(f"{ratio:.2f} times the speed of {variant}" for variant, ratio in gain.ratios().items())
         yield "speed", f"{name}: {times}; {ratios}, on the machine that made it (no digest covers these figures)"
 

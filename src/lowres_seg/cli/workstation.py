@@ -30,7 +30,7 @@ from lowres_seg.cli.options import (
     ram_bytes,
 )
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_error, print_json, steps
-from lowres_seg.errors import LowresSegError
+from lowres_seg.errors import LowresSegError, in_one_line
 from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
@@ -136,6 +136,7 @@ def predict(
     if further:  # they are none of the masks, and not the ledger
         own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
         atomic.check_targets([*further, *own_files], force=True)
+    cache = _cache(no_cache=no_cache, key=opened.signed_by)
     segmenter = Segmenter.load(
         opened,
         threads=threads,
@@ -143,8 +144,11 @@ def predict(
         max_ram_bytes=bound,
         require_key=require_key,
         reproducible=reproducible,
-        cache=_cache(no_cache=no_cache, key=opened.signed_by),
+        cache=cache,
     )
+    if threads is not None and segmenter.threads < threads:
+        runs = f"{segmenter.threads} {'run' if segmenter.threads > 1 else 'runs'}"
+        err.print(f"[yellow]note:[/] --threads {threads}: {runs}, one for each processor that this process may use")
     outcomes: list[Outcome] = []
     shown = not as_json and not quiet
     bar = ScanBar(len(jobs), [stage.name for stage in manifest.stages], quiet=quiet)
@@ -172,6 +176,7 @@ def predict(
                     opened,
                     outcomes,
                     threads=segmenter.threads,
+                    networks_from_cache=cache is not None and cache.was_used,
                     options={**options, "max_ram_bytes": bound},
                     tool=__version__,
                     anonymous=anonymous,
@@ -323,7 +328,7 @@ def _summary(outcomes: list[Outcome], total: int, own: list[str]) -> str:
 
 def _reason(outcome: Outcome) -> str:
     """What was found, out of an error's message."""
-    said = " ".join(str(outcome.error).splitlines()).removeprefix(f"{outcome.job.name}: ")
+    said = " ".join(str(outcome.error).splitlines()).removeprefix(f"{in_one_line(outcome.job.name)}: ")
     return said.partition("; ")[0]
 
 
@@ -344,6 +349,7 @@ def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
         "case": number,
         **({} if anonymous else {"scan": scan}),
         "outcome": outcome.status,
+        "threads": outcome.threads,
         **({} if anonymous else {"mask": None if failed else str(job.output)}),
         "error": error if failed else None,
         "voxels": outcome.voxels,

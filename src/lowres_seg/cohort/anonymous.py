@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from lowres_seg.cohort.listing import Job
+from lowres_seg.errors import in_one_line
 
 _ABSOLUTE = re.compile(r"(?<![\w.)])(?:/|[A-Za-z]:\\)[^\s:;,()']+")
 
@@ -30,6 +31,7 @@ def without_paths(text: str, job: Job) -> str:
         stands |= {str(folder): "(folder)" for folder in folders if folder.is_absolute() and folder.name}
         stands |= {str(place / path.name): f"({name})" for place in folders}
         stands |= {str(path): f"({name})", path.name: f"({name})"}
+    stands |= {in_one_line(found): stand for found, stand in stands.items()}  # as an error shows it
     for found in sorted(stands, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(found)}", stands[found], text)
     return _ABSOLUTE.sub("(path)", text)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.arguments import path as as_path
 from lowres_seg.cohort.naming import differing_parts
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Reorientation
@@ -105,7 +106,7 @@ class Case:
             raise InputError(
                 f"case {self.id}: {self.label} holds values that the bundle does not know: {said}; "
                 f"it writes {', '.join(map(str, values))}; change the map, name them in [[regions]] of the recipe, or "
-                f"leave such voxels out with --ignore-label {int(whole[unknown][0])}"
+                f"leave such voxels out with --ignore-label {int(whole[unknown][0])} (ignore_labels)"
             )
         data: NDArray[np.float32] = np.rint(volume.data)
         if np.isin(whole, ignore).any():
@@ -136,7 +137,7 @@ class Cases:
             If the table cannot be read, lacks a column, has one too many, or holds no case; if an id is there twice
             or a file that it names is not there.
         """
-        path = Path(path)
+        path = as_path(path, "table of cases")
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

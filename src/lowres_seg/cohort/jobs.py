@@ -60,6 +60,8 @@ class Outcome:
         sha256 of each channel's file, where digests were asked for.
     outputs : dict of str to str
         sha256 of each file that was written, named as in `Job.outputs`; where digests were asked for.
+    threads : int or None
+        Threads that it was computed with; None if the ledger of an earlier version does not say.
     """
 
     job: Job
@@ -73,6 +75,7 @@ class Outcome:
     again: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
 
     @property
     def doubt_names(self) -> list[str]:
@@ -126,7 +129,7 @@ def run_jobs(
             _release(failure)
             if ledger is not None:
                 _record_failure(ledger, job, failure, segmenter.threads)
-            yield Outcome(job, error=failure)
+            yield Outcome(job, error=failure, threads=segmenter.threads)
 
 
 def _outcome(
@@ -157,7 +160,17 @@ def _outcome(
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
     timings = result.timings_s | {"load": load_s + result.timings_s["load"]}
-    done = Outcome(job, None, result.voxels(), result.volumes_ml(), timings, result.doubts, result.numbers, again=again)
+    done = Outcome(
+        job,
+        None,
+        result.voxels(),
+        result.volumes_ml(),
+        timings,
+        result.doubts,
+        result.numbers,
+        again=again,
+        threads=segmenter.threads,
+    )
     start = perf_counter()
     try:
         job.output.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed meanwhile
@@ -187,6 +200,7 @@ def _skipped(job: Job, entry: Entry) -> Outcome:
         skipped=True,
         inputs=entry.inputs,
         outputs=dict(zip(job.outputs, entry.files.values(), strict=True)),
+        threads=entry.threads or None,
     )
 
 
@@ -215,7 +229,9 @@ def _record_failure(ledger: Ledger, job: Job, failure: LowresSegError, threads: 
     # The full disk that made it fail may take no line either. A case without a line is done again.
     with suppress(InputError):
         why = _told(ledger, job, str(failure))
-        ledger.write("failed", job.scan, dict.fromkeys(job.files, ""), why=why, threads=threads)
+        # A name of a mask is made of that of its scan.
+        files = [file for file in job.files if os.path.lexists(file)] if ledger.anonymous else job.files
+        ledger.write("failed", job.scan, dict.fromkeys(files, ""), why=why, threads=threads)
 
 
 def _told(ledger: Ledger, job: Job, text: str) -> str:
@@ -229,7 +245,8 @@ def _failure(job: Job, error: Exception) -> LowresSegError:
     failure: LowresSegError
     if isinstance(error, MemoryError):
         failure = InputError(
-            f"{job.name}: needs more memory than there is ({one_line(error)}); free memory, or bound it with --max-ram"
+            f"{job.name}: needs more memory than there is ({one_line(error)}); free memory, or bound it with "
+            "--max-ram (max_ram_bytes)"
         )
     elif isinstance(error, OSError):
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else job.name

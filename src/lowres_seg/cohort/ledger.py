@@ -18,7 +18,7 @@ from typing import Any
 
 from lowres_seg import atomic
 from lowres_seg.bundle.bundle import file_sha256
-from lowres_seg.errors import InputError
+from lowres_seg.errors import InputError, in_one_line
 
 NAME = ".lowres-seg.jsonl"
 #: Size of a ledger of some hundred thousand cases.
@@ -44,7 +44,8 @@ class Entry:
     options : dict of str to bool
         Options that change what is written.
     files : dict of str to str
-        sha256 of each file written, by its path from the ledger's folder; the mask comes first.
+        sha256 of each file written, by its path from the ledger's folder; the mask comes first. Of a case that failed
+        they are empty, and an anonymous ledger names only files that are there.
     why : str
         Why it failed.
     voxels, volumes_ml, numbers, timings_s : dict of str to number
@@ -110,14 +111,14 @@ class Ledger:
         self._labels = set(labels)
         self.folder = folder
         self.path = folder / NAME
-        self._same = {"bundle": bundle, "version": version, "options": dict(options)}
+        self._same: dict[str, Any] = {"bundle": bundle, "version": version, "options": dict(options)}
         self._entries: dict[str, list[Entry]] = {}
         try:
             found = read(self.path)
         except OSError as error:
             raise atomic.unwritable(self.path, error) from error
         for entry in found:
-            self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+            self._add(entry)
 
     def done(self, files: list[Path], scan: Mapping[str, Path]) -> tuple[Entry | None, str]:
         """Entry of a case whose files are all there as it says, from the same scan and bundle.
@@ -153,9 +154,10 @@ class Ledger:
                     f"{file}: exists, and is not what this tool wrote by its ledger; move it to keep it, or pass "
                     "--force to replace it"
                 )
+        last = [entry for entry in entries if any(entry.files.get(name) == there[name] for name in there)][-1]
         entries = [e for e in entries if {key: getattr(e, key) for key in self._same} == self._same]
         if not entries:
-            return None, "it was done by another bundle, version or option"
+            return None, in_one_line(self._differs(last))
         entries = [entry for entry in entries if set(entry.voxels) == set(entry.volumes_ml) == self._labels]
         if not entries:
             return None, "its line in the ledger does not have the bundle's labels"
@@ -188,7 +190,7 @@ class Ledger:
             outcome,
             {} if self.anonymous else {channel: str(path) for channel, path in scan.items()},
             files={self._named(file): digest for file, digest in files.items()},
-            **self._same,  # type: ignore[arg-type]
+            **self._same,
             **more,
         )
         line = json.dumps(asdict(entry)).encode() + b"\n"
@@ -203,7 +205,22 @@ class Ledger:
                 os.close(descriptor)
         except OSError as error:
             raise atomic.unwritable(self.path, error) from error
-        self._entries.setdefault(next(iter(entry.files)), []).append(entry)
+        self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        for mask in list(entry.files)[:1]:
+            self._entries.setdefault(mask, []).append(entry)
+
+    def _differs(self, entry: Entry) -> str:
+        """How a case was done that this run would do otherwise, in words."""
+        options: dict[str, bool] = self._same["options"]
+        ways = ["with another bundle"] if entry.bundle != self._same["bundle"] else []
+        ways += [f"by version {entry.version}"] if entry.version != self._same["version"] else []
+        for name in sorted({*entry.options, *options}):
+            was = entry.options.get(name, False)
+            if was != options.get(name, False):
+                ways.append(f"{'with' if was else 'without'} --{name.replace('_', '-')}")
+        return f"it was done {', '.join(ways) or 'by a version that did not say with which options'}"
 
     def _named(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
@@ -257,7 +274,7 @@ def _entry(line: bytes) -> Entry | None:
         and all(_holds(part, (str,)) for part in texts)
         and all(_holds(part, (int, float)) and all(map(_is_plain, part.values())) for part in numbers)
         and _holds(entry.options, (bool,))
-        and bool(entry.files)
+        and (bool(entry.files) or entry.outcome == "failed")
         and all(map(_is_below, entry.files))
     )
     return entry if right else None

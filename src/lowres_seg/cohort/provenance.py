@@ -1,7 +1,8 @@
 """The provenance of a run: what ran, on what, with what, and what came out, so that an auditor can trace a mask.
 
 Two runs of one bundle on the same scans, with the same machine, versions, threads and options, give the same provenance
-but for ``created`` and ``timings``.
+but for ``created`` and ``timings``. Whether networks were taken from the cache of compiled ones differs between a first
+run and a second, so it stands in ``timings``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def written(
     outcomes: Sequence[Outcome],
     *,
     threads: int,
+    networks_from_cache: bool,
     options: Mapping[str, Any],
     tool: str,
     anonymous: bool = False,
@@ -42,7 +44,9 @@ def written(
     outcomes : sequence of Outcome
         Of `run_jobs` with `digests`.
     threads : int
-        Threads that the run computed with.
+        Threads that the run computed with. Each case has its own number: an earlier run may have done it.
+    networks_from_cache : bool
+        Whether this run took networks from the cache of compiled networks.
     options : mapping of str to value
         What else the user chose.
     tool : str
@@ -85,7 +89,10 @@ def written(
         },
         "options": dict(options),
         "cases": [_case(number, outcome, anonymous=anonymous) for number, outcome in enumerate(outcomes, start=1)],
-        "timings": [outcome.timings_s for outcome in outcomes],
+        "timings": [
+            {**outcome.timings_s, **({} if outcome.skipped else {"networks_from_cache": networks_from_cache})}
+            for outcome in outcomes
+        ],
     }
 
 
@@ -123,6 +130,7 @@ def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
         "case": number,
         **({} if anonymous else {"scan": {channel: str(path) for channel, path in job.scan.items()}}),
         "outcome": outcome.status,
+        "threads": outcome.threads,
         "error": None if outcome.error is None else told(str(outcome.error)),
         "inputs": outcome.inputs,
         "outputs": outcome.outputs,

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg import host
+from lowres_seg.arguments import MOST_THREADS, flag, whole_number
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, check_place, digests, file_sha256, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME, NORMS_NAME, Lineage, Manifest, Network, Reference
@@ -47,11 +49,11 @@ Engines = Mapping[str, Sequence[Engine]]
 
 
 def export(
-    source: Path,
-    target: Path,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
-    recipe: Path | None = None,
-    weights: Path | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     weights_key: str | None = None,
     volume: VolumeOrPath | Mapping[str, VolumeOrPath] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -66,15 +68,15 @@ def export(
 
     Parameters
     ----------
-    source : pathlib.Path
+    source : path
         A ``recipe.toml``, or the name of one that comes with the package; a results folder of nnU-Net v2 or a MONAI
         bundle; or a TorchScript file, an ONNX file or a checkpoint, with `recipe` for all that such a file does not
         say.
-    target : pathlib.Path
+    target : path
         The bundle to write.
-    recipe : pathlib.Path, optional
+    recipe : path, optional
         The ``recipe.toml``, or the name of one, that describes a single file of weights.
-    weights : pathlib.Path, optional
+    weights : path, optional
         Folder of the recipe's files of weights, which may lie below it; by default the recipe's own folder, and the
         package that publishes them.
     weights_key : str, optional
@@ -109,7 +111,11 @@ def export(
         folder of one or around one.
     """
     began = perf_counter()
-    source, recipe = recipes.chosen(source), None if recipe is None else recipes.chosen(recipe)
+    target, force = as_path(target, "target"), flag(force, "force")
+    source = recipes.chosen(as_path(source, "source"))
+    recipe = None if recipe is None else recipes.chosen(as_path(recipe, "recipe"))
+    weights = None if weights is None else as_path(weights, "weights")
+    threads = None if threads is None else whole_number(threads, "threads", least=1, most=MOST_THREADS)
     scans = volume.values() if isinstance(volume, Mapping) else [volume]
     named = [source, recipe, reestimate_norm, *scans, *(options or {}).values()]
     inputs = [Path(path) for path in named if isinstance(path, (str, os.PathLike))]

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lowres_seg.errors import one_line, shown
+from lowres_seg import wording
+from lowres_seg.errors import Lines, one_line, shown
 
 #: What a text must look like, by the pattern that it must match.
 PATTERNS = {
@@ -19,23 +20,6 @@ PATTERNS = {
     r"^([\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$": "FILE.py:FUNCTION, or a class such as monai:UNet",
     r"^[\w-]+\.py:[A-Za-z_]\w*$": "FILE.py:FUNCTION",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*$": "NAME==VERSION",
-}
-#: What is expected, by pydantic's name of the error.
-_KINDS = {
-    ("int_type", "int_parsing", "int_from_float"): "a whole number",
-    ("float_type", "float_parsing"): "a number",
-    ("finite_number",): "a finite number",
-    ("string_type",): "a text",
-    ("path_type",): "a path",
-    ("bool_type", "bool_parsing"): "true or false",
-    ("tuple_type", "list_type"): "a list",
-    ("dict_type", "mapping_type", "model_type", "model_attributes_type"): "a table",
-}
-_BOUNDS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
 }
 #: The most keys that are listed where none is near to what was written.
 _LISTED = 12
@@ -75,7 +59,7 @@ def told(where: str, faults: Sequence[str]) -> str:
     """The message of an error: one line, or with several faults one line of head and one for each."""
     if len(faults) == 1:
         return f"{where}: {faults[0]}"
-    return "\n".join([f"{where}: {len(faults)} faults", *(f"  {fault}" for fault in faults)])
+    return Lines.of([f"{where}: {len(faults)} faults", *(f"  {fault}" for fault in faults)])
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -150,11 +134,8 @@ def _fault(problem: Mapping[str, Any], content: Mapping[str, Any], schema: Schem
             return _Fault(place, f"has {context['actual_length']} items", (f"at most {context['max_length']}",))
         case "value_error":
             return _Fault(place, one_line(ValueError(problem["msg"].removeprefix("Value error, ")), most=500))
-    if kind in _BOUNDS:
-        word, bound = _BOUNDS[kind]
-        return _Fault(place, f"is {shown(value)}", (f"{word} {context[bound]}",))
-    expected = next((text for kinds, text in _KINDS.items() if kind in kinds), None)
-    if expected is not None:
+    expected = wording.expected(kind, context)
+    if expected:
         return _Fault(place, f"is {_plain(value)}", (_list_of(expected, place, schema),))
     return _Fault(place, f"{one_line(ValueError(problem['msg']), most=500)}, found {shown(value)}")
 

@@ -96,8 +96,13 @@ def convert(
             changes = onnx_inputs.fit(graph, shape, weights)
             graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
             onnx_graph.save(graph, onnx_path)
-            conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
+            any_size = onnx_graph.OpenSizes(weights, outputs.key)
+            try:
+                conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
+            except ExportError as error:
+                raise ExportError(f"{error}{sizes.advice(any_size, shape)}") from error
             _check_scores(name, recipe, conversion)
+            _check_sides(any_size, shape, conversion)
             running = onnx_graph.OrtNetwork(onnx_path, threads=threads)
             return Exported(
                 name,
@@ -170,7 +175,7 @@ def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
             check_channels(stage.decode, conversion.output_shape[1])
 
 
-def _check_sides(network: TorchNetwork, shape: tuple[int, ...], conversion: Conversion) -> None:
+def _check_sides(network: Engine, shape: tuple[int, ...], conversion: Conversion) -> None:
     """Check that the scores have the sides of the input, or are one number a channel."""
     sides = tuple(conversion.output_shape[2:])
     if sides not in (shape[2:], (1, 1, 1)):

@@ -54,6 +54,17 @@ def find(recipe: Recipe, home: Path, named: Path | None, notify: Callable[[str],
     }
 
 
+def located(folder: Path, file: str, sha256: str) -> Path:
+    """Path of a file of weights in a folder, or else of the one with its digest below it.
+
+    The path in the folder is given if there is none, or more than one.
+    """
+    if (folder / file).is_file():
+        return folder / file
+    below = [path for path in _below(folder, Path(file).parts) if file_sha256(path) == sha256]
+    return below[0] if len(below) == 1 else folder / file
+
+
 def published(weights: PublishedWeights, file: str) -> Path:
     """Path of a file of weights from the package that publishes it.
 

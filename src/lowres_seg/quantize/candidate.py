@@ -82,7 +82,7 @@ class Candidate(Protocol):
     Attributes
     ----------
     reference_bound : pair of float
-        Bounds of the reference case: of a score, and of the share of voxels with another label.
+        Least bounds of the reference case: of a score, and of the share of voxels with another label.
     """
 
     reference_bound: tuple[float, float]

@@ -53,7 +53,7 @@ from nncf.openvino.quantization.backend_parameters import BackendParameters  # n
 from nncf.openvino.statistics.aggregator import OVStatisticsAggregator  # noqa: E402
 
 #: Memory of a pass that gathers statistics, in units of the network's largest tensor: for the network itself, and for
-#: each point at which statistics are gathered. Larger than measured: see the peak in docs/quantize.md.
+#: each point at which statistics are gathered. Larger than measured: see the peak in docs/results.md.
 _PASS, _POINT = 4.0, 1.4
 #: Norms keep their input in f32. They compute in f32 in any case, so INT8 would only save them reading time, and it
 #: costs more agreement than all convolutions (docs/adr/0005-norms-keep-f32.md).

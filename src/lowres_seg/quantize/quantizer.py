@@ -21,9 +21,9 @@ from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint, left_out
-from lowres_seg.errors import AccuracyDropError, InputError, QuantizationError
+from lowres_seg.errors import AccuracyDropError, InputError, Lines, QuantizationError
 from lowres_seg.metrics.agreement import score
-from lowres_seg.quantize import gain, gate, report
+from lowres_seg.quantize import gain, gate, recorded, report
 from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate, prepared_inputs
 from lowres_seg.quantize.gain import Gain
 from lowres_seg.quantize.gate import Verdict
@@ -31,7 +31,6 @@ from lowres_seg.quantize.journal import Journal, alone
 from lowres_seg.quantize.layer import LayerId, Reverted, as_text
 from lowres_seg.quantize.search import Clock, Ranked, SearchResult, search
 from lowres_seg.quantize.settings import Settings
-from lowres_seg.runtime import reference
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.segmenter import Segmenter
@@ -364,20 +363,15 @@ class _Run:
         why = f"none of {counted(len(result.attempts), 'attempt')} keeps the limits"
         if result.out_of_time:
             why += " within the time budget (--resume goes on)"
-        table = "\n".join(gate.table(last.verdict))
-        raise AccuracyDropError(
-            f"{self.bundle.path}: {why}; {'; '.join(last.verdict.breaches())}; no bundle was written\n{table}"
-        )
+        first = f"{self.bundle.path}: {why}; {'; '.join(last.verdict.breaches())}; no bundle was written"
+        raise AccuracyDropError(Lines.of([first, *gate.table(last.verdict)]))
 
     def finish(
         self, folder: Path, written: WrittenNetworks, result: SearchResult, gains: Sequence[Gain], seconds: float
     ) -> None:
         """Write reference case, reports and manifest into a bundle that already has its networks."""
         self.notify("recording the reference case")
-        case = reference.read(self.bundle)
-        engines = compile_networks(written.pipeline, written.files(folder), threads=self.threads, lean=True)
-        segmenter = Segmenter(written.pipeline, engines, threads=self.threads)
-        segmenter.record_reference(case.scan, folder / self.bundle.manifest.reference.file)
+        bound = recorded.record(self.bundle, written, folder, self.candidate.reference_bound, threads=self.threads)
         (folder / "reports").mkdir()
         if EXPORT_REPORT in self.bundle.manifest.files:  # no manifest needs to have it
             (folder / EXPORT_REPORT).write_bytes(self.bundle.read(EXPORT_REPORT))
@@ -393,7 +387,7 @@ class _Run:
         if result.best is not None:
             lines = "\n".join(gate.table(result.best.verdict)) + "\n"
             (folder / report.TABLE).write_text(lines, encoding="utf-8")
-        final = report.manifest(self.bundle, written, self.candidate, folder)
+        final = report.manifest(self.bundle, written, self.candidate, bound, folder)
         (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")
         # Values that differ from run to run are not in the digest: the same run again gives the same bundle.
         volatile = {"seconds": round(seconds, 1), "peak_rss_bytes": host.peak_rss_bytes(), "gain": gain.as_dict(gains)}

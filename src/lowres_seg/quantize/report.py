@@ -10,7 +10,7 @@ from typing import Any
 
 from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle, digests
-from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.manifest import Manifest, Reference
 from lowres_seg.bundle.reports import QUANTIZE_REPORT
 from lowres_seg.quantize.candidate import Candidate, LayerReport, WrittenNetworks
 from lowres_seg.quantize.layer import as_text
@@ -66,15 +66,16 @@ def _why(layer: LayerReport, *, reverted: bool, judged: bool) -> str:
     return layer.why or ("within the limits" if judged else "not judged")
 
 
-def manifest(parent: Bundle, written: WrittenNetworks, candidate: Candidate, folder: Path) -> Manifest:
-    """Manifest of the files in `folder`."""
+def manifest(
+    parent: Bundle, written: WrittenNetworks, candidate: Candidate, bound: Reference, folder: Path
+) -> Manifest:
+    """Manifest of the files in `folder`, with a bound of the reference case."""
     old = parent.manifest
-    scores, flips = candidate.reference_bound
     tools = old.lineage.tools | candidate.tools()
     changes = {
         **written.pipeline.model_dump(),
         "networks": {name: network.model_dump() for name, network in written.networks.items()},
-        "reference": old.reference.model_dump() | {"max_abs_diff": scores, "max_flipped": flips},
+        "reference": bound.model_dump(),
         "lineage": old.lineage.model_dump() | {"parent": parent.digest, "tools": tools},
         "files": digests(folder),
     }

@@ -155,7 +155,7 @@ def _connected(mask: NDArray[np.bool_], connectivity: int, **more: Any) -> Any:
     try:
         import cc3d
     except ImportError as error:
-        raise _missing("connected-components-3d") from error
+        raise missing("connected-components-3d") from error
     return cc3d.connected_components(mask, connectivity=connectivity, **more)
 
 
@@ -164,11 +164,12 @@ def _filled(mask: NDArray[np.bool_]) -> Any:
     try:
         import fill_voids
     except ImportError as error:
-        raise _missing("fill-voids") from error
+        raise missing("fill-voids") from error
     return fill_voids.fill(mask)
 
 
-def _missing(package: str) -> MissingExtraError:
+def missing(package: str) -> MissingExtraError:
+    """The error of a package that is not installed."""
     return MissingExtraError(
         f"clean-up and doubts of this bundle need {package}, not installed here: pip install {package}"
     )

@@ -2,7 +2,7 @@
 
 A file is named after all that its content depends on, and begins with the digest of the rest. One that is damaged is
 dropped, and its network is compiled again. Whoever can write the folder can run code in a process that uses it: so it
-must be the user's own, and nobody else's to write.
+must be the user's own, and nobody else's to write or to exchange. That is judged whenever a network is taken from it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lowres_seg import atomic, host
+from lowres_seg import atomic, host, owners
+from lowres_seg.arguments import described
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.errors import InputError
 from lowres_seg.logs import log
@@ -37,9 +38,14 @@ class CompiledCache:
     Attributes
     ----------
     folder : pathlib.Path
+        A str is taken as a path.
     """
 
     folder: Path
+    _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", as_path(self.folder, "folder of compiled networks"))
 
     @classmethod
     def of_user(cls) -> CompiledCache | None:
@@ -50,56 +56,99 @@ class CompiledCache:
         Raises
         ------
         InputError
-            If the folder is none, is another user's or can be written by others; or if it is that of the variable, and
-            cannot be made.
+            As of `check`; or if the folder is that of the variable, and cannot be made.
         """
         named = os.environ.get(VARIABLE)
         if named is not None and not named.strip():
-            raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use --no-cache")
+            raise InputError(f"{VARIABLE}: is empty, expected a folder; unset it, or use no cache (--no-cache)")
         try:
             folder = host.cache_folder() / "compiled" if named is None else Path(named)
         except RuntimeError:  # Python finds no home
             return None
-        if os.path.lexists(folder):
-            _check_owner(folder)
-        elif named is not None:
+        cache = cls(folder)
+        cache.check()
+        if named is not None and not os.path.lexists(folder):
             above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
             if not (above.is_dir() and os.access(above, os.W_OK)):
                 raise InputError(
-                    f"{folder}: cannot be made in {above}; name another folder with {VARIABLE}, or use --no-cache"
+                    f"{folder}: cannot be made in {above}; name another folder in {VARIABLE}, or use none (--no-cache)"
                 )
-        return cls(folder)
+        return cache
+
+    def check(self) -> None:
+        """Check that nobody else can put a network into the folder. One that is not there yet is in order.
+
+        Raises
+        ------
+        InputError
+            If the folder is none, is another user's or can be written by others, or if others can put another one in
+            its place.
+        """
+        if found := owners.doubt(self.folder):
+            raise InputError(
+                f"{self.folder}: {found}, expected a folder of your own that nobody else can write or exchange, "
+                f"because compiled networks are code; chmod it to 0700, name another in {VARIABLE}, or use --no-cache"
+            )
 
     def read(self, key: str) -> bytes | None:
-        """Read a compiled network; None if it is not there, or is damaged, and then it is dropped."""
+        """Read a compiled network; None if it is not there, or is damaged, and then it is dropped.
+
+        Raises
+        ------
+        InputError
+            As of `check`.
+        """
+        self.check()
         file = self._file(key)
         try:
-            content = file.read_bytes()
-        except OSError:
+            with file.open("rb") as stream:
+                foreign = owners.is_foreign(os.fstat(stream.fileno()))
+                content = b"" if foreign else stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.info("%s: cannot be read (%s), its network is compiled anew", file, error.strerror)
             return None
         blob = memoryview(content)[_DIGEST_BYTES:]
-        if _digest(key, blob) != content[:_DIGEST_BYTES]:
-            log.debug("%s: is damaged, its network is compiled anew", file)
+        if foreign or _digest(key, blob) != content[:_DIGEST_BYTES]:
+            log.info("%s: is %s, its network is compiled anew", file, "of another user" if foreign else "damaged")
             self.drop(key)
             return None
         with suppress(OSError):  # another process may drop it now
             os.utime(file)
+        self._taken.add(key)
         return bytes(blob)
 
+    @property
+    def was_used(self) -> bool:
+        """True if a compiled network was taken from it by this object."""
+        return bool(self._taken)
+
     def has(self, key: str) -> bool:
-        """Tell whether a compiled network is there. It may be damaged."""
+        """Tell whether a compiled network is there. It may be damaged.
+
+        Raises
+        ------
+        InputError
+            As of `check`.
+        """
+        self.check()
         return self._file(key).is_file()
 
     def keep(self, key: str, blob: bytes) -> None:
-        """Write a compiled network, and drop those that were not used for the longest time. A full disk is no error."""
+        """Write a compiled network, and drop those that were not used for the longest time.
+
+        What cannot be written is no error, and the log says so. Folders that are missing are made for the user alone.
+        """
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            _check_owner(self.folder)
+            for folder in (*reversed(self.folder.parents), self.folder):
+                if not folder.is_dir():
+                    folder.mkdir(mode=0o700, exist_ok=True)
+            self.check()
             with atomic.file(self._file(key), force=True) as staged:
                 staged.write_bytes(_digest(key, blob) + blob)
         except (InputError, OSError) as error:
-            log.debug("%s: keeps no compiled network: %s", self.folder, error)
+            log.info("%s: keeps no compiled network: %s", self.folder, error)
             return
         total = 0
         for _, size, file in sorted(self._files(), reverse=True):
@@ -109,6 +158,7 @@ class CompiledCache:
 
     def drop(self, key: str) -> None:
         """Remove a compiled network, if it is there."""
+        self._taken.discard(key)
         with suppress(OSError):
             self._file(key).unlink(missing_ok=True)
 
@@ -117,9 +167,12 @@ class CompiledCache:
 
         Raises
         ------
+        InputError
+            As of `check`.
         OSError
             If one cannot be removed.
         """
+        self.check()
         found = list(self._files())
         for _, _, file in found:
             file.unlink(missing_ok=True)
@@ -140,6 +193,25 @@ class CompiledCache:
                 status = file.lstat()
                 found.append((status.st_mtime, status.st_size, file))
         return found
+
+
+def as_cache(value: object) -> CompiledCache | None:
+    """Cache that a caller passed, or that of the folder that a caller named.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or its folder is refused by `check`.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        value = CompiledCache(as_path(value, "cache"))
+    if value is not None and not isinstance(value, CompiledCache):
+        raise InputError(
+            f"cache: found {described(value)}, expected a CompiledCache, such as CompiledCache.of_user(), or a folder"
+        )
+    if value is not None:
+        value.check()
+    return value
 
 
 def key_of(files: NetworkFiles, *, openvino: str, threads: int, inference_precision: str, rewrite: str) -> str | None:
@@ -178,24 +250,3 @@ def _digest(key: str, blob: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(key.encode())
     digest.update(blob)
     return digest.digest()
-
-
-def _check_owner(folder: Path) -> None:
-    status = folder.lstat()
-    is_folder = stat.S_ISDIR(status.st_mode)
-    if is_folder and not hasattr(os, "geteuid"):
-        return
-    found = (
-        "is no folder, or a link to one"
-        if not is_folder
-        else f"belongs to user {status.st_uid}"
-        if status.st_uid != os.geteuid()
-        else f"can be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        else ""
-    )
-    if found:
-        raise InputError(
-            f"{folder}: {found}, expected a folder of your own that nobody else can write, because compiled networks "
-            f"are code; set its mode to 0700, name another with {VARIABLE}, or use --no-cache"
-        )

@@ -15,6 +15,7 @@ from lowres_seg.errors import InputError
 from lowres_seg.runtime.openvino_engine import InferencePrecision, Rewrite, read_graph
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
+from lowres_seg.wording import sizes
 
 #: Memory of the process with everything imported.
 _BASE_BYTES = 180 << 20
@@ -102,9 +103,10 @@ class MemoryBound:
         """
         need = self.networks_bytes + bytes_of_scan(pipeline, grid, self.heads, lean=self.lean)
         if need > self.most_bytes:
+            found, most = sizes(need, self.most_bytes)
             raise InputError(
-                f"{where}: segmenting {'×'.join(map(str, grid.shape))} voxels needs about {need / 1e9:.1f} GB, the "
-                f"bound is {self.most_bytes / 1e9:.1f} GB; raise --max-ram, use a bundle in INT8 or crop the scan"
+                f"{where}: segmenting {'×'.join(map(str, grid.shape))} voxels needs about {found}, the bound is "
+                f"{most}; raise --max-ram (max_ram_bytes) or crop the scan"
             )
 
 

@@ -130,15 +130,15 @@ def read(bundle: Bundle) -> ReferenceCase:
         If the file has changed, is beyond the bounds, or is no reference case of a bundle with these channels.
     """
     name = bundle.manifest.reference.file
-    where = str(bundle.file(name))
-    content = bundle.read(name)
+    return parse(bundle.read(name), bundle.manifest.channels, str(bundle.file(name)))
+
+
+def parse(content: bytes, channels: Sequence[str], where: str) -> ReferenceCase:
+    """Reference case from the content of its file; errors as of `read`."""
     try:
         arrays = plain_arrays.read(content)
-        _check(arrays, bundle.manifest.channels)
-        scan = {
-            channel: Volume.from_array(arrays[f"channel.{channel}"], arrays["affine"])
-            for channel in bundle.manifest.channels
-        }
+        _check(arrays, channels)
+        scan = {channel: Volume.from_array(arrays[f"channel.{channel}"], arrays["affine"]) for channel in channels}
     except (ValueError, InputError) as error:
         raise IntegrityError(f"{where}: does not fit the bundle ({one_line(error)}); export it again") from error
     return ReferenceCase(where, scan, arrays)

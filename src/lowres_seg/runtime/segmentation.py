@@ -20,7 +20,8 @@ class Segmentation:
     Attributes
     ----------
     labels : Volume
-        Label map (uint8) on the grid, and with the header, of the scan.
+        Label map (uint8) on the grid of the scan. Its header has the geometry, units and intent of the scan's, and none
+        of its text, as what `save` writes.
     label_names : dict of int to str
     timings_s : dict of str to float
         Seconds of each step in their order: ``load``, then ``<stage>.<step>``.

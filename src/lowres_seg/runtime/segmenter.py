@@ -12,27 +12,29 @@ from pathlib import Path
 import numpy as np
 
 from lowres_seg import host
-from lowres_seg.arguments import MOST_THREADS, whole_number
+from lowres_seg.arguments import MOST_THREADS, flag, whole_number
 from lowres_seg.bundle.bundle import Bundle
-from lowres_seg.bundle.manifest import Manifest
+from lowres_seg.bundle.manifest import Manifest, Reference
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.logs import log
-from lowres_seg.runtime import reference, stage_run
-from lowres_seg.runtime.compiled_cache import CompiledCache
+from lowres_seg.runtime import needs, reference, stage_run
+from lowres_seg.runtime.compiled_cache import CompiledCache, as_cache
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
-from lowres_seg.runtime.reference import SelfTest
+from lowres_seg.runtime.reference import ReferenceCase, SelfTest
 from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
+from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
+from lowres_seg.wording import sizes
 
 
 class Segmenter:
@@ -49,7 +51,8 @@ class Segmenter:
     engines : mapping of str to sequence of Engine
         For each stage, by name, one engine for each of its networks.
     threads : int, optional
-        Threads for resampling; by default as many as this process may use.
+        Threads for resampling; by default as many as this process may use. No more of them run than there are
+        processors that this process may run on, and the attribute of this name says how many do.
     bundle : Bundle, optional
         The bundle that the networks come from.
     bound : MemoryBound, optional
@@ -83,7 +86,7 @@ class Segmenter:
         max_ram_bytes: int | None = None,
         require_key: str | os.PathLike[str] | None = None,
         reproducible: bool = False,
-        cache: CompiledCache | None = None,
+        cache: CompiledCache | str | os.PathLike[str] | None = None,
     ) -> Segmenter:
         """Open a bundle, check it, and compile its networks for this CPU.
 
@@ -93,7 +96,7 @@ class Segmenter:
             An opened bundle is not checked once more, but the files that are compiled are.
         threads : int, optional
             Threads to compute with; by default as many as the bundle recommends, and at most as many as this process
-            may use.
+            may use. Of a number beyond its processors as many run as there are, which the log says.
         lean : bool
             Compile each network when its turn comes and drop it after. This has the smallest peak of memory, and takes
             no longer for a single scan.
@@ -105,9 +108,9 @@ class Segmenter:
         reproducible : bool
             Give the same mask with any number of threads. Norms that are OpenVINO's own, which split their sums by
             threads, then sum in steps; networks that `export` gave such norms stay as they are.
-        cache : CompiledCache, optional
-            Where compiled networks are kept, such as `CompiledCache.of_user()`. It is not used where a key or a bound
-            on memory is given.
+        cache : CompiledCache or path, optional
+            Where compiled networks are kept, such as `CompiledCache.of_user()`, or the path of a folder for them. It is
+            not used where a key or a bound on memory is given.
 
         Raises
         ------
@@ -116,15 +119,22 @@ class Segmenter:
         EngineError
             If a network cannot be compiled.
         InputError
-            If an argument is of another kind, or the largest network alone needs more than `max_ram_bytes`.
+            If an argument is of another kind, the largest network alone needs more than `max_ram_bytes`, or others can
+            write the folder of compiled networks or exchange it.
+        MissingExtraError
+            If a package is missing that the bundle needs, or the extra ``sign`` where a key is required.
         """
-        threads = None if threads is None else _threads(threads)
+        lean, reproducible = flag(lean, "lean"), flag(reproducible, "reproducible")
+        runs = None if threads is None else _threads(threads)
         if max_ram_bytes is not None:
             max_ram_bytes = whole_number(max_ram_bytes, "max_ram_bytes", least=1, most=1 << 60)
         bundle = path.requiring(require_key) if isinstance(path, Bundle) else Bundle.open(path, require_key=require_key)
         manifest, files = bundle.manifest, bundle.network_files()
+        needs.check(manifest)
         available = host.inspect().threads
-        count = min(manifest.threads or available, available) if threads is None else threads
+        count = min(manifest.threads or available, available) if runs is None else runs
+        if threads is not None and count < threads:
+            log.info("%s: computes with %d of %d threads, one for each processor", bundle.path, count, threads)
         rewrite = sum_in_steps if reproducible else None
         bound = None
         if max_ram_bytes is not None:
@@ -135,16 +145,26 @@ class Segmenter:
             lean = bound.lean
             if bound.networks_bytes > max_ram_bytes:
                 wide = any(network.precision == "fp32" for network in manifest.networks.values())
+                need, most = sizes(bound.networks_bytes, max_ram_bytes)
                 raise InputError(
-                    f"{bundle.path}: its largest network alone needs about {bound.networks_bytes / 1e9:.1f} GB, the "
-                    f"bound is {max_ram_bytes / 1e9:.3g} GB; raise --max-ram"
-                    + (" or use a bundle in INT8" if wide else "")
+                    f"{bundle.path}: its largest network alone needs about {need}, the bound is {most}; raise "
+                    f"--max-ram (max_ram_bytes){' or use a bundle in INT8' if wide else ''}"
                 )
-        if bundle.signed_by is not None or bound is not None:
-            cache = None
-        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=cache)
+        kept = None if bundle.signed_by is not None or bound is not None else as_cache(cache)
+        engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=kept)
         log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that it was loaded from, with its digest and the key that signed it.
+
+        Raises
+        ------
+        InputError
+            If it was not loaded from one.
+        """
+        return self._loaded()
 
     @property
     def manifest(self) -> Manifest:
@@ -178,7 +198,8 @@ class Segmenter:
         cancelled : callable, optional
             Asked between windows and while waiting for a turn. If it gives something true, the prediction ends.
         deadline_s : float, optional
-            Seconds, waiting included, after which the prediction ends at the next window.
+            Seconds, waiting included, after which the prediction ends at the next window. Infinity is no deadline. Zero
+            and less are a budget that is spent, and end it before it begins.
 
         Returns
         -------
@@ -199,8 +220,12 @@ class Segmenter:
         """
         watch = Watch(progress, cancelled, deadline_s)
         scans = by_channel(scan, self.pipeline.channels)
+        first = scans[self.pipeline.channels[0]]
+        name = first.name if isinstance(first, Volume) else os.fspath(first)
+        watch.waits(name)
         with self._turns.turn(self._scan_bytes(scans), watch):
             try:
+                watch.at(f"{name}: reading")
                 found = self._predict(scans, watch)
             except BaseException:
                 self._release()
@@ -252,7 +277,8 @@ class Segmenter:
         watch.check()
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        volume = Volume(labels, volumes[0].grid, volumes[0].header, name=name)
+        header = None if volumes[0].header is None else carried(volumes[0].header, labels)
+        volume = Volume(labels, volumes[0].grid, header, name=name)
         doubts += of_result(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         return Segmentation(
@@ -282,10 +308,13 @@ class Segmenter:
             If this segmenter was not loaded from a bundle.
         """
         bundle = self._loaded()
-        expected = reference.read(bundle)
-        recorders = expected.recorders(self._engines)
-        found = self._with(recorders).predict(expected.scan)
-        return reference.compare(expected, found.labels, recorders, bundle.manifest.reference)
+        return self.compared(reference.read(bundle), bundle.manifest.reference)
+
+    def compared(self, case: ReferenceCase, bound: Reference) -> SelfTest:
+        """Run a reference case, and compare with what it holds; errors as of `self_test`."""
+        recorders = case.recorders(self._engines)
+        found = self._with(recorders).predict(case.scan)
+        return reference.compare(case, found.labels, recorders, bound)
 
     def record_reference(self, scan: Mapping[str, Volume], path: Path) -> None:
         """Segment a scan and write it as reference case: the scan, samples of each network's scores, the labels.
@@ -357,4 +386,5 @@ class Segmenter:
 
 
 def _threads(value: object) -> int:
-    return whole_number(value, "threads", least=1, most=MOST_THREADS)
+    """Number of threads that run where a caller asks for a number."""
+    return min(whole_number(value, "threads", least=1, most=MOST_THREADS), host.inspect().affinity)

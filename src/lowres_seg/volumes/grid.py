@@ -87,9 +87,9 @@ class Grid:
     affine: NDArray[np.float64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        shape: tuple[int, ...] = self.shape
-        if len(shape) != 3 or any(n < 1 for n in shape):
-            raise InputError(f"shape {shape}: expected three axes with at least one voxel each")
+        shape: Any = self.shape
+        if not isinstance(shape, (tuple, list)) or len(shape) != 3 or not all(map(_is_count, shape)):
+            raise InputError(f"shape {shown(shape)}: expected three axes with at least one voxel each")
         affine = _checked(self.affine)
         with np.errstate(over="ignore", invalid="ignore"):  # numbers of a damaged header may be as large as any
             spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
@@ -314,3 +314,7 @@ def _times(values: Iterable[object]) -> str:
 
 def _point(values: Iterable[float]) -> str:
     return f"({', '.join(f'{value:.6g}' for value in values)})"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1

@@ -39,8 +39,8 @@ _CARRIED = (
 Affine = NDArray[np.float64]
 
 
-def carried(header: Any) -> Any:
-    """A new header with the geometry, units and intent of another one, in its format and order of bytes.
+def carried(header: Any, data: NDArray[Any]) -> Any:
+    """A new header for an (I, J, K) array, with the geometry, units and intent of another one, in its order of bytes.
 
     Text (``descrip``, ``aux_file``, ``intent_name``, ``db_name``) and extensions may name a patient, and stay behind.
     So do the scaling and the range of the voxels, and how they were acquired.
@@ -49,6 +49,8 @@ def carried(header: Any) -> Any:
     for name in _CARRIED:
         new[name] = header[name]
     new["pixdim"][:4] = header["pixdim"][:4]
+    new.set_data_dtype(data.dtype)
+    new.set_data_shape(data.shape)
     return new
 
 

@@ -20,7 +20,7 @@ from lowres_seg.volumes import dicom, without_web  # noqa: F401 - before nibabel
 from lowres_seg.volumes import header as fields
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
-from lowres_seg.wording import counted
+from lowres_seg.wording import counted, sizes
 
 import nibabel  # isort: skip
 from nibabel.spatialimages import HeaderDataError  # isort: skip
@@ -83,6 +83,11 @@ class Described:
     def voxel_bytes(self) -> int:
         """Bytes of all voxels as they are stored."""
         return prod(self.grid.shape) * self.dtype.itemsize
+
+
+def is_header(value: object) -> bool:
+    """Tell whether something is a header of NIfTI-1 or NIfTI-2, as nibabel has it."""
+    return isinstance(value, nibabel.Nifti1Header)
 
 
 def read_grid(path: Path) -> Grid:
@@ -159,9 +164,7 @@ def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> Non
     OSError
         If it cannot be written.
     """
-    own = None if header is None else fields.carried(header)
-    if own is not None:
-        own.set_data_dtype(data.dtype)
+    own = None if header is None else fields.carried(header, data)
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
     if path.name.endswith(".gz"):
@@ -267,9 +270,10 @@ def _refuse_claims(path: Path, stream: PlainBytes | GzipBytes, found: Described)
         raise InputError(f"{says} {about}{stream.at_most()}; it is truncated or damaged")
     need, memory = found.voxel_bytes + 4 * prod(found.grid.shape), host.memory_limit_bytes()
     if need > memory:
+        takes, has = sizes(need, memory)
         raise InputError(
-            f"{path}: {shape} voxels take {need / 1e9:.1f} GB to read, this machine has {memory / 1e9:.1f} GB; "
-            "crop the scan, or use a machine with more"
+            f"{path}: {shape} voxels take {takes} to read, this machine has {has}; crop the scan, or use a machine "
+            "with more"
         )
     held = stream.held(claimed)
     if held < claimed:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.arguments import described
+from lowres_seg.arguments import described, flag
 from lowres_seg.arguments import path as as_path
 from lowres_seg.errors import InputError
 from lowres_seg.volumes import nifti
@@ -30,12 +30,13 @@ class Volume:
     doubts : tuple of str
         What a reader of the result should know about the source file.
     name : str
-        Path of the source file, for messages.
+        Path of the source file, or what the caller calls the scan, for messages and the log.
 
     Raises
     ------
     InputError
-        If `data` is no array of real numbers on three axes, or has another shape than `grid`.
+        If `data` is no array of real numbers on three axes, or has another shape than `grid`; or if anything else is
+        of another kind.
     """
 
     data: NDArray[Any]
@@ -51,12 +52,31 @@ class Volume:
                 f"data: found {described(data)}, expected a numpy array of real numbers, as in "
                 "Volume.from_array(data, affine)"
             )
+        grid: Any = self.grid
+        if not isinstance(grid, Grid):
+            raise InputError(f"grid: found {described(grid)}, expected a Grid, as of Volume.from_array(data, affine)")
+        if self.header is not None and not nifti.is_header(self.header):
+            raise InputError(f"header: found {described(self.header)}, expected a header of nibabel's NIfTI images")
+        doubts: Any = self.doubts
+        if not isinstance(doubts, (tuple, list)) or not all(isinstance(doubt, str) for doubt in doubts):
+            raise InputError(f"doubts: found {described(doubts)}, expected a tuple of str")
+        if not isinstance(self.name, str):
+            raise InputError(f"name: found {described(self.name)}, expected the name of a scan as str")
         if self.data.shape != self.grid.shape:
             raise InputError(f"voxels of shape {self.data.shape} on a grid of shape {self.grid.shape}")
 
     @classmethod
-    def from_array(cls, data: NDArray[Any], affine: NDArray[Any]) -> Volume:
+    def from_array(cls, data: NDArray[Any], affine: NDArray[Any], *, name: str = "volume") -> Volume:
         """Make a volume from an (I, J, K) array and a (4, 4) affine to millimetres in RAS+.
+
+        The array is not copied: a change of it is one of the volume.
+
+        Parameters
+        ----------
+        data : (I, J, K) ndarray
+        affine : (4, 4) array_like
+        name : str
+            What messages and the log call it.
 
         Raises
         ------
@@ -75,7 +95,7 @@ class Volume:
                 f"data: found {described(data)}, expected a numpy array of three axes; Volume.from_array(data, affine) "
                 "takes one 3D image"
             )
-        return cls(data, Grid(three(data.shape), affine))
+        return cls(data, Grid(three(data.shape), affine), name=name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Volume:
@@ -114,4 +134,5 @@ class Volume:
         InputError
             If the name does not end in .nii or .nii.gz, if the file exists and not `force`, or if it cannot be written.
         """
-        nifti.write(as_path(path, "path to write"), self.data, self.grid, self.header, force=force)
+        target, force = as_path(path, "path to write"), flag(force, "force")
+        nifti.write(target, self.data, self.grid, self.header, force=force)

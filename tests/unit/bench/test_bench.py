@@ -60,6 +60,11 @@ def test_everything_is_measured(tiny: Path, table: Path, checkout: Path, tmp_pat
         assert b.cold_start_s > 5 * b.latency_s.p50
         assert b.peak_rss_bytes is not None
         assert 20e6 < b.peak_rss_bytes < 2e9
+        for run in b.runs:
+            times, held = zip(*run.memory, strict=True)
+            assert list(times) == sorted(times)
+            assert 0 <= times[0] < run.cold_start_s
+            assert 20e6 < max(held) <= run.peak_rss_bytes
         assert b.accuracy[0].model_dump() == {"case": "one", "region": "brain", "dice": 1.0, "hd95_mm": 0.0}
         assert any("only 6 values" in doubt for doubt in b.doubts)
     network, whole, throughput = suite.benchmarks

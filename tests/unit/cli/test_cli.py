@@ -255,6 +255,9 @@ def test_doctor_says_what_the_machine_offers() -> None:
     for word in ("CPU", "cores", "quota", "memory", "instruction sets", "openvino", "convolutions in int8"):
         assert word in shown.stdout
     found = json.loads(run("doctor", "--json").stdout)
+    lines = shown.stdout.splitlines()
+    assert f"kept in               {found['cache']['folder']}" in lines
+    assert [line for line in lines if len(line) > 80 and not line.startswith(("doubt: ", "kept in"))] == []
     assert found["threads"] >= 1
     assert found["gain_over_f32"]["f32"] == 1
 

@@ -17,7 +17,7 @@ import openvino
 import pytest
 from typer.testing import CliRunner
 
-from lowres_seg import Bundle, InputError, Volume, __version__
+from lowres_seg import Bundle, InputError, Segmenter, Volume, __version__
 from lowres_seg.cli import app
 from lowres_seg.cohort.listing import Job
 
@@ -137,15 +137,89 @@ def test_doubts_keep_their_names_through_a_ledger(
 
 
 def test_ledger_and_json_have_the_threads(tiny: Path, scan: Path, tmp_path: Path) -> None:
-    done = here(tiny, scan, "-o", f"{tmp_path}/out/", "--json", "--threads", 2)
-    assert json.loads(done.stdout)["threads"] == 2
+    done = here(tiny, scan, "-o", f"{tmp_path}/out/", "--json", "--threads", 1)
+    assert json.loads(done.stdout)["threads"] == 1
     (line,) = (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()
-    assert json.loads(line)["threads"] == 2
+    assert json.loads(line)["threads"] == 1
     older = {key: value for key, value in json.loads(line).items() if key not in ("threads", "doubt_names")}
     (tmp_path / "out" / ".lowres-seg.jsonl").write_text(json.dumps(older) + "\n")
+    done = json.loads(here(tiny, scan, "-o", f"{tmp_path}/out/", "--json", "--resume").stdout)
+    assert done["summary"]["skipped"] == 1
+    assert done["cases"][0]["threads"] is None  # nobody knows
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not let a process choose")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_the_threads_that_are_recorded_are_those_that_run(
+    tiny: Path, scan: Path, tmp_path: Path, processors: int
+) -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < processors:
+        pytest.skip("too few processors")
+    os.sched_setaffinity(0, sorted(before)[:processors])
+    try:
+        words = ["-o", f"{tmp_path}/out/", "--json", "--provenance", tmp_path / "p.json"]
+        done = here(tiny, scan, *words, "--threads", processors + 1)
+        segmenter = Segmenter.load(tiny, threads=processors + 1)
+        engine = segmenter._engines["only"][0]
+        assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == processors
+    finally:
+        os.sched_setaffinity(0, before)
+    found, ran = json.loads(done.stdout), json.loads((tmp_path / "p.json").read_text())
+    (line,) = (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()
+    recorded = [found["threads"], found["cases"][0]["threads"], ran["threads"], ran["cases"][0]["threads"]]
+    assert [*recorded, json.loads(line)["threads"], segmenter.threads] == [processors] * 6
     assert (
-        json.loads(here(tiny, scan, "-o", f"{tmp_path}/out/", "--json", "--resume").stdout)["summary"]["skipped"] == 1
+        done.stderr
+        == f"note: --threads {processors + 1}: {processors} {'run' if processors > 1 else 'runs'}, one for each "
+        "processor that this process may use\n"
     )
+
+
+def test_a_case_that_was_done_with_other_threads_says_so(
+    tiny: Path, scan: Path, tmp_path: Path, lopsided: Callable[..., Volume]
+) -> None:
+    words = ["-o", f"{tmp_path}/out/", "--json", "--provenance", tmp_path / "p.json"]
+    here(tiny, scan, *words, "--threads", 1)
+    ledger = tmp_path / "out" / ".lowres-seg.jsonl"
+    ledger.write_text(json.dumps({**json.loads(ledger.read_text()), "threads": 7}) + "\n")
+    lopsided(seed=3).save(tmp_path / "b.nii.gz")
+    done = here(tiny, scan, tmp_path / "b.nii.gz", *words, "--threads", 1, "--resume")
+    for cases in (json.loads(done.stdout)["cases"], json.loads((tmp_path / "p.json").read_text())["cases"]):
+        assert [(case["outcome"], case["threads"]) for case in cases] == [("skipped", 7), ("done", 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "why"),
+    [
+        ({"bundle": "0" * 64}, [], "with another bundle"),
+        ({"version": "0.0.9"}, [], "by version 0.0.9"),
+        ({"version": "0.0\n9"}, [], r"by version 0.0\n9"),
+        ({}, ["--apply-mask"], "without --apply-mask"),
+        ({"options": {"apply_mask": True, "reproducible": True}}, [], "with --apply-mask, with --reproducible"),
+        ({"bundle": "0" * 64}, ["--reproducible"], "with another bundle, without --reproducible"),
+    ],
+)
+def test_why_a_case_is_done_again_is_said(
+    tiny: Path, scan: Path, tmp_path: Path, change: dict[str, Any], words: list[str], why: str
+) -> None:
+    here(tiny, scan, "-o", f"{tmp_path}/out/")
+    ledger = tmp_path / "out" / ".lowres-seg.jsonl"
+    ledger.write_text(json.dumps({**json.loads(ledger.read_text()), **change}) + "\n")
+    done = here(tiny, scan, "-o", f"{tmp_path}/out/", "--resume", *words)
+    assert done.stderr == f"note: {scan}: was done again, because it was done {why}\n"
+
+
+def test_whether_networks_came_from_the_cache_is_recorded(
+    tiny: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOWRES_SEG_CACHE", str(tmp_path / "cache"))
+    taken = []
+    for more in (["--no-cache"], [], [], ["--no-cache"]):
+        words = ["-o", tmp_path / "m.nii", "--provenance", tmp_path / "p.json", "--force", "--threads", 1]
+        assert here(tiny, scan, *words, *more).exit_code == 0
+        taken.append(json.loads((tmp_path / "p.json").read_text())["timings"][0]["networks_from_cache"])
+    assert taken == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +263,7 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
     volume.save(noted)
     bad = scan.with_name(f"{NAME} bad.nii")
     bad.write_text("x")
-    gone = scan.with_name(f"{NAME}gone.nii.gz")
+    gone = scan.with_name(f"{NAME}\ngone.nii.gz")
     out, provenance, table = tmp_path / "out", tmp_path / "p.json", tmp_path / "v.csv"
     before = Path.cwd()
     os.chdir(tmp_path)
@@ -205,7 +279,7 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
         "json": done.stdout,
         "provenance": provenance.read_text(),
         "table": table.read_text(),
-        "ledger": json.dumps([{**entry, "files": list(entry["files"].values())} for entry in ledger]),
+        "ledger": json.dumps([entry if entry["outcome"] == "failed" else {**entry, "files": {}} for entry in ledger]),
     }
     for text in said.values():
         for private in (NAME, str(tmp_path), str(tiny), platform.node()):
@@ -220,6 +294,21 @@ def test_anonymous_leaves_out_paths_and_host(tiny: Path, scan: Path, tmp_path: P
     assert [(row["scan"], row["mask"]) for row in rows] == [(f"case {n}", "") for n in (1, 2, 3, 4)]
     again = here(tiny, scan, noted, "-o", out, "--json", "--anonymous", "--resume")
     assert json.loads(again.stdout)["summary"] == {"done": 0, "failed": 0, "skipped": 2}
+
+
+def test_a_ledger_of_failures_without_names_is_read_again(tiny: Path, scan: Path, tmp_path: Path) -> None:
+    bad = scan.with_name("bad.nii")
+    bad.write_text("x")
+    words = [tiny, bad, scan, "-o", f"{tmp_path}/out/", "--json", "--anonymous"]
+    here(*words)
+    summary = json.loads(here(*words, "--resume").stdout)["summary"]
+    assert summary == {"done": 0, "failed": 1, "skipped": 1}
+    lines = [json.loads(line) for line in (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()]
+    assert [list(line["files"]) for line in lines] == [[], [f"{NAME}_mask.nii.gz"], []]
+    (tmp_path / "out" / "bad_mask.nii.gz").write_text("of another tool")
+    here(*words, "--force")
+    lines = [json.loads(line) for line in (tmp_path / "out" / ".lowres-seg.jsonl").read_text().splitlines()]
+    assert [list(line["files"]) for line in lines[-2:]] == [["bad_mask.nii.gz"], [f"{NAME}_mask.nii.gz"]]
 
 
 def test_without_it_they_are_there(tiny: Path, scan: Path, tmp_path: Path) -> None:

@@ -43,7 +43,15 @@ def test_the_extra_is_named_where_it_is_missing(tiny: Path, tmp_path: Path, word
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-@pytest.mark.parametrize("words", [["sign"], ["sign", "b"], ["sign", "--key", "k"], ["sign", "b", "--new-key", "k"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sign"],
+        ["sign", "b"],
+        ["sign", "--key", "k"],
+        ["sign", "b", "--new-key", "k"],
+    ],
+)
 def test_words_that_do_not_go_together_are_a_usage_error(words: list[str]) -> None:
     done = run(*words)
     assert done.returncode == 2

@@ -46,8 +46,14 @@ def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         ),
         (
             ["verify", "b", "--threads", "0"],
-            "lowres-seg verify: invalid value for '--threads': ",
+            "lowres-seg verify: invalid value for '--threads': '0', expected at least 1; see",
         ),
+        (["verify", "b", "--threads", "1.5"], "invalid value for '--threads': '1.5', expected a whole number; see"),
+        (
+            ["quantize", "b", "--calibrate", "c", "--validate", "v", "-o", "o", "--max-drop", "low"],
+            "invalid value for '--max-drop': 'low', expected a number; see",
+        ),
+        (["compare", "a", "b", "--max-slowdown", "-1"], "'-1', expected at least 0; see"),
         (["verify", "b", "c"], "lowres-seg verify: unexpected: c; see lowres-seg verify --help"),
         (
             ["verify", "b", "--max-ram", "2"],

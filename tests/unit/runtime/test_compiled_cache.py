@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from lowres_seg import InputError, Segmenter, Volume
+from lowres_seg import InputError, Segmenter, Volume, owners
 from lowres_seg.bundle import NetworkFiles
-from lowres_seg.runtime import compiled_cache, openvino_engine
+from lowres_seg.cli import app
+from lowres_seg.runtime import compiled_cache, openvino_engine, probe
 from lowres_seg.runtime.compiled_cache import CompiledCache, key_of
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no modes of files")
@@ -144,7 +147,7 @@ def test_what_cannot_be_kept_is_no_error(tiny: Path, lopsided: Callable[..., Vol
         subprocess.run(["chattr", "-i", str(cache.folder)], check=False, capture_output=True)
     cache.folder.rename(cache.folder.with_name("moved"))
     cache.folder.write_text("no folder", encoding="utf-8")
-    assert predicted(tiny, volume, cache).any()
+    cache.keep("a", b"x")
     assert cache.folder.read_text(encoding="utf-8") == "no folder"
 
 
@@ -153,8 +156,9 @@ def test_what_cannot_be_kept_is_no_error(tiny: Path, lopsided: Callable[..., Vol
 def test_a_folder_that_others_can_write_is_refused(cache: CompiledCache, mode: int) -> None:
     cache.folder.mkdir()
     cache.folder.chmod(mode)
-    with pytest.raises(InputError, match=rf"can be written by others \(mode {mode:04o}\).*--no-cache"):
-        CompiledCache.of_user()
+    for judged in (CompiledCache.of_user, lambda: cache.read("a"), lambda: cache.has("a"), cache.clear):
+        with pytest.raises(InputError, match=rf"can be written by others \(mode {mode:04o}\).*--no-cache"):
+            judged()
     cache.keep("a", b"x")
     assert list(cache.folder.iterdir()) == []
     cache.folder.chmod(0o700)
@@ -162,9 +166,100 @@ def test_a_folder_that_others_can_write_is_refused(cache: CompiledCache, mode: i
 
 
 @posix
-def test_its_folder_is_private(cache: CompiledCache) -> None:
-    cache.keep("a", b"x")
-    assert cache.folder.stat().st_mode & 0o777 == 0o700
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_folder_is_judged_whenever_a_network_is_taken_from_it(
+    tiny: Path, tmp_path: Path, lopsided: Callable[..., Volume], lean: bool, empty: bool
+) -> None:
+    """Also where Python names it itself, and in a service that has run for long."""
+    folder = tmp_path / "cc"
+    volume = lopsided()
+    if not empty:
+        predicted(tiny, volume, CompiledCache(folder), lean=lean)
+        folder.chmod(0o777)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    for named in (CompiledCache(folder), folder, str(folder)):
+        with pytest.raises(InputError, match=r"cc: can be written by others \(mode 0777\).*compiled networks are code"):
+            Segmenter.load(tiny, threads=1, lean=lean, cache=named)
+    folder.chmod(0o700)
+    service = Segmenter.load(tiny, threads=1, lean=True, cache=str(folder))
+    assert service.predict(volume).labels.data.any()
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match="can be written by others"):
+        service.predict(volume)
+    folder.chmod(0o700)
+    assert service.predict(volume).labels.data.any()
+
+
+@posix
+def test_a_folder_that_others_can_exchange_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = tmp_path / "shared"
+    above.mkdir()
+    (above / "own").mkdir(mode=0o700)
+    folder = above / "own" / "cc"
+    for mode, refused in ((0o755, False), (0o1777, False), (0o777, True), (0o757, True)):
+        above.chmod(mode)
+        monkeypatch.setenv("LOWRES_SEG_CACHE", str(folder))
+        for use in (CompiledCache.of_user, lambda: Segmenter.load(tiny, threads=1, cache=folder)):
+            if not refused:
+                assert use() is not None
+                continue
+            with pytest.raises(InputError, match=rf"cc: lies below .*shared, which .*\(mode {mode:04o}\)") as caught:
+                use()
+            assert "\n" not in str(caught.value)
+    # A link in a safe place leads there too.
+    (tmp_path / "link").symlink_to(above / "own")
+    with pytest.raises(InputError, match="lies below .*shared"):
+        CompiledCache(tmp_path / "link" / "cc").check()
+
+
+@posix
+def test_a_group_without_other_members_is_nobody_else(tmp_path: Path) -> None:
+    above = tmp_path / "group"
+    above.mkdir()
+    above.chmod(0o775)
+    groups = {"private": os.getegid()}
+    if os.geteuid() == 0:
+        groups["shared"] = next(one.gr_gid for one in grp.getgrall() if one.gr_name == "daemon")
+    for kind, group in groups.items():
+        os.chown(above, -1, group)
+        if kind == "private" and owners._is_private(group):
+            CompiledCache(above / "cc").check()
+        else:
+            with pytest.raises(InputError, match="group, which can be written by others"):
+                CompiledCache(above / "cc").check()
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_user_is_not_taken(
+    tiny: Path, lopsided: Callable[..., Volume], cache: CompiledCache, compiled: list[str]
+) -> None:
+    predicted(tiny, lopsided(), cache)
+    (file,) = cache.folder.iterdir()
+    os.chown(file, 12345, -1)  # it was put there while the folder was open to all
+    predicted(tiny, lopsided(), cache)
+    assert len(compiled) == 2
+    assert next(cache.folder.iterdir()).stat().st_uid == os.geteuid()
+    (cache.folder.parent / "other").mkdir()
+    os.chown(cache.folder.parent / "other", 12345, -1)
+    with pytest.raises(InputError, match="lies below .*other, which belongs to user 12345"):
+        CompiledCache(cache.folder.parent / "other" / "cc").check()
+
+
+@posix
+def test_its_folder_is_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        CompiledCache(tmp_path / "a" / "b" / "cc").keep("a", b"x")
+    finally:
+        os.umask(before)
+    for folder in ("a", "a/b", "a/b/cc"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
 
 
 @posix
@@ -180,8 +275,9 @@ def test_what_is_no_folder_of_the_users_own_is_refused(
     else:
         cache.folder.mkdir()
         monkeypatch.setattr(os, "geteuid", lambda: cache.folder.stat().st_uid + 1)
-    with pytest.raises(InputError, match="no folder, or a link|belongs to user"):
-        CompiledCache.of_user()
+    for judged in (CompiledCache.of_user, lambda: cache.read("a")):
+        with pytest.raises(InputError, match="no folder, or a link|belongs to user"):
+            judged()
 
 
 def test_its_place_is_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +295,46 @@ def test_its_place_is_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert CompiledCache.of_user() == CompiledCache(tmp_path / ".cache" / "lowres-seg" / "compiled")
+
+
+@posix
+@pytest.mark.parametrize("kind", ["open to all", "below a folder open to all", "a file", "an empty variable"])
+def test_doctor_shows_its_table_with_the_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    folder = tmp_path / "above" / "cc"
+    folder.mkdir(parents=True)
+    said = {
+        "open to all": "can be written by others (mode 0777)",
+        "below a folder open to all": "so that others can put another folder in its place",
+        "a file": "is no folder",
+        "an empty variable": "LOWRES_SEG_CACHE: is empty",
+    }[kind]
+    if kind == "open to all":
+        folder.chmod(0o777)
+        (folder / "x.compiled").write_bytes(b"x")
+    elif kind == "a file":
+        folder.rmdir()
+        folder.write_text("", encoding="utf-8")
+    elif kind == "below a folder open to all":
+        folder.parent.chmod(0o777)
+    monkeypatch.setenv("LOWRES_SEG_CACHE", " " if kind == "an empty variable" else str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "640")
+    # The probe of the CPU takes seconds, and is shown under test elsewhere.
+    monkeypatch.setattr(probe, "convolution_seconds", lambda *, threads: {"f32": 1.0})
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert said in found["cache"]["fault"]
+    assert found["omp_num_threads"] == "OMP_NUM_THREADS=640 is more than this process may use, and changes nothing"
+    shown = CliRunner().invoke(app, ["doctor"])
+    assert shown.exit_code == 0
+    table = " ".join(shown.stdout.split())
+    assert "compiled networks" in table.partition(said[:10])[0]
+    assert "versions lowres-seg" in table
+    assert "load " in table
+    assert "OMP_NUM_THREADS=640 is more than this process may use" in table
+    cleared = CliRunner().invoke(app, ["doctor", "--clear-cache"])
+    assert isinstance(cleared.exception, InputError)
+    assert str(cleared.exception).endswith("; nothing was removed")
+    if kind == "open to all":
+        assert (folder / "x.compiled").exists()
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:

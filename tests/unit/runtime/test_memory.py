@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,7 +168,9 @@ def test_scores_live_by_planes(content: Content) -> None:
 
 def test_a_bound_that_does_not_reach_is_refused_before_a_network_runs(tiny: Path) -> None:
     scan = Volume.from_array(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
-    with pytest.raises(InputError, match=r"needs about 0\.\d GB, the bound is 0\.1 GB; raise --max-ram"):
+    with pytest.raises(
+        InputError, match=r"needs about \d\d0 MB, the bound is 100 MB; raise --max-ram \(max_ram_bytes\)"
+    ):
         Segmenter.load(tiny, max_ram_bytes=10**8).predict(scan)
     bounded = Segmenter.load(tiny, max_ram_bytes=10**9).predict(scan)
     assert np.array_equal(bounded.labels.data, Segmenter.load(tiny).predict(scan).labels.data)
@@ -175,18 +178,30 @@ def test_a_bound_that_does_not_reach_is_refused_before_a_network_runs(tiny: Path
 
 def test_a_recorded_run_keeps_the_bound(tiny: Path) -> None:
     scan = Volume.from_array(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
-    with pytest.raises(InputError, match=r"the bound is 0\.1 GB"):
+    with pytest.raises(InputError, match=r"the bound is 100 MB"):
         Segmenter.load(tiny, max_ram_bytes=10**8).recorded(scan)
-    with pytest.raises(InputError, match=r"the bound is 0\.1 GB"):
+    with pytest.raises(InputError, match=r"the bound is 100 MB"):
         Segmenter.load(tiny, max_ram_bytes=10**8).self_test()
 
 
 def test_networks_that_exceed_the_bound_alone_are_refused_at_once(tiny: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"its largest network alone needs about 0\.\d GB, the bound is 1e-09 GB; raise --max-ram or use",
+        match=r"its largest network alone needs about [\d.]+ [kM]B, the bound is 1 byte; raise --max-ram \(max_ram_bytes\)",
     ):
         Segmenter.load(tiny, max_ram_bytes=1)
+
+
+def test_a_need_and_a_bound_that_differ_are_told_apart(tiny: Path) -> None:
+    scan = Volume.from_array(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
+    segmenter = Segmenter.load(tiny, threads=1, max_ram_bytes=10**9)
+    bound = segmenter._bound
+    assert bound is not None
+    need = bound.networks_bytes + memory.bytes_of_scan(segmenter.pipeline, scan.grid, bound.heads, lean=bound.lean)
+    with pytest.raises(InputError, match="needs about") as caught:
+        Segmenter.load(tiny, threads=1, max_ram_bytes=need - 1000, lean=bound.lean).predict(scan)
+    found, most = re.findall(r"([\d.]+) MB", str(caught.value))
+    assert float(found) > float(most)
 
 
 def test_networks_are_compiled_in_turn_where_the_bound_asks_for_it(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -310,3 +311,25 @@ def test_a_reference_case_that_does_not_fit_is_refused(tiny: Path) -> None:
 def test_threads_must_be_positive(tiny: Path) -> None:
     with pytest.raises(InputError, match="threads: found 0"):
         Segmenter.load(tiny, threads=0)
+
+
+def test_a_result_in_memory_holds_no_text_of_the_scans_header(tiny: Path, tmp_path: Path, lopsided: Make) -> None:
+    """Also where it is pickled for another process, or written by nibabel."""
+    lopsided().save(tmp_path / "a.nii")
+    image = nib.load(tmp_path / "a.nii")
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[name] = b"DOE^JANE"
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["intent_code"] = 1002
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"patient: DOE^JANE"))
+    image.to_filename(tmp_path / "named.nii")
+    result = Segmenter.load(tiny, threads=1).predict(tmp_path / "named.nii")
+    assert b"DOE^JANE" not in pickle.dumps(result)
+    labels = result.labels
+    nib.Nifti1Image(labels.data, labels.grid.affine, labels.header).to_filename(tmp_path / "m.nii")
+    assert b"DOE^JANE" not in (tmp_path / "m.nii").read_bytes()
+    labels.save(tmp_path / "saved.nii")
+    saved = nib.load(tmp_path / "saved.nii").header
+    for field in ("dim", "pixdim", "datatype", "intent_code", "xyzt_units", "sform_code", "srow_x", "descrip"):
+        assert np.array_equal(labels.header[field], saved[field]), field

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +103,66 @@ def test_what_a_callback_raises_reaches_the_caller_as_it_is(content: Content, er
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"deadline_s": 0}, {"deadline_s": float("nan")}, {"deadline_s": "5"}, {"deadline_s": True}, {"progress": 5}],
+    [
+        {"deadline_s": [1]},
+        {"deadline_s": 1j},
+        {"deadline_s": np.float32("nan")},
+        {"deadline_s": float("nan")},
+        {"deadline_s": "5"},
+        {"deadline_s": True},
+        {"progress": 5},
+    ],
 )
 def test_arguments_of_another_kind_are_refused(content: Content, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"^{next(iter(arguments))}: found .*, expected"):
         segmenter_of(content).predict(scan(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "seconds", [60, 60.5, np.float32(60), np.int16(60), Fraction(121, 2), math.inf, np.inf, 10**400]
+)
+def test_a_deadline_is_any_real_number(content: Content, seconds: Any) -> None:
+    assert segmenter_of(content).predict(scan(), deadline_s=seconds).labels.grid == scan().grid
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, -1, np.float64(-3), -math.inf])
+def test_a_budget_that_is_spent_ends_it_before_it_begins(content: Content, seconds: Any) -> None:
+    segmenter = segmenter_of(content)
+    told: list[object] = []
+    with pytest.raises(
+        DeadlineError, match=f"^volume: deadline_s is {seconds:g}, and so over before it begins; allow more$"
+    ):
+        segmenter.predict(scan(), deadline_s=seconds, progress=lambda *seen: told.append(seen))
+    assert told == []
+
+
+@pytest.mark.parametrize("by", ["deadline", "cancelled"])
+def test_an_end_during_the_wait_for_a_turn_says_so(content: Content, tmp_path: Path, by: str) -> None:
+    segmenter = segmenter_of(content, lean=True)
+    scan().save(tmp_path / "second.nii.gz")
+    holds, ends = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        holds.set()
+        ends.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(segmenter.predict, scan(), progress=hold)
+        assert holds.wait(30)
+        try:
+            if by == "deadline":
+                with pytest.raises(
+                    DeadlineError, match="second.nii.gz: waits for its turn: not begun within 0.1 s"
+                ) as caught:
+                    segmenter.predict(tmp_path / "second.nii.gz", deadline_s=0.1)
+                assert "INT8" not in str(caught.value)
+                assert "let fewer predictions run at once" in str(caught.value)
+            else:
+                with pytest.raises(CancelledError, match="second.nii.gz: waits for its turn: cancelled by the caller"):
+                    segmenter.predict(tmp_path / "second.nii.gz", cancelled=lambda: True)
+        finally:
+            ends.set()
+        assert first.result().labels.grid == scan().grid
 
 
 def test_the_library_prints_nothing_and_logs_to_its_logger(

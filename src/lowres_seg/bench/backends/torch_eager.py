@@ -124,12 +124,20 @@ class TorchEager:
 
 
 def _weights(subject: Subject, source: str) -> Path:
-    """File of weights for an entry NETWORK/FILE of a lineage."""
-    from lowres_seg.export import importers
+    """File of weights for an entry NETWORK/FILE of a lineage, where `export` would find it."""
+    from lowres_seg.export import importers, weights
 
-    if subject.weights is None and subject.recipe is not None:
-        return importers.home(subject.recipe) / source.partition("/")[2]
-    return (subject.weights or subject.bundle.path) / source.partition("/")[2]
+    name, _, file = source.partition("/")
+    if subject.weights is not None:
+        return weights.located(subject.weights, file, subject.bundle.manifest.lineage.sources[source])
+    if subject.recipe is None:
+        return subject.bundle.path / file
+    path = importers.home(subject.recipe) / file
+    if not path.is_file():
+        packed = importers.read_again(subject.recipe, [name]).recipe.weights
+        if packed is not None and packed.pypi is not None:
+            return weights.published(packed, file)
+    return path
 
 
 def _weights_keys(bundle: Bundle) -> dict[str, str | None]:

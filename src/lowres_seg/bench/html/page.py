@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lowres_seg import atomic
+from lowres_seg.arguments import flag
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bench.axes import WORKLOADS
-from lowres_seg.bench.html import charts, plots
+from lowres_seg.bench.html import charts, plots, timelines
 from lowres_seg.bench.html.axis import EDGES
 from lowres_seg.bench.html.quantization import quantization
 from lowres_seg.bench.suite import Suite
 from lowres_seg.bundle.reports import QuantizeReport
 
 
-def report(suite: Suite, path: Path, *, force: bool = False) -> None:
+def report(suite: Suite, path: str | os.PathLike[str], *, force: bool = False) -> None:
     """Write a suite as one self-contained HTML page.
 
     Raises
@@ -25,7 +28,7 @@ def report(suite: Suite, path: Path, *, force: bool = False) -> None:
     InputError
         If the file exists and not `force`, or cannot be written.
     """
-    _write(render(suite), path, force=force)
+    _write(render(suite), as_path(path, "path to write"), force=flag(force, "force"))
 
 
 def report_quantization(quantized: QuantizeReport, name: str, path: Path, *, force: bool = False) -> None:
@@ -53,6 +56,7 @@ def render(suite: Suite) -> str:
         pareto=plots.pareto(measured),
         speed=[*charts.speed(measured), *charts.by_isa(measured), *charts.cold(measured), *charts.roofline(measured)],
         memory=charts.memory(measured),
+        timeline=timelines.timeline(measured),
         lines=charts.cores(measured),
         stacks=charts.stages(measured),
         cases=plots.cases_of_suite(measured),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from lowres_seg.arguments import path as as_path
 from lowres_seg.bench.axes import ISA_LIMITS, Isa, Workload
 from lowres_seg.bench.suite import BackendName
 from lowres_seg.bundle.part import Part
@@ -122,12 +124,12 @@ class Plan(Part):
             raise BenchmarkError(faults.told(where, faults.of(error, content, cls))) from error
 
     @classmethod
-    def read(cls, path: Path, bundles: list[dict[str, Any]] | None = None) -> Plan:
+    def read(cls, path: str | os.PathLike[str], bundles: list[dict[str, Any]] | None = None) -> Plan:
         """Read a plan file. Its paths are relative to it.
 
         Parameters
         ----------
-        path : pathlib.Path
+        path : path
             TOML.
         bundles : list of dict, optional
             Measured in place of the bundles of the file, which then need not name any.
@@ -137,6 +139,7 @@ class Plan(Part):
         BenchmarkError
             If it cannot be read, or is not a valid plan.
         """
+        path = as_path(path, "plan")
         content = toml_file.read(path, BenchmarkError)
         here = path.parent
         for bundle in content.get("bundles", []):

@@ -20,6 +20,9 @@ from lowres_seg.bench.axes import ISA_LIMITS, Isa
 from lowres_seg.bench.spec import Spec
 from lowres_seg.errors import BenchmarkError
 
+#: Seconds from one look at the memory of a process to the next, and at that of all that it started.
+_LOOK_S, _ALL_S = 0.05, 0.5
+
 
 class ChildError(Exception):
     """A child process cannot go on. It becomes a result, and never leaves this package."""
@@ -38,6 +41,13 @@ class Child:
         Folder for its spec and its messages.
     timeout_s : float
         Longest time for each of its answers.
+
+    Attributes
+    ----------
+    peak_rss_bytes : int
+        Largest resident set that was seen of the process and all that it started.
+    memory : list of (float, int)
+        Seconds since its start, and its resident set then, in bytes.
     """
 
     def __init__(self, spec: Spec, *, processors: Sequence[int], isa: Isa, folder: Path, timeout_s: float) -> None:
@@ -48,7 +58,8 @@ class Child:
         self._log = Path(name).with_suffix(".log")
         self._buffer = b""
         self.peak_rss_bytes = 0
-        self.started = 0.0
+        self.memory: list[tuple[float, int]] = []
+        self.started = self._next_tree = 0.0
         with self._log.open("wb") as log, _on(processors):
             self.started = time.monotonic()
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter
@@ -70,7 +81,7 @@ class Child:
         Parameters
         ----------
         watch : bool
-            Whether to look at its memory meanwhile. Looking takes time, so not while it measures.
+            Whether to look at its memory meanwhile, which `memory` keeps. Looking takes time, so not while it measures.
 
         Raises
         ------
@@ -80,8 +91,9 @@ class Child:
         assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
         descriptor = self._process.stdout.fileno()
         end = time.monotonic() + self._timeout_s
+        pause = _LOOK_S if watch else _ALL_S
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, min(0.5, end - time.monotonic())))
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, min(pause, end - time.monotonic())))
             if ready:
                 read = os.read(descriptor, 1 << 20)
                 if not read:
@@ -115,8 +127,12 @@ class Child:
         return self.answer(watch=False)
 
     def watch(self) -> None:
-        """Look at the memory of the process and of all that it started."""
-        self.peak_rss_bytes = max(self.peak_rss_bytes, host.tree_rss_bytes(self.pid))
+        """Look at the memory of the process, and now and then of all that it started, which takes longer."""
+        now = time.monotonic()
+        self.memory.append((now - self.started, host.rss_bytes(self.pid)))
+        if now >= self._next_tree:
+            self._next_tree = now + _ALL_S
+            self.peak_rss_bytes = max(self.peak_rss_bytes, host.tree_rss_bytes(self.pid))
 
     def kill(self) -> None:
         """End it, and all that it started."""

@@ -96,6 +96,7 @@ class _Turns:
     child: Child
     cold_start_s: float
     warm_up_s: list[float]
+    memory: tuple[tuple[float, int], ...]
     values_s: list[float] = field(default_factory=list)
     stages_s: dict[str, list[float]] = field(default_factory=dict)
 
@@ -284,7 +285,7 @@ class _Bench:
         except ChildError as error:
             m.failure = str(error)
             return None
-        return _Turns(child, first - child.started, warm_up)
+        return _Turns(child, first - child.started, warm_up, estimates.thinned(child.memory))
 
     def _turn(self, m: _Measurement, turns: _Turns) -> bool:
         try:
@@ -313,6 +314,7 @@ class _Bench:
                 reference_s=tuple(fixed),
                 stages_s={step: tuple(values) for step, values in turns.stages_s.items()},
                 peak_rss_bytes=max(peak, turns.child.peak_rss_bytes),
+                memory=turns.memory,
             )
         )
 

@@ -133,6 +133,33 @@ class OrtNetwork(ResidentEngine):
             raise ExportError(f"{self._path}: ONNX Runtime cannot run it on {x.shape} ({last_line(error)})") from error
 
 
+class OpenSizes(ResidentEngine):
+    """The graph of a file that leaves sizes open, run on inputs of any size.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    output : str, int or None
+        The output that holds the scores, as a recipe says it.
+    """
+
+    def __init__(self, path: Path, output: str | int | None) -> None:
+        self._path, self._output = path, output
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the scores of one input (1, C, D, H, W).
+
+        Raises
+        ------
+        ExportError
+            If the graph does not take its size.
+        """
+        graph = load(self._path)
+        onnx_inputs.fit(graph, x.shape, self._path)
+        graph = with_one_output(graph, Outputs(self._output), x.shape, self._path)
+        return OrtNetwork(self._path, threads=1, content=graph.SerializeToString()).run(x)
+
+
 def versions() -> dict[str, str]:
     """Versions of onnx and onnxruntime."""
     return {"onnx": str(onnx.__version__), "onnxruntime": str(onnxruntime.__version__)}

@@ -20,6 +20,7 @@ WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 TOP = "."
 #: Norms count their batches. Nothing at inference depends on it, and old checkpoints do not have it.
 _COUNTER = "num_batches_tracked"
+_WANTED = "expected the network that was trained, built with the same arguments"
 _DEEPEST, _LONGEST = 6, 64
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -84,8 +85,8 @@ def find(content: Mapping[str, Any], own: Shapes, key: str | None, path: Path, f
             if fits:
                 return _only(fits, key, path, factory)
     if misfit:
-        raise ExportError(f"{path}: {misfit}")
-    raise ExportError(f"{path}: does not fit the network of {factory}: {_mismatch(table, own, key)}")
+        raise ExportError(f"{path}: {misfit}; {_WANTED}")
+    raise ExportError(f"{path}: does not fit the network of {factory}: {_mismatch(table, own, key)}; {_WANTED}")
 
 
 def plain(content: Mapping[str, Any], key: str | None, path: Path) -> Mapping[str, Any]:

@@ -234,8 +234,8 @@ def _network_class(name: str) -> type[torch.nn.Module]:
     for kind in found:
         if isinstance(kind, type) and kind.__module__.startswith(NETS) and issubclass(kind, torch.nn.Module):
             return kind
-    meant = near(name, vars(nets))
-    raise ExportError(f"network_def: {name} is no network of {NETS}{meant or '; save it as models/model.ts'}")
+    meant = near(name, [kind.__name__ for kind in vars(nets).values() if isinstance(kind, type)])
+    raise ExportError(f"network: {name} is no network of {NETS}{meant or '; save it as models/model.ts'}")
 
 
 def _constructed(kind: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> Any:

@@ -156,7 +156,7 @@ def checkpoints(folder: Path, folds: Sequence[str], kinds: Sequence[str]) -> dic
     found = {}
     for fold in chosen:
         if fold not in there:
-            raise ExportError(f"{folder}: has no fold {fold}, the folds are {', '.join(there)}")
+            raise ExportError(f"{folder}: has no fold {fold}, expected one of: {', '.join(there)}")
         home = folder / f"{_FOLD}{fold}"
         files = [home / f"{_CHECKPOINT}{kind}.pth" for kind in kinds]
         present = [file for file in files if file.is_file()]
