@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lowres_seg.volumes.grid import Grid
     from lowres_seg.volumes.volume import Volume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AccuracyDropError",

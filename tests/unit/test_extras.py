@@ -9,7 +9,7 @@ import pytest
 
 from lowres_seg.extras import how_to_install
 
-WHEEL = "file:///srv/wheels/lowres_seg-0.1.0-py3-none-any.whl"
+WHEEL = "file:///srv/wheels/lowres_seg-0.2.0-py3-none-any.whl"
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ WHEEL = "file:///srv/wheels/lowres_seg-0.1.0-py3-none-any.whl"
 def test_an_extra_comes_from_where_the_package_came_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object] | None, command: str
 ) -> None:
-    folder = tmp_path / "lowres_seg-0.1.0.dist-info"
+    folder = tmp_path / "lowres_seg-0.2.0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lowres-seg\nVersion: 0.1.0\n", encoding="utf-8")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lowres-seg\nVersion: 0.2.0\n", encoding="utf-8")
     if origin is not None:
         (folder / "direct_url.json").write_text(json.dumps(origin), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))

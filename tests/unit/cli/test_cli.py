@@ -154,7 +154,7 @@ def test_predict_keeps_the_part_as_a_folder(tiny: Path, scan: Path, tmp_path: Pa
         (["{tiny}", "{scan}"], 2, "predict: missing option '-o' / '--output'; see "),
         (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--threads", "0"], 2, "--threads"),
         (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--max-ram", "²GB"], 2, "--max-ram"),
-        (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--surprise"], 2, "predict: no such option: --surprise; see "),
+        (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--surprise"], 2, "predict: no such option"),
     ],
 )
 def test_bad_words_give_one_line_and_nothing_written(

@@ -62,7 +62,7 @@ def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         (["verify", "b", "--thread", "1"], "--thread"),
         (["verify", "b", "--threads"], "'--threads'"),
         (["verifi", "b"], "lowres-seg: no such command 'verifi'"),
-        (["--surprise"], "lowres-seg: no such option: --surprise"),
+        (["--surprise"], "lowres-seg: no such option"),
         (["bench", "-o", "s.json"], "name a bundle, or a plan with --plan"),
         (["sign"], "invalid value for BUNDLE and --key: needs both"),
         (["compare", "a.json", "b.json", "--what", "speed"], "'speed', expected time or memory or accuracy"),
