@@ -1,4 +1,4 @@
-"""Infer requests of a compiled network that several threads share, and what a fork leaves of them.
+"""Infer requests of a compiled network that several threads share, and what a fork or an exit leaves of them.
 
 A network is compiled for one stream, so one inference runs at a time, and others wait for it. Each result lies in the
 memory of its own request. That request is used again when nothing refers to the result any more.
@@ -74,7 +74,10 @@ def inside() -> Iterator[None]:
 
 
 def compiled_by(compile_network: Callable[[], Any]) -> Any:
-    """Compile a network. OpenVINO gives it the threads of one that was dropped, and a fork leaves them behind.
+    """Compile a network, in a thread of its own.
+
+    OpenVINO has the thread that compiles take denormal numbers for zero from then on. The caller's arithmetic stays as
+    it is. A network gets the threads of one that was dropped, and a fork leaves them behind.
 
     Raises
     ------
@@ -86,10 +89,29 @@ def compiled_by(compile_network: Callable[[], Any]) -> Any:
             "this process was forked from one that had dropped networks of OpenVINO, and a further one would wait for "
             "their threads; load a Segmenter in no process that forks, or start processes with spawn"
         )
-    with inside():
-        compiled = compile_network()
+    compiled = _apart(compile_network)
     weakref.finalize(compiled, _process.dropped.add, _process.generation).atexit = False
     return compiled
+
+
+def _apart(work: Callable[[], Any]) -> Any:
+    """Do something inside of OpenVINO in a thread that ends with it, and give what comes of it."""
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with inside():
+                results.append(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="lowres-seg compiles a network")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 class Requests:

@@ -1,0 +1,48 @@
+"""A library is a guest of its process: it leaves arithmetic as it is, and lets the process end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lowres_seg import Segmenter, Volume
+
+
+def arithmetic() -> list[float]:
+    """Results in denormal numbers: they are zero where the CPU takes such numbers for zero."""
+    return [1e-310 / 2, *(np.full(16, 1e-42, np.float32) * np.float32(0.5)).tolist(), *(np.full(8, 1e-310) / 2)]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("lean", [False, True])
+def test_arithmetic_stays_as_it_is(
+    make_bundle: Callable[..., Path],
+    lopsided: Callable[..., Volume],
+    tmp_path: Path,
+    lean: bool,
+    cached: bool,
+) -> None:
+    bundle = make_bundle(name="guest")
+    cache = tmp_path / "compiled" if cached else None
+    scan = lopsided((20, 14, 25), np.diag([0.9, 1.1, 1.2, 1.0]))
+
+    def used(threads: int) -> list[list[float]]:
+        found = [arithmetic()]
+        segmenter = Segmenter.load(bundle, threads=threads, lean=lean, cache=cache)
+        found.append(arithmetic())
+        segmenter.predict(scan)
+        found.append(arithmetic())
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(arithmetic).result())
+        segmenter.self_test()
+        return [*found, arithmetic()]
+
+    for threads in (1, 2):  # without a cache, networks and resampling are compiled for each number
+        with ThreadPoolExecutor(1) as pool:
+            found = [*used(threads), *pool.submit(used, threads).result()]
+        assert min(found[0]) > 0
+        assert all(one == found[0] for one in found)
