@@ -22,7 +22,7 @@ from lowres_seg.logs import log
 from lowres_seg.runtime.compiled_cache import CompiledCache, key_of
 from lowres_seg.runtime.engine import Array, ResidentEngine
 from lowres_seg.runtime.ordering import contiguous
-from lowres_seg.runtime.requests import Requests, compiled_by
+from lowres_seg.runtime.requests import Requests, compiled_by, inside
 
 # `import openvino` sends a usage event, and writes to the home folder, if it finds this package. A module that is None
 # in sys.modules cannot be imported, and OpenVINO then goes without it.
@@ -103,10 +103,13 @@ class OpenVinoEngine(ResidentEngine):
                 return
         model = read_graph(files)
         if rewrite is not None:
-            rewrite(model)
+            with inside():
+                rewrite(model)
         self._compile(model, str(files.xml), threads, inference_precision)
         if cache is not None and key is not None:
-            cache.keep(key, self._compiled.export_model().getvalue())
+            with inside():
+                blob = self._compiled.export_model().getvalue()
+            cache.keep(key, blob)
 
     @classmethod
     def of_model(
@@ -188,9 +191,12 @@ def read_graph(files: NetworkFiles) -> Any:
     """
     xml, weights = files.read()
     try:
-        model = core().read_model(xml, weights)
+        with inside():
+            model = core().read_model(xml, weights)
         found = [tuple(one.partial_shape.get_min_shape()) for one in (*model.inputs, *model.outputs[:1])]
         fixed = all(one.partial_shape.is_static for one in (*model.inputs, *model.outputs[:1]))
+    except EngineError:
+        raise
     except Exception as error:  # the binding gives errors of several types for files that are damaged
         raise EngineError(f"{files.xml}: OpenVINO cannot read it ({last_line(error)})") from error
     if files.shapes is not None and (found != list(files.shapes) or not fixed):
@@ -240,7 +246,8 @@ def cpu_capabilities() -> tuple[str, ...]:
 
     OpenVINO looks at the CPU only. Its kernels also obey ONEDNN_MAX_CPU_ISA, and below AVX512-BF16 there is no BF16.
     """
-    found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    with inside():
+        found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
         return tuple(name for name in found if name != "BF16")

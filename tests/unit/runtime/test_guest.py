@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,3 +48,38 @@ def test_arithmetic_stays_as_it_is(
             found = [*used(threads), *pool.submit(used, threads).result()]
         assert min(found[0]) > 0
         assert all(one == found[0] for one in found)
+
+
+LOOPS = """
+import signal, sys, threading, time
+import numpy as np
+from lowres_seg import EngineError, Segmenter, Volume
+bundle, kind, seconds = sys.argv[1:]
+load = lambda: Segmenter.load(bundle, threads=1, lean=kind == "lean")
+one = None if kind == "load" else load()
+scan = Volume.from_array(np.random.default_rng(0).random((40, 40, 40), np.float32), np.eye(4))
+def loop():
+    try:
+        while True:
+            (one or load()).predict(scan)
+    except EngineError as error:
+        assert "is ending" in str(error), error
+for _ in range(3):
+    threading.Thread(target=loop, daemon=kind != "interrupted").start()
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+if kind == "interrupted":  # while the interpreter waits for the threads
+    signal.setitimer(signal.ITIMER_REAL, float(seconds) + 0.2)
+time.sleep(float(seconds))
+"""
+
+
+@pytest.mark.parametrize("kind", ["resident", "lean", "load", "interrupted"])
+def test_a_process_ends_while_threads_predict(tiny: Path, kind: str) -> None:
+    for seconds in (0.1, 0.17, 0.25):
+        command = [sys.executable, "-c", LOOPS, str(tiny), kind, str(seconds)]
+        child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert child.returncode == 0, child.stderr
+        assert "AssertionError" not in child.stderr
+        assert kind == "interrupted" or not child.stderr
