@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 from rich.console import Console
 from rich.text import Text
 
+from lowres_seg import endings
 from lowres_seg.wording import WIDTH
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import what a command needs. Imports make many objects and leave few, so that collecting them only takes time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    """Import what a command needs, and put the end of the process off meanwhile: a module is whole or not there.
+
+    Imports make many objects and leave few, so that collecting them only takes time.
+    """
+    with endings.put_off():
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()
 
 
 def plain(text: str) -> str:

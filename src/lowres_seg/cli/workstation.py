@@ -223,9 +223,10 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every file of a bundle, and run its reference case."""
-    from lowres_seg.bundle.bundle import Bundle
-    from lowres_seg.bundle.contents import SIGNATURE_NAME
-    from lowres_seg.runtime.segmenter import Segmenter
+    with importing():
+        from lowres_seg.bundle.bundle import Bundle
+        from lowres_seg.bundle.contents import SIGNATURE_NAME
+        from lowres_seg.runtime.segmenter import Segmenter
 
     bound_bytes = ram_bytes(max_ram)
     with steps(quiet=quiet) as notify:

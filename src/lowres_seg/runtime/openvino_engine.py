@@ -32,8 +32,12 @@ _CONVERTER = "openvino.tools.ovc"
 _EARLY = _CONVERTER in sys.modules
 sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
 
-import openvino  # noqa: E402
-from openvino import opset13 as opset  # noqa: E402
+try:
+    import openvino
+    from openvino import opset13 as opset
+finally:  # other code of this process may want it, also where the import was interrupted
+    if not _EARLY:
+        del sys.modules[_CONVERTER]
 
 
 def _on_demand(name: str) -> Any:
@@ -43,10 +47,8 @@ def _on_demand(name: str) -> Any:
     return importlib.import_module(_CONVERTER).convert_model
 
 
-if not _EARLY:
-    del sys.modules[_CONVERTER]
-    if not hasattr(openvino, "convert_model"):
-        openvino.__getattr__ = _on_demand
+if not _EARLY and not hasattr(openvino, "convert_model"):
+    openvino.__getattr__ = _on_demand
 
 # The first request of OpenVINO's Python binding fills a table of dtypes. Two threads that race for it wait for each
 # other for ever (2026.4). So the table is filled here, where there is one thread.
