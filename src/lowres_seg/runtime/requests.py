@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.errors import EngineError
+from lowres_seg.errors import EngineError, last_line
 
 Array = NDArray[np.float32]
 
@@ -117,7 +117,7 @@ def compiled_by(compile_network: Callable[[], Any]) -> Any:
     Raises
     ------
     EngineError
-        If these would be threads of a parent process: OpenVINO would wait for them for ever.
+        If these would be threads of a parent process: OpenVINO would wait for them for ever; or if no thread can start.
     """
     if any(generation < _process.generation for generation in _process.dropped):
         raise EngineError(
@@ -142,7 +142,13 @@ def _apart(work: Callable[[], Any]) -> Any:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="lowres-seg compiles a network")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise EngineError(
+            f"this process: may start no further thread to compile a network ({last_line(error)}); raise its limit of "
+            "processes or threads"
+        ) from error
     thread.join()
     if errors:
         raise errors.pop()

@@ -83,3 +83,42 @@ def test_a_process_ends_while_threads_predict(tiny: Path, kind: str) -> None:
         assert child.returncode == 0, child.stderr
         assert "AssertionError" not in child.stderr
         assert kind == "interrupted" or not child.stderr
+
+
+NO_THREADS = """
+import sys, threading
+import numpy as np
+from lowres_seg import EngineError, Segmenter, Volume
+one = Segmenter.load(sys.argv[1], threads=1, lean=True)
+scan = Volume.from_array(np.random.default_rng(0).random((20, 20, 20), np.float32), np.eye(4))
+expected = one.predict(scan).labels.data
+start = threading.Thread.start
+def refused(thread, names=("lowres-seg compiles",)):
+    if thread.name in names:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+def interrupted(thread):
+    raise KeyboardInterrupt
+threading.Thread.start = refused
+assert np.array_equal(one.predict(scan).labels.data, expected)
+threading.Thread.start = lambda thread: refused(thread, (thread.name,))
+try:
+    one.predict(scan)
+except EngineError as error:
+    print(error)
+threading.Thread.start = interrupted
+try:
+    one.predict(scan)
+except KeyboardInterrupt:
+    print("interrupted")
+threading.Thread.start = start
+assert np.array_equal(one.predict(scan).labels.data, expected)
+"""
+
+
+def test_a_thread_that_does_not_start_is_done_without(tiny: Path) -> None:
+    command = [sys.executable, "-c", NO_THREADS, str(tiny)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    refused, interrupted = done.stdout.splitlines()
+    assert "may start no further thread to compile a network (can't start new thread)" in refused
+    assert (done.returncode, interrupted, done.stderr) == (0, "interrupted", "")
