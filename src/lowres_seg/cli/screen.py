@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from rich.console import Console
@@ -66,7 +65,7 @@ class Guarded:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._closed = stream is None
-        self._stream: TextIO = Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream
+        self._stream: TextIO = io.StringIO() if stream is None else stream
         self.error: OSError | None = None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
