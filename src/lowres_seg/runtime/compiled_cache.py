@@ -38,14 +38,20 @@ class CompiledCache:
     Attributes
     ----------
     folder : pathlib.Path
-        A str is taken as a path.
+        A str is taken as a path, and a relative one as that of the folder that the process works in now.
     """
 
     folder: Path
     _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", as_path(self.folder, "folder of compiled networks"))
+        folder = as_path(self.folder, "folder of compiled networks")
+        try:
+            object.__setattr__(self, "folder", folder.absolute())
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder}: is relative to the working folder, which was removed; give the whole path of the folder"
+            ) from error
 
     @classmethod
     def of_user(cls) -> CompiledCache | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowres_seg import Segmenter, Volume
+from lowres_seg import Bundle, IntegrityError, Segmenter, Volume
 
 
 def arithmetic() -> list[float]:
@@ -122,3 +122,25 @@ def test_a_thread_that_does_not_start_is_done_without(tiny: Path) -> None:
     refused, interrupted = done.stdout.splitlines()
     assert "may start no further thread to compile a network (can't start new thread)" in refused
     assert (done.returncode, interrupted, done.stderr) == (0, "interrupted", "")
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_a_relative_path_outlives_another_working_folder(
+    tiny: Path, lopsided: Callable[..., Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lean: bool
+) -> None:
+    scan = lopsided()
+    expected = Segmenter.load(tiny, threads=1).predict(scan).labels.data
+    monkeypatch.chdir(tiny.parent)
+    opened = Bundle.open(tiny.name)
+    segmenter = Segmenter.load(opened, threads=1, lean=lean, cache="compiled")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for one in (segmenter, Segmenter.load(opened, threads=1, lean=lean)):
+        assert np.array_equal(one.predict(scan).labels.data, expected)
+        assert one.self_test().passed
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert len(list((tiny.parent / "compiled").iterdir())) == 1
+    assert opened.path == Path(tiny.name)
+    (tiny / "reference.npz").unlink()
+    with pytest.raises(IntegrityError, match=r"^tiny/reference.npz: cannot be read"):
+        segmenter.self_test()
