@@ -28,7 +28,7 @@ MOST_BYTES = 2 << 30
 _SUFFIX = ".compiled"
 _DIGEST_BYTES = 32
 #: Environment variables that change what OpenVINO compiles.
-_SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS")
+_SETTINGS = (*host.ISA_VARIABLES, "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS")
 
 
 @dataclass(frozen=True)

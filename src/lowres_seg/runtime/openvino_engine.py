@@ -7,7 +7,6 @@ the CPU can.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lowres_seg import host
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.errors import EngineError, last_line
 from lowres_seg.logs import log
@@ -246,12 +246,12 @@ def node_macs(node: Any) -> int:
 def cpu_capabilities() -> tuple[str, ...]:
     """Precisions that this CPU computes well, as OpenVINO names them: FP32, BF16, INT8.
 
-    OpenVINO looks at the CPU only. Its kernels also obey ONEDNN_MAX_CPU_ISA, and below AVX512-BF16 there is no BF16.
+    OpenVINO looks at the CPU only. Its kernels also obey `host.ISA_VARIABLES`, and below AVX512-BF16 there is no BF16.
     """
     with inside():
         found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
+    limit = host.instruction_set_limit() or "ALL"
+    if limit.upper() in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
         return tuple(name for name in found if name != "BF16")
     return found
 
