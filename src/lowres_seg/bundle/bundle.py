@@ -153,6 +153,11 @@ class Bundle:
         if found != expected:
             raise IntegrityError(_changed(file, found, expected))
 
+    def holds(self, path: Path) -> bool:
+        """Tell whether a path is the bundle's folder or lies in it, whatever links lead there."""
+        folder = os.path.realpath(self._start / self.path)
+        return Path(os.path.realpath(path)).is_relative_to(folder)
+
     def file(self, name: str) -> Path:
         """Path of a file of the bundle."""
         return self.path / name

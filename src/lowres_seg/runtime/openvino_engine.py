@@ -99,7 +99,7 @@ class OpenVinoEngine(ResidentEngine):
             )
         key = None if cache is None else _key(files, threads, inference_precision, rewrite)
         if cache is not None and key is not None:
-            compiled = _kept(cache, key, threads, inference_precision)
+            compiled = _kept(cache, key, files, threads, inference_precision)
             if compiled is not None:
                 self._name, self._compiled, self._requests = str(files.xml), compiled, Requests(compiled)
                 return
@@ -306,17 +306,31 @@ def _key(
     return key_of(files, openvino=version(), threads=threads, inference_precision=inference_precision, rewrite=named)
 
 
-def _kept(cache: CompiledCache, key: str, threads: int, inference_precision: InferencePrecision) -> Any:
-    """The compiled network that a cache has; None if it has none that this OpenVINO takes."""
+def _kept(
+    cache: CompiledCache, key: str, files: NetworkFiles, threads: int, inference_precision: InferencePrecision
+) -> Any:
+    """The compiled network that a cache has; None if it has none that this OpenVINO takes and the manifest fits."""
     blob = cache.read(key)
     if blob is None:
         return None
     try:
-        return compiled_by(lambda: core().import_model(blob, "CPU", _settings(threads, inference_precision)))
+        compiled = compiled_by(lambda: core().import_model(blob, "CPU", _settings(threads, inference_precision)))
     except RuntimeError as error:
         log.debug("OpenVINO cannot take a compiled network back (%s); it is compiled anew", last_line(error))
-        cache.drop(key)
+    else:
+        if files.shapes is None or _shapes(compiled) == list(files.shapes):
+            return compiled
+        log.info("%s: a compiled network has other shapes than the manifest says; it is compiled anew", cache.folder)
+    cache.drop(key)
+    return None
+
+
+def _shapes(model: Any) -> list[tuple[int, ...]] | None:
+    """Shapes of the inputs and the first output of an openvino.Model or CompiledModel; None if one is open."""
+    ports = [*model.inputs, *model.outputs[:1]]
+    if not all(one.partial_shape.is_static for one in ports):
         return None
+    return [tuple(one.partial_shape.get_min_shape()) for one in ports]
 
 
 @lru_cache(maxsize=4)
