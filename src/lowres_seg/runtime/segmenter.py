@@ -228,13 +228,18 @@ class Segmenter:
         first = scans[self.pipeline.channels[0]]
         name = first.name if isinstance(first, Volume) else os.fspath(first)
         watch.waits(name)
-        with self._turns.turn(self._scan_bytes(scans), watch):
-            try:
-                watch.at(f"{name}: reading")
-                found = self._predict(scans, watch)
-            except BaseException:
-                self._release()
-                raise
+        try:
+            with self._turns.turn(self._scan_bytes(scans), watch):
+                try:
+                    watch.at(f"{name}: reading")
+                    found = self._predict(scans, watch)
+                except BaseException:
+                    self._release()
+                    raise
+        except RuntimeError as error:
+            if watch.raised is not None and error.__cause__ is watch.raised:  # a StopIteration of the caller's
+                raise watch.raised from None
+            raise
         log.debug("%s: segmented in %.2f s", found.labels.name, sum(found.timings_s.values()))
         return found
 
