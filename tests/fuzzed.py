@@ -65,7 +65,7 @@ def mutated(content: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> str:
         elif kind == "rename" and isinstance(parent, dict):
             parent[draw(st.text(max_size=20))] = parent.pop(key)
         elif kind == "number":
-            # OpenVINO has this thread flush subnormal numbers to zero, and hypothesis then has none to draw.
+            # A library may have this thread flush subnormal numbers to zero, and hypothesis then has none to draw.
             parent[key] = draw(st.one_of(st.integers(), st.floats(allow_subnormal=False)))
         elif kind == "wrap":
             parent[key] = [parent[key]]

@@ -18,11 +18,13 @@ class _Endings:
     def __init__(self) -> None:
         self.depth = 0
         self.asked: int | None = None
+        #: The last signal that SystemExit was raised for.
+        self.ended_for: int | None = None
 
     def end_if_asked(self) -> None:
         if self.asked is not None and self.depth == 0:
-            number, self.asked = self.asked, None
-            sys.exit(128 + number)
+            self.ended_for, self.asked = self.asked, None
+            sys.exit(128 + self.ended_for)
 
 
 _ENDINGS = _Endings()
@@ -50,6 +52,21 @@ def put_off() -> Iterator[None]:
 def allowed() -> Iterator[None]:
     """Let the process end within the block, although a block around it puts the end off."""
     yield from _with_depth(0)
+
+
+@contextmanager
+def ended_as_asked() -> Iterator[None]:
+    """Take an error for the end that was asked for within the block, and raise SystemExit in its place.
+
+    Packages that are asked to end while they are imported make an ImportError of it.
+    """
+    _ENDINGS.ended_for = None
+    try:
+        yield
+    except Exception as error:
+        if _ENDINGS.ended_for is None:
+            raise
+        raise SystemExit(128 + _ENDINGS.ended_for) from error
 
 
 def _with_depth(depth: int) -> Iterator[None]:

@@ -135,7 +135,8 @@ def in_one_line(text: str) -> str:
 
 def shown(value: object, *, most: int = 80) -> str:
     """Repr of a value from elsewhere, for a message: in one line, without control characters, shortened."""
-    text, begins, _ = repr(value).partition(PEM)
+    lines = (line.strip() for line in repr(value).splitlines())
+    text, begins, _ = in_one_line(" ".join(lines)).partition(PEM)
     if begins:  # a key is not repeated
         return f"{text}{PEM}…"
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -37,6 +37,10 @@ FEATURES = (
 )
 
 
+#: Environment variables that limit the instruction sets of kernels. The first that is set counts.
+ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+#: Digits of the largest OMP_NUM_THREADS that is taken for a number of threads.
+_OMP_DIGITS = 9
 #: Beyond this share of a processor, other work disturbs a measurement.
 _BUSY = 0.10
 #: Processes that may run beside the threads of a measurement before its processors are shared.
@@ -175,6 +179,11 @@ def about_omp(machine: Host) -> str:
     return f"{said} is obeyed"
 
 
+def instruction_set_limit() -> str | None:
+    """Instruction set that the environment limits kernels to; None if it does not."""
+    return next((os.environ[name] for name in ISA_VARIABLES if os.environ.get(name)), None)
+
+
 def governor() -> str | None:
     """Frequency governor of the first processor; None if the system does not tell."""
     return linux.governor()
@@ -285,7 +294,9 @@ def _tree(pid: int) -> list[psutil.Process]:
 def _omp_threads(text: str) -> int | None:
     """Threads of the outermost level in an OMP_NUM_THREADS such as ``4`` or ``4,2``."""
     first = text.split(",", maxsplit=1)[0].strip()
-    return int(first) if first.isascii() and first.isdigit() and 0 < int(first) < 1 << 31 else None
+    if not (first.isascii() and first.isdigit()) or len(first.lstrip("0")) > _OMP_DIGITS:
+        return None
+    return int(first.lstrip("0") or "0") or None
 
 
 def _affinity(logical: int) -> int:

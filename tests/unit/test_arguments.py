@@ -27,7 +27,7 @@ from lowres_seg import (
     Volume,
 )
 from lowres_seg.cohort import Cases
-from lowres_seg.errors import Lines
+from lowres_seg.errors import Lines, shown
 from lowres_seg.runtime import CompiledCache
 
 EYE = np.eye(4)
@@ -250,3 +250,13 @@ def test_a_volume_of_an_array_has_the_name_that_it_is_given(tiny: Path) -> None:
     scan = Volume.from_array(np.full((3, 4, 5), np.nan), EYE, name="case 7\n")
     with pytest.raises(InputError, match=r"^case 7\\n: 60 of 60 voxels are NaN or infinite"):
         Segmenter.load(tiny, threads=1).predict(scan)
+
+
+def test_a_value_is_shown_in_one_line() -> None:
+    volume = Volume.from_array(np.zeros((5, 4, 3)), EYE)
+    for value in (np.zeros((50, 50)), volume, [volume], {"t1": volume}, "a\nb", np.array(["a\nb"] * 3, object)):
+        text = shown(value)
+        assert len(text.splitlines()) == 1
+        assert 1 < len(text) <= 80
+        assert text.isprintable()
+    assert shown("two  spaces") == "'two  spaces'"

@@ -54,3 +54,14 @@ def test_who_was_asked_before_a_long_step_does_not_begin_it() -> None:
     assert done == ["whole"]
     with pytest.raises(SystemExit):
         endings.ask(2)
+
+
+def test_an_error_that_comes_of_the_end_is_the_end() -> None:
+    with pytest.raises(SystemExit) as ended, endings.ended_as_asked():
+        try:
+            endings.ask(15)
+        except SystemExit as error:
+            raise ImportError("initialization failed") from error
+    assert ended.value.code == 143
+    with pytest.raises(ImportError, match="of its own"), endings.ended_as_asked():
+        raise ImportError("of its own")

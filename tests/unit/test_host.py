@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lowres_seg import Volume, atomic, host, linux
+from lowres_seg.runtime import openvino_engine
 
 
 def test_sees_this_machine() -> None:
@@ -137,6 +138,8 @@ def test_the_command_line_needs_no_file_of_linux(tiny: Path, tmp_path: Path, lop
         ("a\nb", r"OMP_NUM_THREADS=a\nb is ignored, expected a positive number"),
         ("640", "OMP_NUM_THREADS=640 is more than this process may use, and changes nothing"),
         ("1", "OMP_NUM_THREADS=1 is obeyed"),
+        ("1" * 5000, f"OMP_NUM_THREADS={'1' * 78} is ignored, expected a positive number"),
+        ("0" * 5000 + "1", f"OMP_NUM_THREADS={'0' * 78} is obeyed"),
         ("1,4", "OMP_NUM_THREADS=1,4 is obeyed"),
         ("", ""),
         (None, ""),
@@ -151,3 +154,14 @@ def test_what_becomes_of_omp_num_threads_is_told(
     machine = host.inspect()
     assert host.about_omp(machine) == verdict
     assert machine.threads == (1 if verdict.endswith("obeyed") else machine.cores)
+
+
+def test_both_names_of_the_limit_of_instruction_sets_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in host.ISA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert host.instruction_set_limit() is None
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "AVX2")
+    assert host.instruction_set_limit() == "AVX2"
+    assert "BF16" not in openvino_engine.cpu_capabilities()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")  # oneDNN looks for this one first
+    assert host.instruction_set_limit() == "SSE41"

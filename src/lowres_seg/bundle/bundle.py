@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lowres_seg import atomic
@@ -16,6 +16,14 @@ from lowres_seg.bundle.bounds import MANIFEST_BYTES
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
 from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError, shown
 from lowres_seg.wording import counted
+
+
+def _working_folder() -> Path:
+    """Folder that this process works in; empty if it was removed, where absolute paths alone are of use."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path()
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,15 @@ class NetworkFiles:
         Digests that the files must have whenever they are read. None for files that this process wrote itself.
     shapes : pair of tuple or None
         Shapes of input and output that the graph must have. None for files that this process wrote itself.
+    start : pathlib.Path
+        Folder that relative paths begin in; by default the one that this process works in when they are read.
     """
 
     xml: Path
     bin: Path
     sha256: tuple[str, str] | None = None
     shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    start: Path = Path()
 
     @classmethod
     def written(cls, xml: Path) -> NetworkFiles:
@@ -50,7 +61,10 @@ class NetworkFiles:
             If one is missing, or has another digest than it had when its bundle was opened.
         """
         expected = self.sha256 or (None, None)
-        return checked_bytes(self.xml, expected[0]), checked_bytes(self.bin, expected[1])
+        return (
+            checked_bytes(self.xml, expected[0], start=self.start),
+            checked_bytes(self.bin, expected[1], start=self.start),
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Bundle:
     Attributes
     ----------
     path : pathlib.Path
+        As it was given. A relative one is that of the folder that the process worked in when the bundle was opened.
     manifest : Manifest
     digest : str
         sha256 of the manifest, and through it of the whole bundle.
@@ -73,6 +88,7 @@ class Bundle:
     manifest: Manifest
     digest: str
     signed_by: str | None = None
+    _start: Path = field(default_factory=_working_folder, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, require_key: str | os.PathLike[str] | None = None) -> Bundle:
@@ -137,6 +153,11 @@ class Bundle:
         if found != expected:
             raise IntegrityError(_changed(file, found, expected))
 
+    def holds(self, path: Path) -> bool:
+        """Tell whether a path is the bundle's folder or lies in it, whatever links lead there."""
+        folder = os.path.realpath(self._start / self.path)
+        return Path(os.path.realpath(path)).is_relative_to(folder)
+
     def file(self, name: str) -> Path:
         """Path of a file of the bundle."""
         return self.path / name
@@ -156,7 +177,7 @@ class Bundle:
             raise InputError(
                 f"{self.path}: lists no file {shown(given)}; see its {MANIFEST_NAME} for those that it has"
             )
-        return checked_bytes(self.path / name, self.manifest.files[name])
+        return checked_bytes(self.path / name, self.manifest.files[name], start=self._start)
 
     def network(self, name: str) -> Network:
         """Entry of a network in the manifest.
@@ -180,6 +201,7 @@ class Bundle:
                 self.path / n.bin,
                 (digests[n.xml], digests[n.bin]),
                 (n.input_shape, n.output_shape),
+                self._start,
             )
             for name, n in self.manifest.networks.items()
         }
@@ -336,8 +358,10 @@ def _text_of_manifest(path: Path) -> bytes:
     raise BundleError(f"{path}: {found}, expected a bundle: a folder with a {MANIFEST_NAME}")
 
 
-def checked_bytes(path: Path, expected: str | None) -> bytes:
+def checked_bytes(path: Path, expected: str | None, *, start: Path = Path()) -> bytes:
     """Read a file, and check that it has the sha256 `expected`; None for a file that this process wrote itself.
+
+    A relative path is that of the folder `start`. Messages have it as it was given.
 
     Raises
     ------
@@ -345,7 +369,7 @@ def checked_bytes(path: Path, expected: str | None) -> bytes:
         If it cannot be read, or has another digest.
     """
     try:
-        content = path.read_bytes()
+        content = (start / path).read_bytes()
     except OSError as error:
         raise IntegrityError(_unreadable(path, error)) from error
     if expected is not None and (found := hashlib.sha256(content).hexdigest()) != expected:

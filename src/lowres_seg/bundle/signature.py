@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ VARIABLE = "LOWRES_SEG_REQUIRE_KEY"
 _BYTES = 64
 #: Most bytes of a key's file.
 _KEY_BYTES = 1 << 14
+#: Seconds within which a pipe must give a key.
+_PIPE_S = 5.0
 _NEW = "make a pair with: lowres-seg sign --new-key FILE"
 
 
@@ -189,8 +193,7 @@ def _private(path: Path) -> Any:
 def _pem(path: Path, which: str, cure: str) -> bytes:
     """Text of a file that holds one block of PEM."""
     try:
-        with path.open("rb") as stream:
-            text = stream.read(_KEY_BYTES + 1)
+        text = _text(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a {which} key in PEM{cure}") from error
     blocks = text.count(b"-----BEGIN ")
@@ -202,6 +205,28 @@ def _pem(path: Path, which: str, cure: str) -> bytes:
         )
         raise InputError(f"{path}: {found}, expected one {which} key in PEM; {_NEW}")
     return text
+
+
+def _text(path: Path) -> bytes:
+    """First bytes of a plain file or of a pipe, which need not be there at once but within `_PIPE_S`."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISCHR(mode):
+            raise InputError(f"{path}: is a device or a terminal, expected a file or a pipe with a key; {_NEW}")
+        if not stat.S_ISFIFO(mode) or not hasattr(os, "O_NONBLOCK"):
+            return stream.read(_KEY_BYTES + 1)
+        text, end = b"", time.monotonic() + _PIPE_S
+        while len(text) <= _KEY_BYTES:
+            if not select.select([descriptor], [], [], max(0, end - time.monotonic()))[0]:
+                raise InputError(
+                    f"{path}: is a pipe that did not end within {_PIPE_S:g} s, expected a key; name a file, or write "
+                    "the key into the pipe"
+                )
+            if not (block := os.read(descriptor, _KEY_BYTES + 1)):
+                break
+            text += block
+        return text
 
 
 def _loaded(path: Path, text: bytes, which: str, load: Any) -> Any:

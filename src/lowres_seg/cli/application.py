@@ -87,7 +87,8 @@ def _run() -> int:
         if option.name == "show_completion":  # for who writes a shell's files by hand; help has --install-completion
             option.hidden = True
     try:
-        code = command(standalone_mode=False)
+        with endings.ended_as_asked():
+            code = command(standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else EXIT_ERROR
     except _UsageError as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg.cli.options import AsJson, BundlePath, Debug, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
-from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.cli.screen import importing, out, plain, print_json, steps
 from lowres_seg.wording import columns, counted
 
 
@@ -105,8 +105,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Turn a trained network into a bundle with the same numbers."""
-    from lowres_seg.cohort.jobs import one_scan
-    from lowres_seg.export import export as run
+    with importing():
+        from lowres_seg.cohort.jobs import one_scan
+        from lowres_seg.export import export as run
 
     given = {
         "folds": folds.split(",") if folds else None,
@@ -213,10 +214,11 @@ def quantize(
     debug: Debug = False,
 ) -> None:
     """Make a bundle faster, within limits on Dice and HD95."""
-    from lowres_seg.bundle.bundle import manifest_of
-    from lowres_seg.cohort.cases import Cases
-    from lowres_seg.quantize import Limits, Settings
-    from lowres_seg.quantize import quantize as run
+    with importing():
+        from lowres_seg.bundle.bundle import manifest_of
+        from lowres_seg.cohort.cases import Cases
+        from lowres_seg.quantize import Limits, Settings
+        from lowres_seg.quantize import quantize as run
 
     settings = Settings(
         limits=Limits(max_drop, max_hd95_rise, worst_case_drop),

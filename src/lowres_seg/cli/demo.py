@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lowres_seg.cli.options import AsJson, Debug, Threads, app
-from lowres_seg.cli.screen import out, plain, print_json, steps
+from lowres_seg.cli.screen import importing, out, plain, print_json, steps
 from lowres_seg.wording import columns
 
 if TYPE_CHECKING:  # the demo needs every extra, its help none
@@ -27,7 +27,8 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Export, quantize, segment and compare, on a real head."""
-    from lowres_seg.demo import run
+    with importing():
+        from lowres_seg.demo import run
 
     with steps(quiet=False, lines=True) as notify:
         result = run(output, threads=threads, notify=notify)

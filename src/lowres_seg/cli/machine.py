@@ -9,7 +9,7 @@ import typer
 
 from lowres_seg import __version__, extras
 from lowres_seg.cli.options import AsJson, Debug, app
-from lowres_seg.cli.screen import out, plain, print_json, print_row
+from lowres_seg.cli.screen import importing, out, plain, print_json, print_row
 from lowres_seg.errors import InputError
 
 
@@ -26,12 +26,13 @@ def doctor(
 
     Also the speed of each precision, and where compiled networks are kept.
     """
-    from importlib.metadata import version as version_of
+    with importing():
+        from importlib.metadata import version as version_of
 
-    from lowres_seg import host
-    from lowres_seg.runtime.compiled_cache import CompiledCache
-    from lowres_seg.runtime.openvino_engine import version
-    from lowres_seg.runtime.probe import convolution_seconds
+        from lowres_seg import host
+        from lowres_seg.runtime.compiled_cache import CompiledCache
+        from lowres_seg.runtime.openvino_engine import version
+        from lowres_seg.runtime.probe import convolution_seconds
 
     cache, fault = None, ""
     try:

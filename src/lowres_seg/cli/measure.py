@@ -10,7 +10,7 @@ import typer
 from lowres_seg.bench.axes import ISA_LIMITS, WORKLOADS
 from lowres_seg.bench.backends import BACKENDS
 from lowres_seg.cli.options import AsJson, Debug, Force, IgnoreLabel, Quiet, app, one_of
-from lowres_seg.cli.screen import err, out, plain, print_json, steps
+from lowres_seg.cli.screen import err, importing, out, plain, print_json, steps
 from lowres_seg.errors import BenchmarkError, RegressionError
 from lowres_seg.wording import counted
 
@@ -68,9 +68,10 @@ def bench(
 
     Backends, cores and instruction sets are taken in turn.
     """
-    from lowres_seg import atomic
-    from lowres_seg.bench import Plan
-    from lowres_seg.bench import bench as run
+    with importing():
+        from lowres_seg import atomic
+        from lowres_seg.bench import Plan
+        from lowres_seg.bench import bench as run
 
     atomic.check_target(output, force=force)
     given: dict[str, Any] = {
@@ -150,9 +151,10 @@ def compare(
 
     The exit code is 3 if it is.
     """
-    from lowres_seg.bench import Suite, Tolerances
-    from lowres_seg.bench import compare as run
-    from lowres_seg.bench.comparison import WHAT
+    with importing():
+        from lowres_seg.bench import Suite, Tolerances
+        from lowres_seg.bench import compare as run
+        from lowres_seg.bench.comparison import WHAT
 
     chosen = one_of("--format", form, ("text", "markdown", "json", "github"))
     tolerances = Tolerances(max_slowdown / 100, max_memory_rise / 100, max_drop, max_hd95_rise)
@@ -181,10 +183,11 @@ def report(
 
     The page opens without a network.
     """
-    from lowres_seg import atomic
-    from lowres_seg.bench.html import page
-    from lowres_seg.bench.html.sources import Quantization, read
-    from lowres_seg.extras import require
+    with importing():
+        from lowres_seg import atomic
+        from lowres_seg.bench.html import page
+        from lowres_seg.bench.html.sources import Quantization, read
+        from lowres_seg.extras import require
 
     require("bench")
     atomic.check_target(output, force=force, inputs=[source])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from lowres_seg.cli.options import Debug, Force, Quiet, app, one_of
-from lowres_seg.cli.screen import out, plain
+from lowres_seg.cli.screen import importing, out, plain
 
 Number = TypeVar("Number", int, float)
 
@@ -70,8 +70,9 @@ def new_recipe(
     debug: Debug = False,
 ) -> None:
     """Write a first recipe for a network of your own."""
-    from lowres_seg.atomic import check_target
-    from lowres_seg.export.new_recipe import Facts, arguments_lacking, write
+    with importing():
+        from lowres_seg.atomic import check_target
+        from lowres_seg.export.new_recipe import Facts, arguments_lacking, write
 
     check_target(output, force=force)
     kinds = ("torch", "monai", "torchscript", "onnx")

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 from rich.console import Console
 from rich.text import Text
 
+from lowres_seg import endings
 from lowres_seg.wording import WIDTH
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 Item = TypeVar("Item")
+#: The last file descriptor of the standard streams.
+_STANDARD = 2
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -30,12 +33,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import what a command needs. Imports make many objects and leave few, so that collecting them only takes time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    """Import what a command needs, and put the end of the process off meanwhile: a module is whole or not there.
+
+    Imports make many objects and leave few, so that collecting them only takes time.
+    """
+    with endings.put_off():
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()
 
 
 def plain(text: str) -> str:
@@ -51,12 +58,14 @@ def print_error(error: BaseException) -> None:
 class Guarded:
     """A standard stream that a command outlives.
 
-    Where it can be written no more, what is written is dropped, and `error` says why. Characters that its encoding does
-    not have, such as bytes of a file name that is not UTF-8, are written as Python's codes for them.
+    Where it can be written no more, what is written is dropped, and `error` says why. So it is with a stream that is
+    None, because the process began with it closed. Characters that its encoding does not have, such as bytes of a file
+    name that is not UTF-8, are written as Python's codes for them.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        self._closed = stream is None
+        self._stream: TextIO = io.StringIO() if stream is None else stream
         self.error: OSError | None = None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -66,6 +75,8 @@ class Guarded:
 
     def write(self, text: str) -> int:
         """Write text, or drop it."""
+        if self._closed and text and self.error is None:
+            self.error = OSError(errno.EBADF, "it is closed")
         if self.error is None:
             try:
                 return self._stream.write(text)
@@ -98,6 +109,9 @@ class Guarded:
 def guarded() -> Iterator[Guarded]:
     """Guard the standard streams, and yield standard output."""
     before = sys.stdout, sys.stderr
+    while (held := os.open(os.devnull, os.O_RDWR)) <= _STANDARD:  # no file may come in the place of a closed stream
+        pass
+    os.close(held)
     output, errors = Guarded(sys.stdout), Guarded(sys.stderr)
     sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", errors)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lowres_seg.cli.options import AsJson, BundlePath, Debug, RequireKey, app
-from lowres_seg.cli.screen import print_json, print_row
+from lowres_seg.cli.screen import importing, print_json, print_row
 
 if TYPE_CHECKING:  # help needs neither pydantic nor OpenVINO
     from lowres_seg.bundle.bundle import Bundle
@@ -25,8 +25,9 @@ def show(bundle: BundlePath, *, require_key: RequireKey = None, as_json: AsJson 
 
     Labels, networks, stages, licence, intended use, evidence, lineage. Every digest is checked first.
     """
-    from lowres_seg.bundle import reports
-    from lowres_seg.bundle.bundle import Bundle
+    with importing():
+        from lowres_seg.bundle import reports
+        from lowres_seg.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle, require_key=require_key)
     exported, quantized = reports.exported(opened), reports.quantized(opened)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lowres_seg.cli.options import AsJson, Debug, Force, Quiet, app
-from lowres_seg.cli.screen import out, plain, print_json
+from lowres_seg.cli.screen import importing, out, plain, print_json
 
 
 @app.command()
@@ -30,8 +30,9 @@ def sign(
 
     With --new-key, make the keys.
     """
-    from lowres_seg.bundle import signature
-    from lowres_seg.bundle.bundle import sign as run
+    with importing():
+        from lowres_seg.bundle import signature
+        from lowres_seg.bundle.bundle import sign as run
 
     if new_key is not None:
         if bundle is not None or key is not None:

@@ -142,7 +142,6 @@ def predict(
         threads=threads,
         lean=len(jobs) == 1,
         max_ram_bytes=bound,
-        require_key=require_key,
         reproducible=reproducible,
         cache=cache,
     )
@@ -223,18 +222,17 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every file of a bundle, and run its reference case."""
-    from lowres_seg.bundle.bundle import Bundle
-    from lowres_seg.bundle.contents import SIGNATURE_NAME
-    from lowres_seg.runtime.segmenter import Segmenter
+    with importing():
+        from lowres_seg.bundle.bundle import Bundle
+        from lowres_seg.bundle.contents import SIGNATURE_NAME
+        from lowres_seg.runtime.segmenter import Segmenter
 
     bound_bytes = ram_bytes(max_ram)
     with steps(quiet=quiet) as notify:
         notify("checking files")
         opened = Bundle.open(bundle, require_key=require_key)
         cache = _cache(no_cache=no_cache, key=opened.signed_by)
-        segmenter = Segmenter.load(
-            opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, require_key=require_key, cache=cache
-        )
+        segmenter = Segmenter.load(opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, cache=cache)
         notify("running the reference case")
         result = segmenter.self_test()
     bound = segmenter.manifest.reference

@@ -8,7 +8,6 @@ run and a second, so it stands in ``timings``.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -77,7 +76,7 @@ def written(
             "cpu": machine.cpu,
             "system": machine.system,
             "instruction_sets": list(machine.features),
-            "instruction_set_limit": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+            "instruction_set_limit": host.instruction_set_limit(),
         },
         "threads": threads,
         "precision": {

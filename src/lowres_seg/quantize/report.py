@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +37,7 @@ def content(
         "preset": settings.preset,
         "seed": settings.seed,
         **({"ignore_labels": settings.ignore_labels} if settings.ignore_labels else {}),
-        "instruction_sets": {"cpu": list(host.inspect().features), "limited_to": os.environ.get("ONEDNN_MAX_CPU_ISA")},
+        "instruction_sets": {"cpu": list(host.inspect().features), "limited_to": host.instruction_set_limit()},
         "cases": dict(prints),
         "result": None if result.best is None else result.best.verdict.as_dict(),
         "attempts": [

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from lowres_seg import atomic, host, owners
 from lowres_seg.arguments import described
 from lowres_seg.arguments import path as as_path
+from lowres_seg.atomic import staging
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.errors import InputError
 from lowres_seg.logs import log
@@ -28,7 +31,7 @@ MOST_BYTES = 2 << 30
 _SUFFIX = ".compiled"
 _DIGEST_BYTES = 32
 #: Environment variables that change what OpenVINO compiles.
-_SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS")
+_SETTINGS = (*host.ISA_VARIABLES, "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS")
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,20 @@ class CompiledCache:
     Attributes
     ----------
     folder : pathlib.Path
-        A str is taken as a path.
+        A str is taken as a path, and a relative one as that of the folder that the process works in now.
     """
 
     folder: Path
     _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", as_path(self.folder, "folder of compiled networks"))
+        folder = as_path(self.folder, "folder of compiled networks")
+        try:
+            object.__setattr__(self, "folder", folder.absolute())
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder}: is relative to the working folder, which was removed; give the whole path of the folder"
+            ) from error
 
     @classmethod
     def of_user(cls) -> CompiledCache | None:
@@ -101,9 +110,12 @@ class CompiledCache:
         self.check()
         file = self._file(key)
         try:
-            with file.open("rb") as stream:
-                foreign = owners.is_foreign(os.fstat(stream.fileno()))
-                content = b"" if foreign else stream.read()
+            # A pipe under the name of a network is not waited for.
+            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+            with os.fdopen(os.open(file, flags), "rb") as stream:
+                status = os.fstat(stream.fileno())
+                foreign = owners.is_foreign(status)
+                content = stream.read() if stat.S_ISREG(status.st_mode) and not foreign else b""
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -163,7 +175,7 @@ class CompiledCache:
             self._file(key).unlink(missing_ok=True)
 
     def clear(self) -> int:
-        """Remove every compiled network, and give the number of bytes that they had.
+        """Remove every compiled network, and what killed processes left of others, and give the number of their bytes.
 
         Raises
         ------
@@ -173,14 +185,15 @@ class CompiledCache:
             If one cannot be removed.
         """
         self.check()
-        found = list(self._files())
-        for _, _, file in found:
+        before = self.size_bytes()
+        staging.sweep(self.folder)
+        for _, _, file in self._files():
             file.unlink(missing_ok=True)
-        return sum(size for _, size, _ in found)
+        return before - self.size_bytes()
 
     def size_bytes(self) -> int:
-        """Bytes of all compiled networks."""
-        return sum(size for _, size, _ in self._files())
+        """Bytes of all compiled networks, and of those that are being written or that killed processes left."""
+        return sum(size for _, size, _ in self._files()) + sum(self._unplaced())
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
@@ -191,8 +204,15 @@ class CompiledCache:
         for file in self.folder.glob(f"*{_SUFFIX}"):
             with suppress(OSError):  # another process may have dropped it
                 status = file.lstat()
-                found.append((status.st_mtime, status.st_size, file))
+                if not stat.S_ISDIR(status.st_mode):  # that is none of this package's
+                    found.append((status.st_mtime, status.st_size, file))
         return found
+
+    def _unplaced(self) -> Iterator[int]:
+        """Size of each file in the folders that networks are written in."""
+        for file in self.folder.glob(f"{staging.PREFIX}*/*"):
+            with suppress(OSError):  # another process may have put it in its place
+                yield file.lstat().st_size
 
 
 def as_cache(value: object) -> CompiledCache | None:

@@ -10,6 +10,8 @@ from threading import Lock, Thread
 
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.errors import last_line
+from lowres_seg.logs import log
 from lowres_seg.runtime.compiled_cache import CompiledCache
 from lowres_seg.runtime.engine import Array, Engine
 from lowres_seg.runtime.openvino_engine import (
@@ -49,10 +51,18 @@ class LeanEngine:
         self._preparing: Thread | None = None
 
     def prepare(self) -> None:
-        """Compile the network in a thread. What goes wrong there goes wrong once more in `run`, which tells of it."""
+        """Compile the network in a thread, if the system grants one more.
+
+        What goes wrong there goes wrong once more in `run`, which tells of it.
+        """
         if self._engine is None and self._preparing is None:
-            self._preparing = Thread(target=self._compiled_ahead, name="lowres-seg compiles")
-            self._preparing.start()
+            ahead = Thread(target=self._compiled_ahead, name="lowres-seg compiles")
+            try:
+                ahead.start()
+            except RuntimeError as error:
+                log.debug("a network is compiled when it runs, and not ahead (%s)", last_line(error))
+                return
+            self._preparing = ahead
 
     def run(self, x: Array) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,13 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lowres_seg import host
 from lowres_seg.bundle.bundle import NetworkFiles
 from lowres_seg.errors import EngineError, last_line
 from lowres_seg.logs import log
 from lowres_seg.runtime.compiled_cache import CompiledCache, key_of
 from lowres_seg.runtime.engine import Array, ResidentEngine
 from lowres_seg.runtime.ordering import contiguous
-from lowres_seg.runtime.requests import Requests, compiled_by
+from lowres_seg.runtime.requests import Requests, compiled_by, inside
 
 # `import openvino` sends a usage event, and writes to the home folder, if it finds this package. A module that is None
 # in sys.modules cannot be imported, and OpenVINO then goes without it.
@@ -33,8 +33,12 @@ _CONVERTER = "openvino.tools.ovc"
 _EARLY = _CONVERTER in sys.modules
 sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
 
-import openvino  # noqa: E402
-from openvino import opset13 as opset  # noqa: E402
+try:
+    import openvino
+    from openvino import opset13 as opset
+finally:  # other code of this process may want it, also where the import was interrupted
+    if not _EARLY:
+        del sys.modules[_CONVERTER]
 
 
 def _on_demand(name: str) -> Any:
@@ -44,10 +48,8 @@ def _on_demand(name: str) -> Any:
     return importlib.import_module(_CONVERTER).convert_model
 
 
-if not _EARLY:
-    del sys.modules[_CONVERTER]
-    if not hasattr(openvino, "convert_model"):
-        openvino.__getattr__ = _on_demand
+if not _EARLY and not hasattr(openvino, "convert_model"):
+    openvino.__getattr__ = _on_demand
 
 # The first request of OpenVINO's Python binding fills a table of dtypes. Two threads that race for it wait for each
 # other for ever (2026.4). So the table is filled here, where there is one thread.
@@ -98,17 +100,19 @@ class OpenVinoEngine(ResidentEngine):
             )
         key = None if cache is None else _key(files, threads, inference_precision, rewrite)
         if cache is not None and key is not None:
-            compiled = _kept(cache, key, threads, inference_precision)
+            compiled = _kept(cache, key, files, threads, inference_precision)
             if compiled is not None:
                 self._name, self._compiled, self._requests = str(files.xml), compiled, Requests(compiled)
                 return
         model = read_graph(files)
         if rewrite is not None:
-            rewrite(model)
+            with inside():
+                rewrite(model)
         self._compile(model, str(files.xml), threads, inference_precision)
         if cache is not None and key is not None:
             stream = io.BytesIO()  # without one, 2025.0 gives bytes and 2026.4 a stream
-            self._compiled.export_model(stream)
+            with inside():
+                self._compiled.export_model(stream)
             cache.keep(key, stream.getvalue())
 
     @classmethod
@@ -191,9 +195,12 @@ def read_graph(files: NetworkFiles) -> Any:
     """
     xml, weights = files.read()
     try:
-        model = core().read_model(xml, weights)
+        with inside():
+            model = core().read_model(xml, weights)
         found = [tuple(one.partial_shape.get_min_shape()) for one in (*model.inputs, *model.outputs[:1])]
         fixed = all(one.partial_shape.is_static for one in (*model.inputs, *model.outputs[:1]))
+    except EngineError:
+        raise
     except Exception as error:  # the binding gives errors of several types for files that are damaged
         raise EngineError(f"{files.xml}: OpenVINO cannot read it ({last_line(error)})") from error
     if files.shapes is not None and (found != list(files.shapes) or not fixed):
@@ -241,11 +248,12 @@ def node_macs(node: Any) -> int:
 def cpu_capabilities() -> tuple[str, ...]:
     """Precisions that this CPU computes well, as OpenVINO names them: FP32, BF16, INT8.
 
-    OpenVINO looks at the CPU only. Its kernels also obey ONEDNN_MAX_CPU_ISA, and below AVX512-BF16 there is no BF16.
+    OpenVINO looks at the CPU only. Its kernels also obey `host.ISA_VARIABLES`, and below AVX512-BF16 there is no BF16.
     """
-    found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limit in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
+    with inside():
+        found = tuple(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    limit = host.instruction_set_limit() or "ALL"
+    if limit.upper() in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"):
         return tuple(name for name in found if name != "BF16")
     return found
 
@@ -300,17 +308,31 @@ def _key(
     return key_of(files, openvino=version(), threads=threads, inference_precision=inference_precision, rewrite=named)
 
 
-def _kept(cache: CompiledCache, key: str, threads: int, inference_precision: InferencePrecision) -> Any:
-    """The compiled network that a cache has; None if it has none that this OpenVINO takes."""
+def _kept(
+    cache: CompiledCache, key: str, files: NetworkFiles, threads: int, inference_precision: InferencePrecision
+) -> Any:
+    """The compiled network that a cache has; None if it has none that this OpenVINO takes and the manifest fits."""
     blob = cache.read(key)
     if blob is None:
         return None
     try:
-        return compiled_by(lambda: core().import_model(blob, "CPU", _settings(threads, inference_precision)))
+        compiled = compiled_by(lambda: core().import_model(blob, "CPU", _settings(threads, inference_precision)))
     except RuntimeError as error:
         log.debug("OpenVINO cannot take a compiled network back (%s); it is compiled anew", last_line(error))
-        cache.drop(key)
+    else:
+        if files.shapes is None or _shapes(compiled) == list(files.shapes):
+            return compiled
+        log.info("%s: a compiled network has other shapes than the manifest says; it is compiled anew", cache.folder)
+    cache.drop(key)
+    return None
+
+
+def _shapes(model: Any) -> list[tuple[int, ...]] | None:
+    """Shapes of the inputs and the first output of an openvino.Model or CompiledModel; None if one is open."""
+    ports = [*model.inputs, *model.outputs[:1]]
+    if not all(one.partial_shape.is_static for one in ports):
         return None
+    return [tuple(one.partial_shape.get_min_shape()) for one in ports]
 
 
 @lru_cache(maxsize=4)

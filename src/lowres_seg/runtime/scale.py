@@ -3,7 +3,7 @@
 Squares of values above 1e19 or below 1e-22 leave the range of float32. A product with a power of two is exact, so rules
 that do not depend on the scale give the same bits.
 
-Values below 1.2e-38 are denormal. After OpenVINO has run in a thread, the CPU takes them for zero in numpy too.
+Values below 1.2e-38 are denormal. OpenVINO's threads take them for zero, and so does numpy if the host wants it so.
 """
 
 from __future__ import annotations

@@ -151,6 +151,11 @@ class Segmenter:
                     f"--max-ram (max_ram_bytes){' or use a bundle in INT8' if wide else ''}"
                 )
         kept = None if bundle.signed_by is not None or bound is not None else as_cache(cache)
+        if kept is not None and bundle.holds(kept.folder):
+            raise InputError(
+                f"{kept.folder}: is, or lies in, the bundle, which holds nothing but what its manifest lists; keep "
+                "compiled networks in another folder"
+            )
         engines = compile_networks(manifest, files, threads=count, lean=lean, rewrite=rewrite, cache=kept)
         log.debug("%s: loaded with %d threads%s", bundle.path, count, ", lean" if lean else "")
         return cls(manifest, engines, threads=count, bundle=bundle, bound=bound)
@@ -223,13 +228,18 @@ class Segmenter:
         first = scans[self.pipeline.channels[0]]
         name = first.name if isinstance(first, Volume) else os.fspath(first)
         watch.waits(name)
-        with self._turns.turn(self._scan_bytes(scans), watch):
-            try:
-                watch.at(f"{name}: reading")
-                found = self._predict(scans, watch)
-            except BaseException:
-                self._release()
-                raise
+        try:
+            with self._turns.turn(self._scan_bytes(scans), watch):
+                try:
+                    watch.at(f"{name}: reading")
+                    found = self._predict(scans, watch)
+                except BaseException:
+                    self._release()
+                    raise
+        except RuntimeError as error:
+            if watch.raised is not None and error.__cause__ is watch.raised:  # a StopIteration of the caller's
+                raise watch.raised from None
+            raise
         log.debug("%s: segmented in %.2f s", found.labels.name, sum(found.timings_s.values()))
         return found
 

@@ -140,7 +140,9 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
 
 
 def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: bool = False) -> None:
-    """Write an (I, J, K) array as NIfTI, with its own dtype. The file appears whole or not at all.
+    """Write an (I, J, K) array as NIfTI. The file appears whole or not at all.
+
+    It has the array's dtype, or one with the same values if NIfTI has no such type, or other tools do not read it.
 
     With `header` the file has that header's affines, their codes, its units and its intent. Text and extensions, which
     may name a patient, stay behind. Without it the file has the affine of `grid`.
@@ -148,12 +150,41 @@ def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: boo
     Raises
     ------
     InputError
-        If the name does not end in .nii or .nii.gz, if the file exists and not `force`, or if it cannot be written.
+        If the name does not end in .nii or .nii.gz, if the file exists and not `force`, if it cannot be written, or if
+        no type of NIfTI has the values of `data`.
     """
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
+    data = _storable(path, data)
     with atomic.file(path, force=force) as staged:
         write_staged(staged, data, grid, header)
+
+
+def _storable(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    """Voxels with the same values in a type that NIfTI has and other tools read."""
+    kind, size = data.dtype.kind, data.dtype.itemsize
+    if kind == "b":
+        return data.astype(np.uint8)
+    if kind == "f" and size < 4:
+        return data.astype(np.float32)
+    if kind in "iu" and size > 4:
+        low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+        for narrow in (np.int32, np.uint32):
+            if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
+                return data.astype(narrow)
+        if max(-low, high) <= 2**53:
+            return data.astype(np.float64)
+    elif kind == "f" and size > 8:
+        with np.errstate(over="ignore"):
+            double = data.astype(np.float64)
+        if np.array_equal(double, data, equal_nan=True):
+            return double
+    else:
+        return data
+    raise InputError(
+        f"{path}: voxels of dtype {data.dtype} have values that no type of NIfTI keeps exactly; convert them, as with "
+        "data.astype(np.float64)"
+    )
 
 
 def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> None:

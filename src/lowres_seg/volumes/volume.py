@@ -124,7 +124,7 @@ class Volume:
         return nifti.read_grid(as_path(path, "path of a scan"))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write as NIfTI with the dtype of `data`. The file appears whole or not at all.
+        """Write as NIfTI, with the dtype of `data` or one with the same values. The file appears whole or not at all.
 
         The file has geometry, units and intent of the source file's header, if there is one. Its text and extensions,
         which may name a patient, stay behind.
@@ -132,7 +132,8 @@ class Volume:
         Raises
         ------
         InputError
-            If the name does not end in .nii or .nii.gz, if the file exists and not `force`, or if it cannot be written.
+            If the name does not end in .nii or .nii.gz, if the file exists and not `force`, if it cannot be written, or
+            if no type of NIfTI has the values.
         """
         target, force = as_path(path, "path to write"), flag(force, "force")
         nifti.write(target, self.data, self.grid, self.header, force=force)

@@ -84,18 +84,23 @@ def test_a_deadline_ends_it_at_the_next_window(content: Content) -> None:
     assert 1 <= len(told) <= 4
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), EngineError("mine"), MemoryError("mine"), InputError("mine")])
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("kind", [ValueError, EngineError, MemoryError, InputError, StopIteration, GeneratorExit])
 @pytest.mark.parametrize("by", ["progress", "cancelled"])
-def test_what_a_callback_raises_reaches_the_caller_as_it_is(content: Content, error: Exception, by: str) -> None:
+def test_what_a_callback_raises_reaches_the_caller_as_it_is(
+    content: Content, kind: type[BaseException], by: str, at: int, lean: bool
+) -> None:
     calls: list[int] = []
+    error = kind("mine")
 
     def fail(*_: object) -> None:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == at:
             raise error
 
-    segmenter = segmenter_of(content)
-    with pytest.raises(type(error)) as caught:
+    segmenter = segmenter_of(content, lean=lean)
+    with pytest.raises(kind) as caught:
         segmenter.predict(scan(), **{by: fail})
     assert caught.value is error
     assert segmenter.predict(scan()).labels.grid == scan().grid

@@ -263,3 +263,49 @@ def test_intensities_far_from_zero_are_doubted(tmp_path: Path, offset: float, co
         nib.save(nib.Nifti1Image(data.astype(dtype), np.eye(4)), tmp_path / "a.nii")
         doubts = Volume.load(tmp_path / "a.nii").doubts
         assert any("so far from zero" in doubt for doubt in doubts) == coarse
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        ("float16", "float32"),
+        ("bool", "uint8"),
+        ("longdouble", "float64"),
+        ("int64", "int32"),
+        ("uint64", "int32"),
+        (">i8", "int32"),
+        (">f2", "float32"),
+        ("int16", "int16"),
+        (">f4", "float32"),
+    ],
+)
+def test_types_that_nifti_lacks_are_kept_by_value(tmp_path: Path, dtype: str, stored: str, suffix: str) -> None:
+    data = ramp().astype(dtype)
+    Volume.from_array(data, OBLIQUE).save(tmp_path / f"a{suffix}")
+    found = nib.load(tmp_path / f"a{suffix}")
+    assert found.get_data_dtype().newbyteorder("=") == np.dtype(stored)
+    assert np.array_equal(np.asanyarray(found.dataobj), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [
+        (np.full((2, 2, 2), 2**32 - 1), "uint32"),
+        (np.full((2, 2, 2), -(2**53)), "float64"),
+        (np.full((2, 2, 2), 2**53 + 1), None),
+        (np.full((2, 2, 2), 2**64 - 1, np.uint64), None),
+        (np.full((2, 2, 2), np.longdouble("1e400")), None),
+        (np.full((2, 2, 2), np.longdouble(1) / 3), None),
+    ],
+)
+def test_values_that_no_type_of_nifti_keeps_are_refused(tmp_path: Path, data: np.ndarray, stored: str | None) -> None:
+    path = tmp_path / "a.nii"
+    if stored is None:
+        with pytest.raises(InputError, match=r"a\.nii: voxels of dtype \w+ have values that no type of NIfTI keeps"):
+            Volume.from_array(data, np.eye(4)).save(path)
+        assert not path.exists()
+        return
+    Volume.from_array(data, np.eye(4)).save(path)
+    assert nib.load(path).get_data_dtype() == np.dtype(stored)
+    assert np.array_equal(np.asanyarray(nib.load(path).dataobj), data)

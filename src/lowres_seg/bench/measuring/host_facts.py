@@ -12,7 +12,7 @@ from lowres_seg.bench.measuring.process import REPLACED
 from lowres_seg.bench.suite import HostFacts
 from lowres_seg.runtime.openvino_engine import version
 
-_SETTINGS = ("OMP_", "MKL_", "ONEDNN_", "KMP_", "GOMP_", "TBB_", "OV_")
+_SETTINGS = ("OMP_", "MKL_", "ONEDNN_", "DNNL_", "KMP_", "GOMP_", "TBB_", "OV_")
 
 
 def host_facts(machine: host.Host, backends: Sequence[Backend]) -> HostFacts:

@@ -188,7 +188,7 @@ def one_answer(child: Child, task: str) -> dict[str, Any]:
 
 
 #: Environment variables of the caller that a child does not inherit.
-REPLACED = frozenset({"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
+REPLACED = frozenset({*host.ISA_VARIABLES, "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS"})
 
 
 def _environment(spec: Spec, isa: Isa) -> dict[str, str]:
