@@ -27,7 +27,7 @@ HOMES = {
     "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
     "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs"},
-    "onnxruntime": {"export.frameworks.onnx_graph"},
+    "onnxruntime": {"export.frameworks.onnx_graph", "export.frameworks.onnx_int8"},
     "openvino": {
         "export.frameworks.ir",
         "export.one_logit",
