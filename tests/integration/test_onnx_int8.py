@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 
 from lowres_seg import Bundle, IntegrityError, QuantizationError, Segmenter
@@ -69,7 +69,8 @@ def made(graph: Path, target: Path, **changes: Any) -> Path:
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:
-    return {one.name: numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
+    """Constants of a graph, by the names that they had before it was quantized."""
+    return {one.name.replace("_constant", ""): numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
 
 
 def test_a_graph_is_the_one_that_a_users_own_call_gives(unet: Path, tmp_path: Path) -> None:
@@ -121,6 +122,34 @@ def test_most_convolutions_run_in_int8(unet: Path, tmp_path: Path) -> None:
     assert before["Conv"] == 19
     assert runs["QLinearConv"] > before["Conv"] / 2
     assert runs["QLinearConv"] + runs["Conv"] + runs["FusedConv"] == before["Conv"]
+
+
+def test_layers_may_share_a_bias(tmp_path: Path) -> None:
+    """ONNX Runtime copies it, and names the first copy ``bias0``, which is an activation here."""
+    rng = np.random.default_rng(0)
+    kernels = [
+        rng.normal(0, 0.2, shape).astype(np.float32) for shape in ((4, 1, 3, 3, 3), (4, 4, 3, 3, 3), (4, 4, 3, 3, 3))
+    ]
+    steps = ["x", *(f"bias{n}" for n in range(len(kernels)))]
+    shapes = [(1, 1, SIDE, SIDE, SIDE), *[(1, 4, SIDE, SIDE, SIDE)] * len(kernels)]
+    values = [helper.make_tensor_value_info(step, 1, shape) for step, shape in zip(steps, shapes, strict=True)]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", [steps[n], f"k{n}", "bias"], [steps[n + 1]], pads=[1] * 6, name=f"conv{n}")
+            for n in range(len(kernels))
+        ],
+        "shared", [values[0]], [values[-1]],
+        [
+            *(numpy_helper.from_array(kernel, f"k{n}") for n, kernel in enumerate(kernels)),
+            numpy_helper.from_array(rng.normal(0, 1, 4).astype(np.float32), "bias"),
+        ],
+    )  # fmt: skip
+    f32 = tmp_path / "f32.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), f32)
+    mine = made(f32, tmp_path / "q.onnx")
+    x = inputs()[1]
+    expected = OrtNetwork(f32, threads=2).run(x)
+    assert np.abs(OrtNetwork(mine, threads=2).run(x) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_weights_keep_to_seven_bits_where_it_is_asked(unet: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ HOMES = {
     "isal": {"volumes.nifti", "volumes.stored"},
     "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
-    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs"},
+    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs", "export.frameworks.onnx_int8"},
     "onnxruntime": {"export.frameworks.onnx_graph", "export.frameworks.onnx_int8"},
     "openvino": {
         "export.frameworks.ir",

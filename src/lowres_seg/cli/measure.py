@@ -24,7 +24,7 @@ def bench(
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML); the options below replace what it says.")] = None,
     cases: Annotated[Path | None, typer.Option(help="Table of labelled cases, for Dice and HD95.")] = None,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Table of other cases, which onnxruntime-int8 is calibrated on.")
+        Path | None, typer.Option(help="Table of other cases, to calibrate onnxruntime-int8 on.")
     ] = None,
     scan: Annotated[
         list[str] | None,

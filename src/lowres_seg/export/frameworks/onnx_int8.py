@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
@@ -18,6 +19,8 @@ from onnxruntime.quantization.calibrate import CalibraterBase
 from lowres_seg.errors import QuantizationError, last_line
 
 Array = NDArray[np.float32]
+#: End of the names of constants.
+_MARK = "_constant"
 
 
 def quantized(
@@ -53,6 +56,7 @@ def quantized(
         try:
             # Sizes of a bundle's graph are fixed, so nothing symbolic is to be inferred.
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            _name_constants_apart(prepared)
             with _activations_dropped(threads):
                 quantize_static(
                     str(prepared),
@@ -66,6 +70,21 @@ def quantized(
                 )
         except Exception as error:
             raise QuantizationError(f"network {name}: ONNX Runtime cannot quantize it ({last_line(error)})") from error
+
+
+def _name_constants_apart(path: Path) -> None:
+    """Give each constant of a graph a name that no number behind it makes into that of another tensor.
+
+    ONNX Runtime copies a bias that several layers share, and names the copy by a number behind its name: a copy of
+    ``val_28`` was ``val_283``, which was the name of an activation.
+    """
+    model = onnx.load(str(path))
+    names = {one.name: f"{one.name}{_MARK}" for one in model.graph.initializer}
+    for one in (*model.graph.initializer, *model.graph.value_info):
+        one.name = names.get(one.name, one.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    onnx.save(model, str(path))
 
 
 class _Reader(CalibrationDataReader):
