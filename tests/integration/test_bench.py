@@ -55,17 +55,18 @@ def suite(bundle: Path, tiny_network: Tiny) -> Path:
     (folder / "plan.toml").write_text("turn_s = 0\nwarm_up = 1\n", encoding="utf-8")  # single runs
     target = folder / "suite.json"
     done = run(
-        "bench", bundle, int8, "--plan", folder / "plan.toml", "--cases", folder / "cases.csv",
-        "--cores", "1,2", "--isa", "native,avx2", "--backend", "openvino,openvino-plain,onnxruntime,torch",
+        "bench", bundle, int8, "--plan", folder / "plan.toml", "--cases", folder / "cases.csv", "--calibrate", folder / "calibrate.csv",
+        "--cores", "1,2", "--isa", "native,avx2", "--backend", "openvino,openvino-plain,onnxruntime,onnxruntime-int8,torch",
         "--what", "network,end-to-end,throughput", "--passes", 1, "--rounds", 3, "--recipe", tiny_network.recipe, "--weights", tiny_network.weights, "-o", target,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert re.findall("quantizing .*", done.stderr) == ["quantizing tiny-fp32 for onnxruntime-int8"]
     return target
 
 
 def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
     found = Suite.read(suite)
-    assert len(found.benchmarks) == 3 * 2 * 2 * 2 * 4
+    assert len(found.benchmarks) == 3 * 2 * 2 * 2 * 5
     assert not found.partial
     served = {(b.bundle, b.backend, b.isa) for b in found.benchmarks if b.status == "measured"}
     assert served == {
@@ -76,6 +77,7 @@ def test_every_backend_is_measured_or_says_why_not(suite: Path) -> None:
         ("tiny-fp32", "openvino-plain", "native"),
         ("tiny-fp32", "openvino-plain", "avx2"),
         ("tiny-fp32", "onnxruntime", "native"),
+        ("tiny-fp32", "onnxruntime-int8", "native"),
         ("tiny-fp32", "torch", "native"),
         ("tiny-fp32", "torch", "avx2"),
     }
@@ -91,6 +93,43 @@ def test_every_backend_segments_alike(suite: Path) -> None:
     for other in ("openvino-plain", "onnxruntime", "torch"):
         for mine, theirs in zip(fp32, rows["tiny-fp32", other], strict=True):
             assert mine.dice == pytest.approx(theirs.dice, abs=1e-3)
+
+
+def test_onnx_runtimes_int8_is_shown_as_int8(suite: Path, page_file: Path) -> None:
+    """In its own column of accuracy, in grey, with what it was calibrated on."""
+    found = Suite.read(suite)
+    assert found.calibrated_on == ("head-2.nii.gz",)
+    ones = [b for b in found.benchmarks if b.backend == "onnxruntime-int8" and b.status == "measured"]
+    assert {(b.workload, b.cores) for b in ones} == set(
+        itertools.product(("network", "end-to-end", "throughput"), (1, 2))
+    )
+    assert {(b.precision, b.shown_precision, b.inference_precision) for b in ones} == {("int8", "int8", "f32")}
+    assert ones[0].title == "tiny-fp32, onnxruntime-int8 int8, 1 core, network"
+    fp32 = next(b for b in found.benchmarks if b.backend == "onnxruntime" and b.accuracy)
+    for mine, theirs in zip(ones[0].accuracy, fp32.accuracy, strict=True):
+        assert mine.dice != theirs.dice
+        assert mine.dice == pytest.approx(theirs.dice, abs=0.05)
+    text = page_file.read_text(encoding="utf-8")
+    assert "took their ranges from head-2.nii.gz." in text
+    bars = re.findall(
+        r'"row">tiny-fp32, onnxruntime-int8, int8[^<]*</th><td class="bar" aria-hidden="true"><span class="mark (\w+)"',
+        text,
+    )
+    assert set(bars) == {"other"}
+
+
+def test_no_graph_in_int8_gets_into_a_bundle(suite: Path, bundle: Path) -> None:
+    assert Suite.read(suite).benchmarks[0].digest == Bundle.open(bundle).digest
+    assert [path.name for path in bundle.rglob("*.onnx")] == ["net.onnx"]
+
+
+def test_onnx_runtimes_int8_says_why_it_does_not_serve(suite: Path, bundle: Path) -> None:
+    gaps = [line for line in Suite.read(suite).gaps() if ", onnxruntime-int8" in line]
+    assert len(gaps) == 3, gaps  # an INT8 bundle, and both bundles under a limit
+    assert any("tiny-int8, onnxruntime-int8" in line and "beside the fp32 bundle" in line for line in gaps)
+    without = backend("onnxruntime-int8").reason_against(Subject(Bundle.open(bundle)), "native", ())
+    assert without.endswith("name a table of them with --calibrate")
+    assert "\n" not in without
 
 
 def test_torch_compile_runs(bundle: Path, tiny_network: Tiny) -> None:
@@ -326,7 +365,9 @@ def test_the_page_holds_memory_over_time(page_file: Path, suite: Path) -> None:
     drawn = timeline([b for b in Suite.read(suite).benchmarks if b.status == "measured"])
     assert drawn is not None
     assert drawn.workload == "end-to-end"
-    assert {line.name.split(", ")[1] for line in drawn.lines} == {"openvino", "openvino-plain", "onnxruntime", "torch"}
+    assert {line.name.split(", ")[1] for line in drawn.lines} == {
+        "openvino", "openvino-plain", "onnxruntime", "onnxruntime-int8", "torch",
+    }  # fmt: skip
     assert drawn.summary in page_file.read_text(encoding="utf-8")
     assert "The highest peak has tiny-fp32, torch, f32: " in drawn.summary
     for line in drawn.lines:

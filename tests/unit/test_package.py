@@ -26,8 +26,8 @@ HOMES = {
     "isal": {"volumes.nifti", "volumes.stored"},
     "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
-    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs"},
-    "onnxruntime": {"export.frameworks.onnx_graph"},
+    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs", "export.frameworks.onnx_int8"},
+    "onnxruntime": {"export.frameworks.onnx_graph", "export.frameworks.onnx_int8"},
     "openvino": {
         "export.frameworks.ir",
         "export.one_logit",

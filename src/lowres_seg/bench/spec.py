@@ -24,8 +24,8 @@ class Spec:
     Attributes
     ----------
     task : str
-        ``measure``, ``fixed`` (the fixed workload), ``prepare`` (write the inputs of the networks), ``judge`` (Dice and
-        HD95 of one case) or ``peak`` (fastest convolutions).
+        ``measure``, ``fixed`` (the fixed workload), ``prepare`` (write the inputs of the networks), ``quantize`` (write
+        networks that the backend quantizes), ``judge`` (Dice and HD95 of one case) or ``peak`` (fastest convolutions).
     bundle, backend, workload : str
     threads : int
     warm_up : int
@@ -45,6 +45,10 @@ class Spec:
     case : dict
         For ``judge``: the case's id and the path of its label map, the definition of HD95, the values to
         leave out, whether to draw pictures.
+    calibrate : list of dict
+        For ``quantize``: id and scan (path by channel) of each case.
+    has_vnni : bool
+        For ``quantize``: whether the CPU has VNNI.
     """
 
     task: str
@@ -60,6 +64,8 @@ class Spec:
     networks: dict[str, Any] = field(default_factory=dict)
     in_flight: int = 1
     case: dict[str, Any] = field(default_factory=dict)
+    calibrate: list[dict[str, Any]] = field(default_factory=list)
+    has_vnni: bool = False
 
     def write(self, path: Path) -> None:
         """Write as JSON."""

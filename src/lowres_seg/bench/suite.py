@@ -186,6 +186,9 @@ class Suite(Part):
         default=(), description="values of the label maps that Dice and HD95 leave out"
     )
     empty_masks: str
+    calibrated_on: tuple[str, ...] = Field(
+        default=(), description="ids of the cases that backends which quantize took their ranges from"
+    )
     timed: str = Field(description="what was segmented while the clock ran")
     passes: int
     rounds: int
@@ -253,8 +256,8 @@ class Suite(Part):
             If the file exists and not `force`, or cannot be written.
         """
         with atomic.file(as_path(path, "path to write"), force=flag(force, "force")) as staged:
-            # A suite without labels to ignore, or without a quantized bundle, is written as before there were any.
-            left = {name for name in ("ignore_labels", "quantized") if not getattr(self, name)}
+            # A suite without one of these is written as before there were any.
+            left = {name for name in ("ignore_labels", "calibrated_on", "quantized") if not getattr(self, name)}
             staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ def bench(
     output: Annotated[Path, typer.Option("-o", "--output", help="Suite to write, as JSON.")],
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML); the options below replace what it says.")] = None,
     cases: Annotated[Path | None, typer.Option(help="Table of labelled cases, for Dice and HD95.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Table of other cases, to calibrate onnxruntime-int8 on.")
+    ] = None,
     scan: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,6 +80,7 @@ def bench(
     atomic.check_target(output, force=force)
     given: dict[str, Any] = {
         "cases": cases,
+        "calibrate": calibrate,
         "cores": _listed("--cores", cores),
         "backends": _listed("--backend", backend),
         "isa": _listed("--isa", isa),
@@ -108,6 +113,8 @@ def bench(
         given["scan"] = _scan(scan, manifest_of(chosen.bundles[0].path).channels)
     if given:
         chosen = Plan.build("options", {**chosen.model_dump(), **given})
+    if calibrate is not None:
+        _check_calibrated(calibrate, chosen.backends)
     atomic.check_target(output, force=force, inputs=_inputs(chosen, plan))
     with steps(quiet=quiet, lines=True) as notify:
         suite = run(chosen, notify=notify, remark=notify.remark)
@@ -225,6 +232,16 @@ def _planned(path: Path, recipe: Path | None, weights: Path | None) -> dict[str,
     return found
 
 
+def _check_calibrated(table: Path, names: Sequence[str]) -> None:
+    from lowres_seg.bench import backends
+
+    if not any(isinstance(backends.backend(name), backends.Quantizing) for name in names):
+        raise BenchmarkError(
+            f"{table}: no backend is calibrated, found {', '.join(names)}; add onnxruntime-int8 to --backend, or leave "
+            "--calibrate out"
+        )
+
+
 def _inputs(plan: Any, file: Path | None) -> list[Path]:
     """Files and folders that a plan reads."""
     from lowres_seg.bundle.bundle import manifest_of
@@ -233,9 +250,9 @@ def _inputs(plan: Any, file: Path | None) -> list[Path]:
     found = [] if file is None else [file]
     found += [path for bundle in plan.bundles for path in (bundle.path, bundle.recipe) if path is not None]
     found += (plan.scan or {}).values()
-    if plan.cases is not None:
-        cases = Cases.read(plan.cases, manifest_of(plan.bundles[0].path).channels)
-        found += files_of(cases)
+    for table in (plan.cases, plan.calibrate):
+        if table is not None:
+            found += files_of(Cases.read(table, manifest_of(plan.bundles[0].path).channels))
     return found
 
 

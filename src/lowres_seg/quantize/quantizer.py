@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +22,8 @@ from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint, left_out
 from lowres_seg.errors import AccuracyDropError, InputError, Lines, QuantizationError
 from lowres_seg.metrics.agreement import score
-from lowres_seg.quantize import gain, gate, recorded, report
-from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate, prepared_inputs
+from lowres_seg.quantize import calibration, gain, gate, recorded, report
+from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate
 from lowres_seg.quantize.gain import Gain
 from lowres_seg.quantize.gate import Verdict
 from lowres_seg.quantize.journal import Journal, alone
@@ -38,8 +37,6 @@ from lowres_seg.volumes.volume import Volume
 from lowres_seg.wording import counted
 
 Notify = Callable[[str], None]
-#: Largest number of calibration scans. More change ranges little, and each input costs memory.
-MAX_CALIBRATION = 8
 
 
 @dataclass(frozen=True)
@@ -193,8 +190,7 @@ class _Run:
                 f"{self.bundle.path}: gathering statistics needs {need / 1e9:.1f} GB, the bound is "
                 f"{self.max_ram_bytes / 1e9:.1f} GB; raise --max-ram or use a machine with more memory"
             )
-        chosen = random.Random(self.settings.seed).sample(calibrate, min(len(calibrate), MAX_CALIBRATION))  # noqa: S311
-        self.calibrate = sorted(chosen, key=lambda case: case.id)
+        self.calibrate = calibration.chosen(calibrate, self.settings.seed)
         self.validate = validate or []
         self.prints: dict[str, str] = {}
         self._read("calibration", self.calibrate)
@@ -329,10 +325,7 @@ class _Run:
         """Inputs of each network for the calibration scans."""
         if self._prepared is None:
             self.notify(f"preparing {counted(len(self.calibrate), 'calibration scan')}")
-            manifest = self.bundle.manifest
-            engines = compile_networks(manifest, self.bundle.network_files(), threads=self.threads, lean=True)
-            segmenter = Segmenter(manifest, engines, threads=self.threads)
-            self._prepared = prepared_inputs(self.bundle, segmenter, [case.load() for case in self.calibrate])
+            self._prepared = calibration.inputs(self.bundle, self.calibrate, threads=self.threads)
         return self._prepared
 
     def gains(self, written: WrittenNetworks, folder: Path) -> tuple[Gain, ...]:

@@ -27,7 +27,7 @@ class Settings:
     max_ram_bytes : int or None
         Bound on memory while statistics are gathered; by default four fifths of what this process may use.
     seed : int
-        Chooses among the calibration cases if there are more than `quantizer.MAX_CALIBRATION`.
+        Chooses among the calibration cases if there are more than `calibration.MAX_CALIBRATION`.
     only_if_faster : bool
         Write no bundle that is not faster.
     ignore_labels : list of int

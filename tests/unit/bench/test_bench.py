@@ -23,6 +23,7 @@ from lowres_seg.bench.measuring.process import Child
 from lowres_seg.bench.suite import json_schema
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cli import app
+from lowres_seg.volumes.grid import Reorientation
 
 QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "turn_s": 0, "pictures": False}
 
@@ -271,6 +272,29 @@ def test_a_case_that_cannot_be_judged_leaves_no_mean(tiny: Path, table: Path, lo
     assert suite.partial
 
 
+def test_a_scan_that_calibrates_does_not_judge(tiny: Path, table: Path, lopsided: Callable[..., Volume]) -> None:
+    """Not by another name, nor stored in another orientation."""
+    scan = lopsided()
+    there = Reorientation(scan.grid, "PIL")
+    Volume(there.apply(scan.data), there.result).save(table.parent / "copy.nii.gz")
+    lopsided(seed=1).save(table.parent / "other.nii.gz")
+    calibrate = table.parent / "calibrate.csv"
+    calibrate.write_text("id,t1\na,other.nii.gz\nb,copy.nii.gz\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"case one of .*cases\.csv is case b of .*calibrate\.csv, whatever its name"):
+        bench(plan(tiny, cases=table, calibrate=calibrate))
+    calibrate.write_text("id,t1\na,other.nii.gz\n", encoding="utf-8")
+    suite = bench(plan(tiny, cases=table, calibrate=calibrate, what=("network",), passes=1, rounds=1))
+    assert suite.calibrated_on == ("a",)
+    assert not suite.partial
+
+
+def test_calibration_cases_that_nothing_takes_are_refused(tiny: Path, table: Path) -> None:
+    words = ["bench", str(tiny), "--calibrate", str(table), "-o", str(table.parent / "s.json")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, BenchmarkError)
+    assert str(done.exception).startswith(f"{table}: no backend is calibrated, found openvino; add onnxruntime-int8")
+
+
 def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "missing", lambda extra: ["torch"])
     with pytest.raises(MissingExtraError, match=r"pip install .*\[bench\]"):
@@ -282,6 +306,7 @@ def test_an_extra_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("onnxruntime", "native", "no ONNX graph: export it with --onnx"),
         ("onnxruntime", "avx2", "cannot be limited"),
+        ("onnxruntime-int8", "native", "no ONNX graph: export it with --onnx"),
         ("openvino-plain", "avx2", "no ONNX graph: export it with --onnx"),
         ("torch", "native", "name it with --recipe"),
         ("openvino", "avx2", ""),
@@ -321,7 +346,7 @@ def test_a_plan_file_is_relative_to_itself(tmp_path: Path) -> None:
     folder.mkdir()
     file = folder / "p.toml"
     file.write_text(
-        'cores = [1, 2]\nisa = ["native", "avx2"]\ncases = "c.csv"\n[[bundles]]\npath = "../b"\nname = "mine"\n'
+        'cores = [1, 2]\nisa = ["native", "avx2"]\ncases = "c.csv"\ncalibrate = "k.csv"\n[[bundles]]\npath = "../b"\nname = "mine"\n'
         '[[bundles]]\npath = "d"\n',
         encoding="utf-8",
     )
@@ -329,6 +354,7 @@ def test_a_plan_file_is_relative_to_itself(tmp_path: Path) -> None:
     assert [b.name for b in found.bundles] == ["mine", "d"]
     assert found.bundles[0].path == folder / ".." / "b"
     assert found.cases == folder / "c.csv"
+    assert found.calibrate == folder / "k.csv"
     assert len(list(cells(found, found.cores))) == 2 * 2 * 2 * 2
     assert [b.name for b in Plan.read(file, [{"path": tmp_path / "z"}]).bundles] == ["z"]
     file.write_text("colour = 3\n", encoding="utf-8")

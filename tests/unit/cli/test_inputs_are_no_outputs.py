@@ -46,6 +46,8 @@ QUANTIZE = "quantize {}/tiny --calibrate {}/cases.csv --validate {}/other.csv"
         (BENCH, "tiny/../symbolic", "is the input"),
         (BENCH, "hard", "is the input"),
         (BENCH, "a_label.nii.gz", "is the input"),
+        (f"{BENCH} --calibrate {{}}/other.csv --backend onnxruntime-int8", "other.csv", "is the input"),
+        (f"{BENCH} --calibrate {{}}/other.csv --backend onnxruntime-int8", "b.nii.gz", "is the input"),
         (BENCH, "tiny/suite.json", "lies inside the input"),
         (BENCH, "tiny/manifest.json", "lies inside the input"),
         ("bench --plan {}/plan.toml", "plan.toml", "is the input"),

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lowres_seg.bench.axes import Isa
 from lowres_seg.bench.spec import Spec
 
 if TYPE_CHECKING:
     from lowres_seg.bundle.bundle import Bundle
+    from lowres_seg.cohort.cases import Case
     from lowres_seg.runtime.engine import Engine
     from lowres_seg.runtime.segmenter import Segmenter
 
@@ -24,6 +25,7 @@ BACKENDS = {
     "openvino": "openvino_bundle",
     "openvino-plain": "openvino_plain",
     "onnxruntime": "onnx_runtime",
+    "onnxruntime-int8": "onnx_runtime_int8",
     "torch": "torch_eager",
     "torch-compile": "torch_compiled",
 }
@@ -40,11 +42,14 @@ class Subject:
         Recipe or folder that the bundle was exported from.
     weights : pathlib.Path or None
         Folder of the recipe's files of weights.
+    calibrate : tuple of Case
+        Cases that a backend takes ranges of activations from.
     """
 
     bundle: Bundle
     recipe: Path | None = None
     weights: Path | None = None
+    calibrate: tuple[Case, ...] = ()
 
     @property
     def is_fp32(self) -> bool:
@@ -95,6 +100,15 @@ class Backend(Protocol):
 
     def segmenter(self, spec: Spec) -> Segmenter:
         """Make a segmenter whose networks this backend runs."""
+        ...
+
+
+@runtime_checkable
+class Quantizing(Backend, Protocol):
+    """A backend that quantizes the networks of an fp32 bundle itself, on calibration cases."""
+
+    def quantize(self, spec: Spec) -> dict[str, Any]:
+        """Quantize the networks that `networks` tells of, into the spec's folder; what a child needs to load them."""
         ...
 
 

@@ -45,7 +45,7 @@ def main() -> None:
         else:
             from lowres_seg.bench.measuring import tasks
 
-            say({"prepare": tasks.prepare, "judge": tasks.judge, "peak": tasks.peak}[spec.task](spec))
+            say(tasks.TASKS[spec.task](spec))
     except LowresSegError as error:
         say({"error": " ".join(str(error).split())})
 

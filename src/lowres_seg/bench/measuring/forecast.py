@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lowres_seg.bench.measuring.plan import Cell, Plan
 
 #: How much longer than OpenVINO a backend takes, about; see docs/results.md.
-_LONGER = {"torch": 5.0, "torch-compile": 3.0, "onnxruntime": 2.0}
+_LONGER = {"torch": 5.0, "torch-compile": 3.0, "onnxruntime": 2.0, "onnxruntime-int8": 2.0}
 #: Seconds for which the peak of the CPU is looked for, and that HD95 of a case takes, about.
 _PEAK_S, _HD95_S = 8.0, 1.0
 

@@ -55,6 +55,8 @@ class Plan(Part):
         ``what``.
     cases : path or None
         Table of labelled cases, for Dice and HD95. The scan of the first case is timed.
+    calibrate : path or None
+        Table of cases that a backend in INT8 takes its ranges from. No scan of it is one of `cases`.
     scan : dict of channel to path, or None
         Scan to time if there are no cases. Without either, the bundle's reference case is timed.
     hd95 : str
@@ -77,6 +79,7 @@ class Plan(Part):
     isa: tuple[Isa, ...] = Field(default=("native",), min_length=1)
     workloads: tuple[Workload, ...] = Field(default=("network", "end-to-end"), min_length=1, alias="what")
     cases: Path | None = None
+    calibrate: Path | None = None
     scan: dict[str, Path] | None = None
     hd95: Definition = "max-directed"
     ignore_labels: tuple[int, ...] = ()
@@ -144,8 +147,7 @@ class Plan(Part):
         here = path.parent
         for bundle in content.get("bundles", []):
             bundle |= {key: here / bundle[key] for key in ("path", "recipe", "weights") if key in bundle}
-        if "cases" in content:
-            content["cases"] = here / content["cases"]
+        content |= {key: here / content[key] for key in ("cases", "calibrate") if key in content}
         if isinstance(content.get("scan"), dict):
             content["scan"] = {channel: here / file for channel, file in content["scan"].items()}
         if bundles:

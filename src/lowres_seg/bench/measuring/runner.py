@@ -16,19 +16,19 @@ import lowres_seg
 from lowres_seg import atomic, host
 from lowres_seg.bench import estimates
 from lowres_seg.bench.axes import Isa
-from lowres_seg.bench.backends import Subject, backend
-from lowres_seg.bench.measuring import forecast, judging
+from lowres_seg.bench.backends import Quantizing, Subject, backend
+from lowres_seg.bench.measuring import forecast, judging, planned_cases
 from lowres_seg.bench.measuring.forecast import Tried
 from lowres_seg.bench.measuring.host_facts import host_facts
 from lowres_seg.bench.measuring.judging import Judgement
 from lowres_seg.bench.measuring.plan import Cell, Plan, cells, check_host
 from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, fixed_workload, one_answer
+from lowres_seg.bench.measuring.quantizing import Quantizer
 from lowres_seg.bench.spec import Feed, Spec
 from lowres_seg.bench.suite import Benchmark, Peak, Run, Suite
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.reports import quantized
-from lowres_seg.cohort.cases import Case, Cases, check_ignored
-from lowres_seg.errors import BenchmarkError, InputError
+from lowres_seg.errors import BenchmarkError
 from lowres_seg.extras import require
 from lowres_seg.metrics.agreement import empty_policy
 from lowres_seg.wording import counted, duration
@@ -109,10 +109,15 @@ class _Bench:
         self.processors = host.processors()
         self.cores = plan.cores or (self.machine.threads,)
         check_host(plan, self.cores, self.machine)
-        self.subjects = {b.name: Subject(Bundle.open(b.path), b.recipe, b.weights) for b in plan.bundles}
-        reports = {name: quantized(subject.bundle) for name, subject in self.subjects.items()}
+        bundles = {b.name: Bundle.open(b.path) for b in plan.bundles}
+        reports = {name: quantized(bundle) for name, bundle in bundles.items()}
         self.quantized = {name: report for name, report in reports.items() if report is not None}
-        self.cases = self._read_cases()
+        self.cases = planned_cases.judged(plan, bundles)
+        calibrate = planned_cases.calibrating(plan, bundles, self.cases, notify)
+        self.subjects = {
+            b.name: Subject(bundles[b.name], b.recipe, b.weights, tuple(calibrate.get(b.name, ())))
+            for b in plan.bundles
+        }
         for subject in self.subjects.values():
             if subject.recipe is not None and not subject.recipe.exists():
                 raise BenchmarkError(
@@ -159,6 +164,7 @@ class _Bench:
             hd95=self.plan.hd95,
             ignore_labels=self.plan.ignore_labels,
             empty_masks=empty_policy(self.plan.hd95),
+            calibrated_on=tuple(sorted({case.id for subject in self.subjects.values() for case in subject.calibrate})),
             timed=self._timed_scan(),
             passes=self.plan.passes,
             rounds=self.plan.rounds,
@@ -169,23 +175,6 @@ class _Bench:
             quantized=self.quantized,
             doubts=tuple(self.doubts),
         )
-
-    def _read_cases(self) -> dict[str, list[Case]]:
-        """Labelled cases for each bundle."""
-        if self.plan.cases is None:
-            return {}
-        found = {}
-        for name, subject in self.subjects.items():
-            check_ignored(self.plan.ignore_labels, subject.bundle.manifest.known_labels)
-            cases = list(Cases.read(self.plan.cases, subject.bundle.manifest.channels))
-            unlabelled = [case.id for case in cases if case.label is None]
-            if unlabelled:
-                raise InputError(
-                    f"{self.plan.cases}: case {unlabelled[0]} has no label, and Dice and HD95 need one; give it one, "
-                    "or time its scan with --scan"
-                )
-            found[name] = cases
-        return found
 
     def _scan(self, bundle: str) -> dict[str, str]:
         if self.cases:
@@ -198,7 +187,7 @@ class _Bench:
         return ", ".join(p.name for p in self.plan.scan.values()) if self.plan.scan else "each bundle's reference case"
 
     def _prepare(self) -> tuple[list[_Measurement], list[Benchmark]]:
-        """Measurement of each cell; and a benchmark with the reason for each cell that its backend cannot run."""
+        """Measurement of each cell; and a benchmark with the reason for each cell that cannot be measured."""
         prepared: dict[str, dict[str, Any]] = {}
         tried: dict[str, Tried] = {}
         for name, subject in self.subjects.items():
@@ -211,12 +200,22 @@ class _Bench:
             prepared[name] = one_answer(self._child(spec, max(self.cores), "native"), f"preparing {name}")
             once_s = prepared[name]["once_s"]
             tried[name] = Tried(perf_counter() - start - once_s, once_s)
+        most = partial(self._child, cores=max(self.cores), isa="native")
+        quantizer = Quantizer(self.folder, self.machine.features, most, self.notify)
         measurements, unserved = [], []
         for cell in cells(self.plan, self.cores):
             subject, served_by = self.subjects[cell.bundle.name], backend(cell.backend)
             reason = served_by.reason_against(subject, cell.isa, self.machine.features)
             if reason:
                 unserved.append(self._without_values(cell, "unserved", reason))
+                continue
+            try:
+                if isinstance(served_by, Quantizing):
+                    networks = quantizer.networks(cell.bundle.name, cell.backend, served_by, subject, max(self.cores))
+                else:
+                    networks = served_by.networks(subject)
+            except ChildError as error:
+                unserved.append(self._without_values(cell, "failed", str(error)))
                 continue
             ready = prepared[cell.bundle.name]
             spec = Spec(
@@ -230,7 +229,7 @@ class _Bench:
                 scan=ready["scan"],
                 feeds=[Feed(**feed) for feed in ready["feeds"]],
                 folder=str(self.folder),
-                networks=served_by.networks(subject),
+                networks=networks,
                 in_flight=cell.cores,
             )
             measurements.append(_Measurement(cell, spec, ready["macs"]))
@@ -379,13 +378,14 @@ class _Bench:
 
     def _without_values(self, cell: Cell, status: Literal["measured", "unserved", "failed"], reason: str) -> Benchmark:
         bundle = self.subjects[cell.bundle.name].bundle
+        served_by = backend(cell.backend)
         int8 = any(network.precision == "int8" for network in bundle.manifest.networks.values())
         return Benchmark(
             bundle=cell.bundle.name,
             digest=bundle.digest,
             backend=cell.backend,
-            precision="int8" if int8 else "fp32",
-            inference_precision=backend(cell.backend).inference_precision(bundle),
+            precision="int8" if int8 or isinstance(served_by, Quantizing) else "fp32",
+            inference_precision=served_by.inference_precision(bundle),
             isa=cell.isa,
             cores=cell.cores,
             what=cell.workload,

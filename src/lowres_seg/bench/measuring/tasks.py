@@ -1,14 +1,15 @@
-"""Tasks of a child process beside measuring: prepare inputs, judge a case, find the peak of this CPU."""
+"""Tasks of a child process beside measuring: prepare inputs, quantize, judge a case, find the peak of this CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from lowres_seg.bench.backends import backend
+from lowres_seg.bench.backends import Quantizing, backend
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cohort.cases import Case, left_out
@@ -54,6 +55,13 @@ def prepare(spec: Spec) -> dict[str, Any]:
     return {"feeds": feeds, "scan": paths, "macs": sum(work[feed["network"]] for feed in feeds), "once_s": once_s}
 
 
+def quantize(spec: Spec) -> dict[str, Any]:
+    """Let the backend quantize the networks of the bundle."""
+    served_by = backend(spec.backend)
+    assert isinstance(served_by, Quantizing)  # noqa: S101 - the parent asks no other
+    return {"networks": served_by.quantize(spec)}
+
+
 def judge(spec: Spec) -> dict[str, Any]:
     """Dice and HD95 of each region of one case, and pictures of it."""
     manifest = Bundle.open(spec.bundle).manifest
@@ -89,3 +97,12 @@ def peak(spec: Spec) -> dict[str, Any]:
         for name, seconds in probe.convolution_seconds(threads=spec.threads, channels=channels, size=size).items():
             best[name] = max(best.get(name, 0.0), work / seconds)
     return {"macs_per_s": best}
+
+
+#: Each task by its name in a spec.
+TASKS: dict[str, Callable[[Spec], dict[str, Any]]] = {
+    "prepare": prepare,
+    "quantize": quantize,
+    "judge": judge,
+    "peak": peak,
+}

@@ -1,4 +1,4 @@
-"""ONNX graphs: checked, and run by ONNX Runtime. This is the home of onnx and onnxruntime."""
+"""ONNX graphs: checked, and run by ONNX Runtime."""
 
 from __future__ import annotations
 
