@@ -73,7 +73,7 @@ def segmenter(demo: Demo) -> Segmenter:
 
 
 def test_the_demo_says_each_step_through_a_pipe_and_its_table_fits_a_terminal(demo: Demo) -> None:
-    assert demo.steps[0].startswith("downloading weights")
+    assert demo.steps[0].startswith("weights and a head")
     assert {step.partition(":")[0] for step in demo.steps} >= {"export", "quantize"}
     assert "segmenting with deepbet-1.0.2-int8" in demo.steps
     lines = _table([Row(**row) for row in demo.result["rows"]])

@@ -254,7 +254,7 @@ def test_bad_sources_give_one_line_and_no_bundle(
     make, message = BAD[case]
     words = make(tmp_path, tiny_network)
     before = sorted(tmp_path.rglob("*"))
-    done = command("export", *words, "-o", tmp_path / "out")
+    done = command("export", *words, "-o", tmp_path / "out", "-q")
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
@@ -267,7 +267,7 @@ def test_without_parity_there_is_no_bundle(
     tiny_network: Tiny, tmp_path: Path, command: Command, old: str, new: str
 ) -> None:
     recipe = _edited(tmp_path, old, new)
-    done = command("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "out")
+    done = command("export", recipe, "--weights", tiny_network.weights, "-o", tmp_path / "out", "-q")
     assert done.returncode == 3
     assert "differs from torch by up to" in done.stderr
     assert done.stderr.count("\n") == 1

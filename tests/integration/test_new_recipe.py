@@ -167,7 +167,7 @@ def test_the_sizes_that_a_network_takes_are_told(command: Command, case: str) ->
     assert command("new-recipe", *words, *REST, "--patch", patch).returncode == 0
     entry = importers.read(Path("recipe.toml"), {}).recipe.networks["net"]
     torch.save(seeded(importers.importer("monai").network("UNet", entry.arguments)).state_dict(), "model.pt")
-    done = command("export", "recipe.toml", "-o", "b")
+    done = command("export", "recipe.toml", "-o", "b", "-q")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert message in done.stderr
     assert not Path("b").exists()

@@ -249,7 +249,7 @@ NO_SCRIPT: dict[str, tuple[type[nn.Module], str]] = {
 def test_the_cause_of_a_failed_conversion_is_one_line(tmp_path: Path, command: Command, case: str) -> None:
     kind, message = NO_SCRIPT[case]
     torch.jit.script(kind().eval()).save(tmp_path / "script.pt")
-    done = command("export", tmp_path / "script.pt", "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
+    done = command("export", tmp_path / "script.pt", "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out", "-q")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: network net: ")
@@ -285,7 +285,7 @@ def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, command: Co
     recipe = edited(tmp_path, ('checkpoint_key = "model_state_dict"\n', ""))
     (recipe.parent / "network.py").write_text(NO_FACTORY.replace("{body}", body))
     torch.save({"a.weight": torch.ones(2, 1, 1, 1, 1), "a.bias": torch.zeros(2)}, tmp_path / "tiny.pt")
-    done = command("export", recipe, "--weights", tmp_path, "-o", tmp_path / "out")
+    done = command("export", recipe, "--weights", tmp_path, "-o", tmp_path / "out", "-q")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
@@ -295,7 +295,7 @@ def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, command: Co
 
 def test_an_onnx_file_that_cannot_be_converted_is_named_itself(tmp_path: Path, command: Command) -> None:
     source = onnx(tmp_path, Points())
-    done = command("export", source, "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out")
+    done = command("export", source, "--recipe", TINY / "recipe.toml", "-o", tmp_path / "out", "-q")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert str(tmp_path / ".out") not in done.stderr

@@ -257,7 +257,11 @@ class Suite(Part):
         """
         with atomic.file(as_path(path, "path to write"), force=flag(force, "force")) as staged:
             # A suite without one of these is written as before there were any.
-            left = {name for name in ("ignore_labels", "calibrated_on", "quantized") if not getattr(self, name)}
+            left: dict[str, Any] = {
+                name: True for name in ("ignore_labels", "calibrated_on", "quantized") if not getattr(self, name)
+            }
+            if not any(run.memory for benchmark in self.benchmarks for run in benchmark.runs):
+                left["benchmarks"] = {"__all__": {"runs": {"__all__": {"memory"}}}}
             staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")
 
 

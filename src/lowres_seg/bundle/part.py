@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Self
 
 from lowres_seg.errors import one_line, shown
 
@@ -14,6 +16,9 @@ LabelValue = Annotated[int, Field(ge=1, le=255)]
 #: Longest key that a message has as it is: that of a file.
 _LONGEST_KEY = 255
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+_BUILDING = threading.Lock()
 
 
 class Part(BaseModel):
@@ -31,6 +36,21 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True, defer_build=True
     )
+
+    @classmethod
+    def validated(cls, content: object) -> Self:
+        """Read plain values, in any thread.
+
+        pydantic builds a model at its first use, and some versions not rightly if two threads use it first together.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If they are not valid.
+        """
+        with _BUILDING:
+            cls.model_rebuild()
+        return cls.model_validate(content)
 
     def brought_by(self) -> int:
         """Schema version that can say this part, apart from its single keys."""

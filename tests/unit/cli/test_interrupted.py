@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lowres_seg import extras
+
 #: Runs the command line, and sends this process a signal when a module is first looked for.
 ASKS = """
 import os, signal, sys
@@ -40,6 +42,8 @@ def test_a_command_ends_while_it_imports(tiny: Path, module: str, number: int) -
 
 @pytest.mark.parametrize("words", [["export", "a.toml", "-o", "b"], ["bench", "a", "-o", "b.json"], ["show", "a"]])
 def test_other_commands_end_while_they_import(words: list[str]) -> None:
+    if words[0] == "export" and extras.missing("export"):
+        pytest.skip("export is not installed")
     done = interrupted("pydantic.main", signal.SIGINT, *words)
     assert (done.returncode, done.stderr, done.stdout) == (130, "", "")
 
@@ -57,4 +61,5 @@ def test_openvino_is_whole_after_an_import_that_was_interrupted() -> None:
         "import openvino.tools.ovc; print(openvino.tools.ovc.convert_model.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout.split(), done.stderr) == (["interrupted", "convert_model"], "")
+    told = [line for line in done.stderr.splitlines() if "DeprecationWarning" not in line]  # of OpenVINO 2025.0
+    assert (done.stdout.split(), told) == (["interrupted", "convert_model"], [])
