@@ -27,9 +27,8 @@ from lowres_seg.bench.html.pictures import three_planes
 
 HERE = Path(__file__).resolve().parents[1]
 PICTURES = HERE / "docs" / "pictures"
-WIDTHS = (1100, 400)
-#: Height of what is shown of a page.
-HEIGHT = {1100: 1500, 400: 1500}
+#: Widths of a page, and the height of what is shown of it.
+WIDTHS, HEIGHT = (1100, 400), 1500
 TERMINAL = """<body style="margin:0;background:#0d1117"><pre style="margin:0;padding:18px 22px;width:80ch;color:#e6edf3;
 font:15px/1.45 'DejaVu Sans Mono',monospace;white-space:pre-wrap">{}</pre></body>"""
 
@@ -50,7 +49,7 @@ def main() -> None:
         subprocess.run([HERE / "scripts" / "site"], check=True)
         for width in WIDTHS:
             for what, path in (("report", folder / "report.html"), ("site", HERE / "site" / "index.html")):
-                page.set_viewport_size({"width": width, "height": HEIGHT[width]})
+                page.set_viewport_size({"width": width, "height": HEIGHT})
                 page.goto(path.as_uri())
                 save(page.screenshot(), f"{what}-{width}.png")
         browser.close()

@@ -179,7 +179,7 @@ class Manifest(Pipeline):
                 + ("install a newer lowres-seg" if newer else "export the bundle again")
             )
         try:
-            manifest = cls.validated(content)
+            manifest = cls.model_validate(content)
         except ValidationError as error:
             raise ManifestError(f"{where}: {first_problem(error)}") from error
         for since, key in needed(manifest):

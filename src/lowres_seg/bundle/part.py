@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
@@ -38,7 +38,7 @@ class Part(BaseModel):
     )
 
     @classmethod
-    def validated(cls, content: object) -> Self:
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Read plain values, in any thread.
 
         pydantic builds a model at its first use, and some versions not rightly if two threads use it first together.
@@ -50,7 +50,7 @@ class Part(BaseModel):
         """
         with _BUILDING:
             cls.model_rebuild()
-        return cls.model_validate(content)
+        return super().model_validate(obj, **options)
 
     def brought_by(self) -> int:
         """Schema version that can say this part, apart from its single keys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,6 +58,9 @@ def doctor(
     versions = {"lowres-seg": __version__, "openvino": version()}
     versions |= {name: version_of(name) for name in ("numpy", "nibabel")}
     missing = {extra: extras.missing(extra) for extra in extras.EXTRAS}
+    held: dict[str, Any] | None = {"fault": fault} if fault else None
+    if cache is not None:
+        held = {"folder": str(cache.folder), "bytes": cache.size_bytes()}
     if as_json:
         print_json(
             {
@@ -68,11 +71,7 @@ def doctor(
                 "gain_over_f32": gains,
                 "load_average": average,
                 "doubts": doubts,
-                "cache": {"fault": fault}
-                if fault
-                else None
-                if cache is None
-                else {"folder": str(cache.folder), "bytes": cache.size_bytes()},
+                "cache": held,
                 "missing": missing,
             }
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -197,15 +197,13 @@ def read_graph(files: NetworkFiles) -> Any:
     try:
         with inside():
             model = core().read_model(xml, weights)
-        found = [tuple(one.partial_shape.get_min_shape()) for one in (*model.inputs, *model.outputs[:1])]
-        fixed = all(one.partial_shape.is_static for one in (*model.inputs, *model.outputs[:1]))
+        found = _shapes(model)
     except EngineError:
         raise
     except Exception as error:  # the binding gives errors of several types for files that are damaged
         raise EngineError(f"{files.xml}: OpenVINO cannot read it ({last_line(error)})") from error
-    if files.shapes is not None and (found != list(files.shapes) or not fixed):
-        told = " → ".join("×".join(map(str, shape)) if fixed else "open" for shape in found)
-        expected = " → ".join("×".join(map(str, shape)) for shape in files.shapes)
+    if files.shapes is not None and found != list(files.shapes):
+        told, expected = ("open sizes" if one is None else _joined(one) for one in (found, files.shapes))
         raise EngineError(
             f"{files.xml}: the network takes and gives {told[:200]}, the manifest says {expected}; "
             "export the bundle again"
@@ -325,6 +323,10 @@ def _kept(
         log.info("%s: a compiled network has other shapes than the manifest says; it is compiled anew", cache.folder)
     cache.drop(key)
     return None
+
+
+def _joined(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " → ".join("×".join(map(str, shape)) for shape in shapes)
 
 
 def _shapes(model: Any) -> list[tuple[int, ...]] | None:

@@ -103,7 +103,7 @@ class Child:
                 self.kill()
                 raise ChildError(f"gave no answer within {self._timeout_s:g} s and was ended")
             elif watch:
-                self.watch()
+                self._look()
         line, _, self._buffer = self._buffer.partition(b"\n")
         content: dict[str, Any] = json.loads(line)
         if "error" in content:
@@ -127,12 +127,16 @@ class Child:
         return self.answer(watch=False)
 
     def watch(self) -> None:
-        """Look at the memory of the process, and now and then of all that it started, which takes longer."""
+        """Look at the memory of the process and of all that it started."""
+        self.peak_rss_bytes = max(self.peak_rss_bytes, host.tree_rss_bytes(self.pid))
+
+    def _look(self) -> None:
+        """Look at the memory of the process, and now and then at that of all that it started, which takes longer."""
         now = time.monotonic()
         self.memory.append((now - self.started, host.rss_bytes(self.pid)))
         if now >= self._next_tree:
             self._next_tree = now + _ALL_S
-            self.peak_rss_bytes = max(self.peak_rss_bytes, host.tree_rss_bytes(self.pid))
+            self.watch()
 
     def kill(self) -> None:
         """End it, and all that it started."""
