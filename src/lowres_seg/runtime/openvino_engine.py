@@ -102,7 +102,7 @@ class OpenVinoEngine(ResidentEngine):
         if cache is not None and key is not None:
             compiled = _kept(cache, key, files, threads, inference_precision)
             if compiled is not None:
-                self._name, self._compiled, self._requests = str(files.xml), compiled, Requests(compiled)
+                self._name, self._requests = str(files.xml), Requests(compiled)
                 return
         model = read_graph(files)
         if rewrite is not None:
@@ -131,10 +131,13 @@ class OpenVinoEngine(ResidentEngine):
     ) -> None:
         self._name = name
         try:
-            self._compiled = compile_model(model, threads, inference_precision, counters=counters)
-            self._requests = Requests(self._compiled)
+            self._requests = Requests(compile_model(model, threads, inference_precision, counters=counters))
         except RuntimeError as error:
             raise EngineError(f"{name}: OpenVINO cannot compile it ({last_line(error)})") from error
+
+    @property
+    def _compiled(self) -> Any:
+        return self._requests.compiled
 
     def counters(self) -> list[tuple[str, str, float]]:
         """Type, kernel and milliseconds of each node that the last run executed."""

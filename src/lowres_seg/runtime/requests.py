@@ -26,6 +26,8 @@ Array = NDArray[np.float32]
 
 #: One entry for each thread that is inside of OpenVINO now.
 _inside: set[object] = set()
+#: Networks that were not to be let go any more.
+_left: list[Any] = []
 #: Seconds between two looks at it when the process ends.
 _LOOK_S = 0.005
 
@@ -156,17 +158,18 @@ def _apart(work: Callable[[], Any]) -> Any:
 
 
 class Requests:
-    """Infer requests of one compiled network, for any number of threads.
+    """Infer requests of one compiled network, for any number of threads. The network goes with them.
 
     Parameters
     ----------
     compiled : openvino.CompiledModel
+        Nothing else refers to it for longer, because it must not be let go anywhere else.
     kept : int
         Number of idle requests that stay ready. Each holds its last input and output.
     """
 
     def __init__(self, compiled: Any, *, kept: int = 1) -> None:
-        self._compiled = compiled
+        self.compiled = compiled
         self._kept = kept
         self._idle: deque[Any] = deque()
         self._turn = threading.Lock()
@@ -182,7 +185,7 @@ class Requests:
         """
         with inside(), self._turn:
             check_going_on()
-            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            request = self._idle.pop() if self._idle else self.compiled.create_infer_request()
             result = np.asarray(request.infer(list(inputs), share_inputs=True, share_outputs=self._kept > 0)[0])
             self._last = weakref.ref(request)
         if not self._kept:
@@ -202,6 +205,15 @@ class Requests:
             lent.detach()
         self._lent.clear()
         self._idle.clear()
+
+    def __del__(self) -> None:
+        """Let the network go inside of OpenVINO, which leaves the interpreter meanwhile: an exit waits for it."""
+        try:
+            with inside():
+                self.drop()
+                self.compiled = None
+        except EngineError:  # of a process that ends, or that cannot go on after a fork
+            _left.append(self.compiled)
 
     def profile(self) -> list[Any]:
         """Counters of each node in the last run, of a network that was compiled with them."""
