@@ -1,15 +1,20 @@
-"""What Linux tells in files, and the only place where they are read.
+"""What Linux tells in files and its C library does, and the only place where both are asked.
 
 Other systems have none of them. What is told here is then unknown: the instruction sets of the CPU (`doctor` says so),
 limits of a cgroup and throttling by one, which threads share a core, the frequency governor, and the identity of a
-boot, so that what a killed run left is judged by its process number alone.
+boot, so that what a killed run left is judged by its process number alone. Freed memory is given back as the C library
+sees fit.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 #: Where the files of the system begin; a test looks at a system without them.
 ROOT = Path("/")
@@ -63,6 +68,15 @@ def die_first() -> None:
         path.write_text("800", encoding="utf-8")
 
 
+def give_back_memory() -> None:
+    """Give freed memory back to the system, if the C library can.
+
+    glibc keeps what was freed between blocks that are in use, and the next large arrays are put elsewhere.
+    """
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
 def cgroup_folders(root: Path | None = None, own: Path | None = None) -> list[Path]:
     """Folders of the cgroups that limit this process: its own and every parent, in versions 1 and 2."""
     root = ROOT / "sys/fs/cgroup" if root is None else root
@@ -111,6 +125,12 @@ def throttled() -> int:
         words = _words(folder / "cpu.stat")
         counts += [int(value) for key, value in pairwise(words) if key == "nr_throttled"]
     return max(counts)
+
+
+@cache
+def _trim() -> Any:
+    """``malloc_trim`` of glibc; None where there is none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _text(name: str) -> str:

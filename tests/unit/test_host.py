@@ -98,6 +98,24 @@ main()
 """
 
 
+#: Frees every second of many blocks, so that none of them borders on another free one or on the end of the heap.
+FREES = """
+from lowres_seg import linux
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+blocks = [bytes([1]) * 50_000 for _ in range(4000)]
+del blocks[::2]
+before = resident()
+linux.give_back_memory()
+print(before - resident())
+"""
+
+
+def test_freed_memory_is_given_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", FREES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * os.sysconf("SC_PAGE_SIZE") > 70_000_000
+
+
 def test_files_of_linux_are_read_in_one_place(modules: dict[str, Path]) -> None:
     sources = {path.name: path.read_text(encoding="utf-8") for path in modules.values()}
     assert [name for name, text in sources.items() if re.search(r"[\"'/](proc|sys)/", text)] == ["linux.py"]

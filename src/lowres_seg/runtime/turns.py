@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lowres_seg import linux
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.watch import Watch
 
@@ -43,6 +44,8 @@ class Turns:
     def turn(self, need_bytes: int, watch: Watch) -> Iterator[None]:
         """Wait until a prediction that needs so many bytes may run, and hold its place.
 
+        What the prediction has freed is given back to the system when it ends.
+
         Raises
         ------
         CancelledError, DeadlineError
@@ -60,6 +63,7 @@ class Turns:
         try:
             yield
         finally:
+            linux.give_back_memory()
             with self._changed:
                 self._running.pop(thread, None)  # a child that was forked meanwhile has none
                 self._changed.notify_all()

@@ -20,7 +20,7 @@ import openvino
 import pytest
 from openvino import opset13 as opset
 
-from lowres_seg import CancelledError, EngineError, InputError, Segmenter, Volume
+from lowres_seg import CancelledError, EngineError, InputError, Segmenter, Volume, linux
 from lowres_seg.bundle import file_sha256
 from lowres_seg.runtime import requests
 from lowres_seg.runtime.networks import LeanEngine
@@ -320,3 +320,20 @@ def test_turns_of_the_parents_threads_are_not_the_childs() -> None:
         other.result(60)
     assert told == "taken"
     assert take() == "taken"
+
+
+def test_memory_is_given_back_when_a_prediction_ends(
+    tiny: Path, lopsided: Callable[..., Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    segmenter = Segmenter.load(tiny)
+    monkeypatch.setattr(linux, "give_back_memory", lambda: given.append("back"))
+    segmenter.predict(lopsided())
+    assert given == ["back"]
+
+    def stop(*_: object) -> None:
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        segmenter.predict(lopsided(), progress=stop)
+    assert given == ["back"] * 2
