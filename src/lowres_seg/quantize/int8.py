@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import QuantizationError, one_line
+from lowres_seg.quantize.norm_nodes import NORMS, nodes_of_norms
 from lowres_seg.quantize.settings import Preset
 from lowres_seg.runtime import openvino_engine  # before OpenVINO and NNCF, whose telemetry it keeps out
-from lowres_seg.runtime.norms_in_steps import norms_in_steps
 
 import nncf  # isort: skip
 import openvino  # isort: skip
@@ -55,9 +55,6 @@ from nncf.openvino.statistics.aggregator import OVStatisticsAggregator  # noqa: 
 #: Memory of a pass that gathers statistics, in units of the network's largest tensor: for the network itself, and for
 #: each point at which statistics are gathered. Larger than measured: see the peak in docs/results.md.
 _PASS, _POINT = 4.0, 1.4
-#: Norms keep their input in f32. They compute in f32 in any case, so INT8 would only save them reading time, and it
-#: costs more agreement than all convolutions (docs/adr/0005-norms-keep-f32.md).
-NORMS = ("MVN", "GroupNormalization")
 #: Largest negative slope of a leaky activation whose values below zero fit into two steps of a signed INT8 range.
 _SLIGHT = 0.015
 #: Memory of the process before any network runs.
@@ -158,19 +155,6 @@ def layers(model: Any) -> list[Layer]:
     ]
 
 
-def norms(model: Any) -> list[str]:
-    """Names of the norms of a network. They are not quantized."""
-    nodes = [(node.get_friendly_name(), node.get_type_name()) for node in model.get_ordered_ops()]
-    in_steps = norms_in_steps([name for name, _ in nodes])
-    return [name for name, kind in nodes if kind in NORMS or name in in_steps]
-
-
-def nodes_of_norms(model: Any) -> list[str]:
-    """Names of the nodes that NNCF might quantize in norms that sum in steps."""
-    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() != "Constant"]
-    return [name for nodes in norms_in_steps(names).values() for name in nodes]
-
-
 def without(model: Any, names: Sequence[str]) -> Any:
     """Copy of a quantized network with the quantizers before the named layers bypassed.
 
@@ -221,7 +205,7 @@ def _largest_tensor(model: Any) -> int:
 
 def _quantized_ports(node: Any) -> list[int]:
     """Input ports of a node behind a FakeQuantize."""
-    if node.get_type_name() in ("FakeQuantize", "Result"):
+    if node.get_type_name() in ("FakeQuantize", "Result", "ShapeOf"):
         return []
     kinds = [node.input_value(port).get_node().get_type_name() for port in range(node.get_input_size())]
     return [port for port, kind in enumerate(kinds) if kind == "FakeQuantize"]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.quantize import int8, sensitivity
+from lowres_seg.quantize import int8, running, sensitivity
 from lowres_seg.quantize.candidate import LayerReport, Request, WrittenNetworks
 from lowres_seg.quantize.layer import LayerId, Reverted, operators_of
+from lowres_seg.quantize.norm_nodes import norms
 from lowres_seg.quantize.search import Ranked
 from lowres_seg.runtime.exact_norms import as_one
 from lowres_seg.runtime.openvino_engine import read_graph
@@ -30,6 +31,7 @@ class Int8:
         self._notify = request.notify
         self._files = request.bundle.network_files()
         self._models: dict[str, dict[tuple[str, ...], Any]] = {}
+        self._left_out: dict[str, list[int8.Layer]] = {}
         self._probes: list[sensitivity.Probe] = []
 
     def needed_bytes(self) -> int:
@@ -43,15 +45,31 @@ class Int8:
         if names not in kept:
             for other in [other for other in kept if other]:
                 del kept[other]
-            kept[names] = int8.quantize_network(
+            kept[names] = self._quantized(network, names)
+        return kept[names]
+
+    def _quantized(self, network: str, reverted: Sequence[str]) -> Any:
+        """Quantize a network. Layers that would run in f32 are found when plain INT8 is made, and left out of all."""
+        model, inputs = self._fp32(network), self._inputs()[network]
+
+        def quantize(model: Any, inputs: Sequence[Any], left_out: Sequence[str]) -> Any:
+            return int8.quantize_network(
                 network,
-                self._fp32(network),
-                self._inputs()[network],
+                model,
+                inputs,
                 preset=self._settings.preset,
-                reverted=names,
+                reverted=[*reverted, *left_out],
                 max_ram_bytes=self._max_ram_bytes,
             )
-        return kept[names]
+
+        if network in self._left_out:
+            return quantize(model, inputs, [layer.name for layer in self._left_out[network]])
+        found = quantize(model, inputs, [])
+        self._left_out[network] = []
+        if running.in_f32(found, self._threads):
+            self._left_out[network] = running.left_out(model, inputs[0], quantize, self._threads)
+            found = quantize(model, inputs, [layer.name for layer in self._left_out[network]])
+        return found
 
     def write(self, folder: Path, reverted: Reverted) -> WrittenNetworks:
         """Write the networks below `folder`, with some layers in fp32."""
@@ -89,17 +107,20 @@ class Int8:
         return max(probe.loss(operators_of(probe.network, reverted))[0] for probe in self._cut_windows())
 
     def layers(self) -> list[LayerReport]:
-        """Precision of every layer, and of every norm, which is not quantized."""
+        """Precision in which every layer runs, and every norm, which is not quantized."""
         models = {name: self.model(name) for name in self._bundle.manifest.networks}
-        quantized = [
-            LayerReport(LayerId(name, layer.name), layer.type, "int8")
-            for name, model in models.items()
-            for layer in int8.layers(model)
-        ]
-        return quantized + [
+        found = []
+        for name, model in models.items():
+            in_f32 = running.in_f32(model, self._threads)
+            for layer in int8.layers(model):
+                why = (running.WHY,) if layer in in_f32 else ()
+                found.append(LayerReport(LayerId(name, layer.name), layer.type, "fp32" if why else "int8", *why))
+            left_out = self._left_out[name]
+            found += [LayerReport(LayerId(name, layer.name), layer.type, "fp32", running.WHY) for layer in left_out]
+        return found + [
             LayerReport(LayerId(name, norm), "norm", "fp32", "norms compute in f32")
             for name, model in models.items()
-            for norm in int8.norms(model)
+            for norm in norms(model)
         ]
 
     def tools(self) -> dict[str, str]:
