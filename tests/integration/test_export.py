@@ -117,6 +117,7 @@ def test_parity_is_checked_on_a_scan_too(tiny_network: Tiny, tmp_path: Path, com
     bad = command(*words[:-1], tmp_path / "c", "--volume", tmp_path / "none.nii")
     assert bad.returncode == 1
     assert "none.nii: does not exist" in bad.stderr
+    assert "converting" not in bad.stderr
     assert not (tmp_path / "c").exists()
 
 

@@ -38,8 +38,9 @@ from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import Recorders
-from lowres_seg.runtime.scan_input import VolumeOrPath
+from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.segmenter import Segmenter
+from lowres_seg.volumes.volume import Volume
 
 REFERENCE_NAME = "reference.npz"
 #: Looser than parity, because the workstation's CPU may sum in another order than the build machine's.
@@ -124,6 +125,9 @@ def export(
     read = read_source(source, recipe, options or {})
     for note in read.notes:
         notify(note)
+    if volume is not None:  # before anything slow
+        channels = read.recipe.channels
+        volume = dict(zip(channels, read_channels(by_channel(volume, channels), channels, Volume.load), strict=True))
     if weights_key is not None:
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     found = files_of_weights.find(read.recipe, read.home, weights, notify)
