@@ -7,6 +7,7 @@ own grid, and **cleans** them up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Literal, get_args
 
@@ -214,6 +215,9 @@ class MaskOf(Part):
         return self.model_copy(update={"labels": ()}) == other.model_copy(update={"labels": ()})
 
 
+_ChannelNames = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
+
+
 class Stage(Part):
     """One pass from scan to labels.
 
@@ -221,6 +225,8 @@ class Stage(Part):
     ----------
     networks
         One network, or the members of an ensemble.
+    inputs
+        Channels of the scan that a network takes, in its order; all of them for a network that is not named.
     views
         Members that see slices along another axis. That axis becomes the first of their array; the other two keep their
         order.
@@ -231,7 +237,7 @@ class Stage(Part):
         Each network also runs on the windows mirrored along each combination of these axes of the conformed grid. Its
         score is the mean of all runs, mirrored back.
     mask_channels
-        Results of earlier stages, as further channels behind those of the scan.
+        Results of earlier stages, as further channels of every network, behind those of the scan.
     cleanup_before_restore
         Clean-up of labels on the conformed grid, before they are restored.
     mean_with
@@ -245,6 +251,7 @@ class Stage(Part):
 
     name: Name
     networks: tuple[Name, ...] = Field(min_length=1, max_length=NETWORKS)
+    inputs: Annotated[dict[Name, _ChannelNames], Since(3)] = Field(default={}, max_length=NETWORKS)
     views: dict[Name, View] = Field(default={}, max_length=NETWORKS)
     ensemble: Literal["mean-scores", "mean-probabilities", "vote"] = "mean-scores"
     mirror_axes: tuple[Axis, ...] = Field(default=(), max_length=3)
@@ -277,10 +284,11 @@ class Stage(Part):
         if not self.conform.crops and self.normalise.at("after-crop"):
             msg = f"{where}: has a rule after the crop, and no crop"
             raise ValueError(msg)
-        strange = [name for name in self.views if name not in self.networks]
-        if strange:
-            msg = f"{where}: has a view for network {strange[0]}, which it does not run"
-            raise ValueError(msg)
+        for what, named in (("inputs", self.inputs), ("a view", self.views)):
+            strange = [name for name in named if name not in self.networks]
+            if strange:
+                msg = f"{where}: has {what} for network {strange[0]}, which it does not run"
+                raise ValueError(msg)
         if self.views and self.conform.orientation == STORED:
             msg = f"{where}: views need an orientation such as RAS; {STORED} does not say which axis is which"
             raise ValueError(msg)
@@ -321,7 +329,13 @@ class Stage(Part):
         rest = [axis for axis in range(3) if axis != first]
         return first, rest[0], rest[1]
 
+    def channels_of(self, network: str, channels: Sequence[str]) -> list[int]:
+        """Places of a network's channels, in its order, among those of a scan and the mask channels behind them."""
+        named = [channels.index(name) for name in self.inputs.get(network, channels)]
+        return named + [len(channels) + place for place in range(len(self.mask_channels))]
+
     def input_shape(self, network: str, channels: int) -> tuple[int, int, int, int, int]:
         """Input shape (1, C, D, H, W) of one of its networks, for a scan of `channels` channels."""
         d, h, w = (self.shape[axis] for axis in self.axis_order(network))
-        return 1, channels + len(self.mask_channels), d, h, w
+        taken = len(self.inputs[network]) if network in self.inputs else channels
+        return 1, taken + len(self.mask_channels), d, h, w

@@ -109,10 +109,17 @@ def _mask(stage: str, labels: Sequence[int]) -> str:
 
 
 def _networks(stage: Stage) -> str:
-    named = [f"{name} ({stage.views[name]} slices)" if name in stage.views else name for name in stage.networks]
+    named = [name + _seen(stage, name) for name in stage.networks]
     if len(named) == 1:
         return f"network {named[0]}"
     return f"{_ENSEMBLES[stage.ensemble]} of {len(named)} networks: {', '.join(named)}"
+
+
+def _seen(stage: Stage, network: str) -> str:
+    """What one network sees of the stage's input, where it is not all of it along the first axis."""
+    seen = [f"{stage.views[network]} slices"] if network in stage.views else []
+    seen += [f"of {_listed(stage.inputs[network])}"] if network in stage.inputs else []
+    return f" ({' '.join(seen)})" if seen else ""
 
 
 def _windows(windows: Windows | None) -> str:

@@ -137,6 +137,7 @@ class Placement:
         """
         fit, sums = self.fit, self.sums(in_turn=in_turn)
         window = prod(self.stage.shape)
+        taken = max(self.stage.input_shape(name, channels)[1] for name in self.stage.networks)
         given = 4 * channels * prod(fit.region)
         if fit.region != fit.conformed:  # resampled, padded or cropped: then there are two arrays for a while
             given += 4 * channels * prod(fit.conformed)
@@ -148,11 +149,11 @@ class Placement:
         # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
         planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]
         if self.stage.windows is None:
-            running = 4 * channels * window + planes * (sums.count if sums.count > 1 else 0)
+            running = 4 * taken * window + planes * (sums.count if sums.count > 1 else 0)
         else:
             width = np.dtype(sums.dtype).itemsize
             held = width * planes // 4 * (heads + 1) // heads  # the sum of scores, and that of weights
-            running = sums.count * (held + 8 * window) + 4 * (channels + heads) * window
+            running = sums.count * (held + 8 * window) + 4 * (taken + heads) * window
         # What is taken out, once for each sum; copies while it is averaged or activated; and what decoding makes of it.
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)

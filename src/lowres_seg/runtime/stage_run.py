@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,18 @@ from typing_extensions import assert_never
 
 from lowres_seg.bundle.scores import channels_used
 from lowres_seg.bundle.stage import Above, BoxOf, Classes, NonZero, Stage, WholeVolume
-from lowres_seg.errors import EngineError, InputError
+from lowres_seg.errors import InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
-from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.label_values import rounded
-from lowres_seg.runtime.ordering import contiguous, fortran
+from lowres_seg.runtime.ordering import fortran
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
 from lowres_seg.runtime.watch import Watch
+from lowres_seg.runtime.window_scores import scores_of
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box
 
@@ -75,9 +74,9 @@ def run(
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
-        slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
+        slabs = _slabs(placement, engines, x, scan, watch, following)
         return StageResult(placement, None, None, _classes(placement, stage.decode, slabs))
-    slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
+    slabs = _slabs(placement, engines, x, scan, watch, following)
     del x
     labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
@@ -129,13 +128,14 @@ def _slabs(
     placement: Placement,
     engines: Sequence[Engine],
     x: Array,
-    timings_s: dict[str, float],
+    scan: ScanState,
     watch: Watch,
     following: Engine | None,
 ) -> Iterator[tuple[slice, list[Array]]]:
     """Yield slabs of planes: where each lies in x, and its scores (C, planes, H, W) of each member or of their mean."""
-    stage = placement.stage
+    stage, timings_s = placement.stage, scan.timings_s
     step = f"{stage.name}.network"
+    channels = {name: stage.channels_of(name, scan.channels) for name in stage.networks}
     averaged = stage.ensemble == "mean-scores"
     members = list(enumerate(zip(stage.networks, engines, strict=True)))
     if stage.windows is None:
@@ -143,7 +143,7 @@ def _slabs(
             found = []
             for count, (_, (name, engine)) in enumerate(members, 1):
                 watch.check()
-                scores = _scores(stage, name, engine, x)
+                scores = scores_of(stage, name, engine, x, channels[name])
                 # Engines own the memory of their scores, and one network may be a member twice.
                 found.append(scores if len(members) == 1 else scores.copy())
                 engine.release()
@@ -168,7 +168,7 @@ def _slabs(
                     i, j, k = (slice(a, a + n) for a, n in zip(at, stage.windows.roi_size, strict=True))
                     for member, (name, engine) in group:
                         watch.check()
-                        scores = _scores(stage, name, engine, x[:, i, j, k])
+                        scores = scores_of(stage, name, engine, x[:, i, j, k], channels[name])
                         sums[member if arrays.count > 1 else 0].add(scores, at)
                         del scores  # an engine then has its memory back for the next window
                         done += 1
@@ -185,41 +185,6 @@ def _slabs(
     if in_turn:
         found = [one.take(shape[0])[1] for one in sums]
         yield slice(0, shape[0]), [mean(found)] if averaged else found
-
-
-def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
-    """Scores (C, I, J, K) of one window, averaged over mirrored runs. Valid until the engine runs again."""
-    order = stage.axis_order(network)
-    axes = stage.mirror_axes
-    flips = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
-    total: Array | None = None
-    for flipped in flips:
-        along = tuple(1 + axis for axis in flipped)
-        seen = np.flip(x, along).transpose(0, *(1 + axis for axis in order))[None]
-        given = engine.run(contiguous(seen))
-        spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
-        if given.shape[0] != 1 or given.shape[2:] != spatial:
-            raise EngineError(f"stage {stage.name}: its network gave {given.shape} for an input of {seen.shape}")
-        _refuse_not_finite(stage, network, given)
-        back = np.flip(given[0].transpose(0, *(1 + order.index(axis) for axis in range(3))), along)
-        if len(flips) == 1:
-            return np.asarray(back)
-        total = back.copy() if total is None else np.add(total, back, out=total)
-        del given, back  # an engine then has its memory back for the next run
-    assert total is not None  # noqa: S101 - one of the flips is the empty one
-    total /= np.float32(len(flips))
-    return total
-
-
-def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:
-    """Refuse scores (1, C, ...) that are NaN or infinite: a comparison with NaN is false, which would be background."""
-    bad = count_not_finite(scores)
-    if bad:
-        voxels = int(np.count_nonzero(~np.isfinite(scores[0]).all(axis=0)))
-        raise EngineError(
-            f"stage {stage.name}: {bad} of {scores.size} scores of network {network} are NaN or infinite, at {voxels} "
-            "voxels; look at the scan's intensities there, or mend the network"
-        )
 
 
 def _classes(placement: Placement, decode: Classes, slabs: Iterator[tuple[slice, list[Array]]]) -> dict[str, float]:

@@ -29,6 +29,13 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "windows and shape": ({"windows": WINDOWS}, "stages.0 needs schema version 3, found 2"),
     "neither": ({"conform": {}}, "expected a shape to conform to, or windows"),
     "view of another network": ({"views": {"other": "axial"}}, "has a view for network other, which it does not run"),
+    "inputs of another network": (
+        {"inputs": {"other": ["t1"]}},
+        "has inputs for network other, which it does not run",
+    ),
+    "input of no channel": ({"inputs": {"net": ["t9"]}}, "stage only names channel t9, the channels are t1"),
+    "input twice": ({"inputs": {"net": ["t1", "t1"]}}, "stage only: channel t1 is there twice"),
+    "inputs of nothing": ({"inputs": {"net": []}}, "inputs.net"),
     "no such view": ({"views": {"net": "oblique"}}, "views.net"),
     "view of what is stored": (
         {"views": {"net": "axial"}, "conform": conform(orientation="stored")},
