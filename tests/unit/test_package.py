@@ -46,6 +46,7 @@ HOMES = {
         "export.frameworks.decompositions",
         "export.frameworks.torch_network",
         "export.frameworks.values",
+        "export.frameworks.wraps",
     },
     "yaml": {"export.importers.monai_files"},
     "typer": {

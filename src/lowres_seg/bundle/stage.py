@@ -334,6 +334,10 @@ class Stage(Part):
         named = [channels.index(name) for name in self.inputs.get(network, channels)]
         return named + [len(channels) + place for place in range(len(self.mask_channels))]
 
+    def names_of(self, network: str, channels: Sequence[str]) -> list[str]:
+        """Names of a network's channels, in its order; a mask channel has that of the stage that it shows."""
+        return [*self.inputs.get(network, channels), *(mask.stage for mask in self.mask_channels)]
+
     def input_shape(self, network: str, channels: int) -> tuple[int, int, int, int, int]:
         """Input shape (1, C, D, H, W) of one of its networks, for a scan of `channels` channels."""
         d, h, w = (self.shape[axis] for axis in self.axis_order(network))

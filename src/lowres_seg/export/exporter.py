@@ -32,7 +32,7 @@ from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64
-from lowres_seg.export.recipe import NetworkSource, Recipe, with_weights_key
+from lowres_seg.export.recipe import Recipe, with_weights_key
 from lowres_seg.export.routes import Exported
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
@@ -128,7 +128,7 @@ def export(
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     found = files_of_weights.find(read.recipe, read.home, weights, notify)
     check_place(target, force=force, inputs=found.values())
-    networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
+    networks = {name: _load(name, read, found[name]) for name in read.recipe.networks}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
     with staged(target, force=force) as staging, _named(staging.folder):
         folder = staging.folder
@@ -187,10 +187,11 @@ def _named(folder: Path) -> Iterator[None]:
         raise type(error)(told) from error
 
 
-def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
+def _load(name: str, read: Source, weights: Path) -> TorchNetwork | None:
     """Load a network in torch; None for one whose source is an ONNX file."""
+    entry = read.recipe.networks[name]
     try:
-        return None if entry.onnx is not None else load_network(entry, weights, home)
+        return None if entry.onnx is not None else load_network(entry, weights, read.home, read.recipe.parts(name))
     except ExportError as error:
         raise type(error)(f"network {name}: {error}") from error
 

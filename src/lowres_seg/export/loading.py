@@ -14,6 +14,7 @@ from lowres_seg.export import importers
 from lowres_seg.export.frameworks import states
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
+from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.export.frameworks.torch_network import TorchNetwork, load_torchscript, with_state
 from lowres_seg.export.importers import Source
 from lowres_seg.export.recipe import NetworkSource, with_source
@@ -50,15 +51,24 @@ def read_source(source: Path, described_by: Path | None, options: Mapping[str, A
     return replace(found, recipe=with_source(found.recipe, source, kind))
 
 
-def load_network(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:
-    """Load a network of a recipe in the folder `home` from its file of weights.
+def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None) -> TorchNetwork:
+    """Load a network of a recipe from its file of weights.
+
+    Parameters
+    ----------
+    source : NetworkSource
+    weights : pathlib.Path
+    home : pathlib.Path
+        Folder of the recipe.
+    parts : sequence of sequence of int, optional
+        The tensors that it takes, as `Recipe.parts` gives them.
 
     Raises
     ------
     ExportError
-        If it cannot be loaded, or its source is an ONNX file, which torch does not run.
+        If it cannot be loaded, takes another number of tensors, or is an ONNX file, which torch does not run.
     """
-    network = _with_all_channels(source, weights, home)
+    network = _with_all_channels(source, weights, home).given(parts)
     return network if source.channels is None else network.keeping(source.channels)
 
 

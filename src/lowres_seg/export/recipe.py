@@ -7,10 +7,11 @@ from a framework's own files.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lowres_seg.bundle.bounds import CHANNELS
 from lowres_seg.bundle.part import Name, Part, Sha256
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import ExportError
@@ -82,6 +83,9 @@ class PublishedWeights(Part):
         return f"in {self.folder or 'the wheel'} of {self.package.name} {self.package.version} on PyPI"
 
 
+_Tensor = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
+
+
 class NetworkSource(Part):
     """The source of a network: a TorchScript file, an ONNX file, or a checkpoint with a factory.
 
@@ -93,6 +97,10 @@ class NetworkSource(Part):
     as the second of two classes; the rest of the recipe counts among them. With `sha256` the file must have that
     digest. Without `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks
     of few channels and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
+
+    `inputs` are the channels of each tensor that the network takes, in the order of its arguments. A network of one
+    tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
+    that it shows.
     """
 
     torchscript: str | None = None
@@ -103,6 +111,7 @@ class NetworkSource(Part):
     arguments: dict[str, Any] = Field(default={})
     convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
+    inputs: Annotated[tuple[_Tensor, ...], Field(min_length=1, max_length=CHANNELS)] | None = None
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     sha256: Sha256 | None = None
     exact_norms: bool = True
@@ -129,6 +138,11 @@ class NetworkSource(Part):
     def file(self) -> str:
         """Name of the file of weights."""
         return self.torchscript or self.onnx or self.checkpoint or ""
+
+    def of_file(self, kind: Literal["torchscript", "onnx"], file: Path) -> NetworkSource:
+        """The same network from a file that holds all of it."""
+        kept = {key: getattr(self, key) for key in ("output", "inputs", "channels", "exact_norms")}
+        return NetworkSource.model_validate({kind: str(file), **kept})
 
 
 class Recipe(Pipeline):
@@ -172,7 +186,31 @@ class Recipe(Pipeline):
             raise ValueError(msg)
         for name in self.networks:
             self.input_shape(name)
+            self.parts(name)
         return self
+
+    def parts(self, network: str) -> list[list[int]] | None:
+        """Places of the channels of each tensor that a network takes; None if its source does not say `inputs`.
+
+        Raises
+        ------
+        ValueError
+            If `inputs` name another channel than its stages give it.
+        """
+        inputs = self.networks[network].inputs
+        if inputs is None:
+            return None
+        stages = [stage for stage in self.stages if network in stage.networks]
+        given = {tuple(stage.names_of(network, self.channels)) for stage in stages}
+        if len(given) != 1:
+            msg = f"network {network} has inputs, and its stages give it other channels: {sorted(given)}"
+            raise ValueError(msg)
+        (names,) = given
+        strange = [name for tensor in inputs for name in tensor if name not in names]
+        if strange:
+            msg = f"network {network} has channel {strange[0]} in its inputs; its stage gives it {', '.join(names)}"
+            raise ValueError(msg)
+        return [[place for name in tensor for place, own in enumerate(names) if own == name] for tensor in inputs]
 
 
 def _with_nearest(stage: Any) -> Any:
@@ -225,8 +263,7 @@ def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
                 f"{file}: is ONNX, and the recipe keeps channels {list(old.channels)} of a network in torch; cut the "
                 "scores in the graph, and take channels out of the recipe"
             )
-        kept = {"output": old.output, "channels": old.channels, "exact_norms": old.exact_norms}
-        new = NetworkSource.model_validate({kind: where, **kept})
+        new = old.of_file("onnx" if kind == "onnx" else "torchscript", file.resolve())
     return recipe.model_copy(update={"networks": {name: new}})
 
 

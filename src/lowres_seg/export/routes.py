@@ -93,10 +93,10 @@ def convert(
         if network is None:
             outputs = Outputs(recipe.networks[name].output)
             graph = onnx_graph.load(weights)
-            changes = onnx_inputs.fit(graph, shape, weights)
+            changes = onnx_inputs.fit(graph, shape, weights, recipe.parts(name))
             graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
             onnx_graph.save(graph, onnx_path)
-            any_size = onnx_graph.OpenSizes(weights, outputs.key)
+            any_size = onnx_graph.OpenSizes(weights, outputs.key, recipe.parts(name))
             try:
                 conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
             except ExportError as error:

@@ -77,7 +77,8 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
                 model = openvino.convert_model(source)
                 model.reshape(list(shape))
             else:
-                model = openvino.convert_model(source, input=[list(shape)])
+                # A frozen trace does not say the type of its input.
+                model = openvino.convert_model(source, input=[(list(shape), np.float32)])
     except Exception as error:
         raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)

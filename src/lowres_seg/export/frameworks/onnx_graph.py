@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowres_seg.errors import ExportError, last_line, one_line
 from lowres_seg.export.frameworks import onnx_inputs
 from lowres_seg.export.frameworks.outputs import Outputs
+from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
@@ -25,7 +26,7 @@ def load(path: Path) -> onnx.ModelProto:
     Raises
     ------
     ExportError
-        If it is missing, no valid ONNX, or has more than one input.
+        If it is missing, or no valid ONNX.
     """
     if not path.is_file():
         raise ExportError(f"{path}: does not exist, expected an ONNX file")
@@ -34,11 +35,6 @@ def load(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(graph)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ExportError(f"{path}: is no valid ONNX ({one_line(error, most=200)})") from error
-    inputs = [value.name for value in onnx_inputs.inputs(graph)]
-    if len(inputs) != 1:
-        raise ExportError(
-            f"{path}: takes {', '.join(inputs) or 'nothing'}, expected one input; make the others constant"
-        )
     return graph
 
 
@@ -141,10 +137,12 @@ class OpenSizes(ResidentEngine):
     path : pathlib.Path
     output : str, int or None
         The output that holds the scores, as a recipe says it.
+    parts : sequence of sequence of int, optional
+        The tensors that it takes, as `Recipe.parts` gives them.
     """
 
-    def __init__(self, path: Path, output: str | int | None) -> None:
-        self._path, self._output = path, output
+    def __init__(self, path: Path, output: str | int | None, parts: Parts | None = None) -> None:
+        self._path, self._output, self._parts = path, output, parts
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the scores of one input (1, C, D, H, W).
@@ -155,7 +153,7 @@ class OpenSizes(ResidentEngine):
             If the graph does not take its size.
         """
         graph = load(self._path)
-        onnx_inputs.fit(graph, x.shape, self._path)
+        onnx_inputs.fit(graph, x.shape, self._path, self._parts)
         graph = with_one_output(graph, Outputs(self._output), x.shape, self._path)
         return OrtNetwork(self._path, threads=1, content=graph.SerializeToString()).run(x)
 

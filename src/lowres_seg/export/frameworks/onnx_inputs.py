@@ -11,14 +11,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.parts import Parts, Taken
 
 Shape = tuple[int, ...]
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TO_LAST, _TO_FIRST = (0, 2, 3, 4, 1), (0, 4, 1, 2, 3)
 
 
-def fit(graph: onnx.ModelProto, shape: Shape, path: Path) -> list[str]:
-    """Change a graph of one input in place, so that it takes (1, C, D, H, W) in float32.
+def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = None) -> list[str]:
+    """Change a graph in place, so that it takes one tensor (1, C, D, H, W) in float32.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path) -> list[str]:
         (1, C, D, H, W). Sizes that the graph leaves open become these.
     path : pathlib.Path
         The file, for messages.
+    parts : sequence of sequence of int, optional
+        Places of the channels of each tensor that the graph takes, in the order of its inputs.
 
     Returns
     -------
@@ -36,26 +39,38 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path) -> list[str]:
     Raises
     ------
     ExportError
-        If the graph takes another size or another kind of number.
+        If the graph takes another number of tensors, another size or another kind of number.
     """
     changes = []
+    given = inputs(graph)
+    if not given:
+        raise ExportError(f"{path}: takes nothing, expected one input or several")
+    try:
+        Taken(tuple(value.name for value in given), len(given)).check(parts)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
     if _widened(graph.graph):
         changes.append("half precision became float32")
-    (given,) = inputs(graph)
-    kind = given.type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
-        found = TensorProto.DataType.Name(kind).lower()
-        raise ExportError(f"{path}: takes {found}, expected float32 or float16; save the network with such an input")
-    last = _channels_last(graph, given, shape, path)
-    own = tuple(shape[axis] for axis in _TO_LAST) if last else shape
-    sizes = _sizes(given)
-    if sizes is None or None in sizes:
-        changes.append(f"open sizes became {own}")
-    _set_sizes(given, own)
+    shapes = [shape] if parts is None else [(1, len(part), *shape[2:]) for part in parts]
+    are_last = []
+    for value, size in zip(given, shapes, strict=True):
+        last = _channels_last(graph, value, size, path)
+        _check_kind(value, path)
+        own = tuple(size[axis] for axis in _TO_LAST) if last else size
+        sizes = _sizes(value)
+        if sizes is None or None in sizes:
+            changes.append(f"open sizes became {own}")
+        _set_sizes(value, own)
+        are_last.append(last)
     outputs = output_shapes(graph)
-    if last:
-        _transpose_input(graph, given, shape)
-        changes.append("input: channels moved first")
+    last = all(are_last)
+    for value, size, moved in zip(given, shapes, are_last, strict=True):
+        if moved:
+            _transpose_input(graph, value, size)
+            changes.append("input: channels moved first" if len(given) == 1 else f"{value.name}: channels moved first")
+    if parts is not None:
+        _join_inputs(graph, given, shape, parts)
+        changes.append(f"inputs {', '.join(value.name for value in given)} became one tensor")
     for value in graph.graph.output:
         found = outputs[value.name]
         if (found is None or len(found) == 5) and _is_last(found, shape, assumed=last):
@@ -65,6 +80,13 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path) -> list[str]:
         _set_sizes(value, found or (None,) * 5)
     del graph.graph.value_info[:]  # of other sizes, or of half precision
     return changes
+
+
+def _check_kind(given: onnx.ValueInfoProto, path: Path) -> None:
+    kind = given.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        found = TensorProto.DataType.Name(kind).lower()
+        raise ExportError(f"{path}: takes {found}, expected float32 or float16; save the network with such an input")
 
 
 def inputs(graph: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -133,6 +155,20 @@ def _transpose_input(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: 
                 node.input[place] = inner
     graph.graph.node.insert(0, helper.make_node("Transpose", [given.name], [inner], perm=_TO_LAST))
     _set_sizes(given, shape)
+
+
+def _join_inputs(graph: onnx.ModelProto, given: Sequence[onnx.ValueInfoProto], shape: Shape, parts: Parts) -> None:
+    """Make the inputs of a graph channels of one input (1, C, D, H, W)."""
+    taken = {name for node in graph.graph.node for name in (*node.input, *node.output)}
+    joined = "input"
+    while joined in taken:
+        joined += "/joined"
+    for value, part in zip(given, parts, strict=True):
+        places = f"{value.name}/places"
+        graph.graph.initializer.append(numpy_helper.from_array(np.array(part, np.int64), places))
+        graph.graph.node.insert(0, helper.make_node("Gather", [joined, places], [value.name], axis=1))
+        graph.graph.input.remove(value)
+    graph.graph.input.append(helper.make_tensor_value_info(joined, TensorProto.FLOAT, shape))
 
 
 def _transpose_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:

@@ -29,7 +29,7 @@ def takes_slices(module: Any) -> Any:
                 f"the network takes slices, and a window is {shape[2:]}; expected one with an axis of length 1"
             )
         thin[0] = shape.index(1, 2)
-        return (inputs[0].select(thin[0], 0), *inputs[1:])
+        return tuple(one.select(thin[0], 0) for one in inputs)
 
     module.register_forward_pre_hook(flatten)
     module.register_forward_hook(lambda _, __, output: _thick(output, thin[0]))

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import states, values
+from lowres_seg.export.frameworks import states, values, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
 from lowres_seg.export.frameworks.decompositions import Decomposed
 from lowres_seg.export.frameworks.outputs import Outputs
+from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.runtime.engine import ResidentEngine
 
 #: Importers ask here for `checkpoint` and `kind_of` too, whose home is `checkpoints`.
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-_CHANNEL_AXIS = 1
 #: Kinds of value that weights may have.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -143,13 +143,23 @@ class TorchNetwork(ResidentEngine):
 
     def keeping(self, channels: Sequence[int]) -> TorchNetwork:
         """The network with some channels of its scores, in a row."""
-        return replace(self, module=_Kept(self.module, channels))
+        return replace(self, module=wraps.Kept(self.module, channels))
+
+    def given(self, parts: Parts | None) -> TorchNetwork:
+        """The network on one tensor, whose channels are those of the `parts` that it takes.
+
+        Raises
+        ------
+        ExportError
+            If it takes another number of tensors.
+        """
+        wraps.taken(self.module).check(parts)
+        return self if parts is None else replace(self, module=wraps.Split(self.module, parts))
 
     @property
     def traced(self) -> bool:
         """True if its TorchScript is a trace; false if it was loaded as TorchScript."""
-        inner = self.module.inner if isinstance(self.module, _Kept) else self.module
-        return not isinstance(inner, (torch.jit.ScriptModule, _OneOutput))
+        return not isinstance(wraps.innermost(self.module), torch.jit.ScriptModule)
 
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`: traced, unless it was loaded as TorchScript.
@@ -274,7 +284,7 @@ def load_torchscript(path: Path, output: int | str | None = None) -> TorchNetwor
     outputs = Outputs(output)
     if output is None and all(one.type.kind() == "TensorType" for one in module.forward.schema.returns):
         return TorchNetwork(module, running, outputs)
-    return TorchNetwork(_OneOutput(module, outputs), running, outputs)
+    return TorchNetwork(wraps.OneOutput(module, outputs), running, outputs)
 
 
 def with_state(
@@ -318,38 +328,6 @@ def with_state(
     outputs = Outputs(output)
     module.register_forward_hook(lambda _, inputs, result: outputs.one(result, inputs[0].shape))
     return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()), outputs, state.key)
-
-
-class _OneOutput(torch.nn.Module):
-    """TorchScript that gives several outputs, and the choice of one."""
-
-    def __init__(self, inner: Any, outputs: Outputs) -> None:
-        super().__init__()
-        self.inner = inner
-        self._outputs = outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the scores."""
-        return self._outputs.one(self.inner(x), x.shape)
-
-
-class _Kept(torch.nn.Module):
-    """A network, and the channels of its scores that are kept."""
-
-    def __init__(self, inner: Any, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.inner = inner
-        self._start, self._stop = channels[0], channels[-1] + 1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the scores."""
-        scores = self.inner(x)
-        if scores.ndim < _CHANNEL_AXIS + 1 or scores.shape[_CHANNEL_AXIS] < self._stop:
-            raise ExportError(
-                f"the network gives {tuple(scores.shape)}, and the recipe keeps channels {self._start} to "
-                f"{self._stop - 1} of its scores; expected that many in (1, C, D, H, W)"
-            )
-        return scores[:, self._start : self._stop]
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
