@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 from lowres_seg.bundle.bounds import CHANNELS
 from lowres_seg.bundle.part import Name, Part, Sha256
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.stage import Classes
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.export.packages import Package
 
 
@@ -100,7 +102,8 @@ class NetworkSource(Part):
 
     `inputs` are the channels of each tensor that the network takes, in the order of its arguments. A network of one
     tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
-    that it shows.
+    that it shows. Scores of another resolution than the input are resized to it as `resize_scores` says: sampled at the
+    centres of its voxels, as torch's ``trilinear`` and ``nearest-exact`` do.
     """
 
     torchscript: str | None = None
@@ -113,6 +116,7 @@ class NetworkSource(Part):
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
     inputs: Annotated[tuple[_Tensor, ...], Field(min_length=1, max_length=CHANNELS)] | None = None
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    resize_scores: Resize | None = None
     sha256: Sha256 | None = None
     exact_norms: bool = True
 
@@ -141,7 +145,7 @@ class NetworkSource(Part):
 
     def of_file(self, kind: Literal["torchscript", "onnx"], file: Path) -> NetworkSource:
         """The same network from a file that holds all of it."""
-        kept = {key: getattr(self, key) for key in ("output", "inputs", "channels", "exact_norms")}
+        kept = {key: getattr(self, key) for key in ("output", "inputs", "channels", "resize_scores", "exact_norms")}
         return NetworkSource.model_validate({kind: str(file), **kept})
 
 
@@ -187,6 +191,13 @@ class Recipe(Pipeline):
         for name in self.networks:
             self.input_shape(name)
             self.parts(name)
+        for stage in self.stages:
+            resized = [name for name in stage.networks if self.networks[name].resize_scores is not None]
+            if resized and isinstance(stage.decode, Classes):
+                msg = (
+                    f"network {resized[0]} resizes its scores, and stage {stage.name} decodes classes, one number each"
+                )
+                raise ValueError(msg)
         return self
 
     def parts(self, network: str) -> list[list[int]] | None:

@@ -60,7 +60,7 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = 
         sizes = _sizes(value)
         if sizes is None or None in sizes:
             changes.append(f"open sizes became {own}")
-        _set_sizes(value, own)
+        set_sizes(value, own)
         are_last.append(last)
     outputs = output_shapes(graph)
     last = all(are_last)
@@ -77,7 +77,7 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = 
             _transpose_output(graph, value)
             changes.append(f"output {value.name}: channels moved first")
             found = None if found is None else tuple(found[axis] for axis in _TO_FIRST)
-        _set_sizes(value, found or (None,) * 5)
+        set_sizes(value, found or (None,) * 5)
     del graph.graph.value_info[:]  # of other sizes, or of half precision
     return changes
 
@@ -103,7 +103,8 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None] | None:
     return [size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in kind.shape.dim]
 
 
-def _set_sizes(value: onnx.ValueInfoProto, shape: Sequence[int | None]) -> None:
+def set_sizes(value: onnx.ValueInfoProto, shape: Sequence[int | None]) -> None:
+    """Set the sizes of a tensor, None for one that is open."""
     kind = value.type.tensor_type
     kind.ClearField("shape")
     for size in shape:
@@ -154,7 +155,7 @@ def _transpose_input(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: 
             if name == given.name:
                 node.input[place] = inner
     graph.graph.node.insert(0, helper.make_node("Transpose", [given.name], [inner], perm=_TO_LAST))
-    _set_sizes(given, shape)
+    set_sizes(given, shape)
 
 
 def _join_inputs(graph: onnx.ModelProto, given: Sequence[onnx.ValueInfoProto], shape: Shape, parts: Parts) -> None:
@@ -172,13 +173,18 @@ def _join_inputs(graph: onnx.ModelProto, given: Sequence[onnx.ValueInfoProto], s
 
 
 def _transpose_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = f"{value.name}/channels_last"
+    inner = renamed(graph, value.name, f"{value.name}/channels_last")
+    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST))
+
+
+def renamed(graph: onnx.ModelProto, name: str, new: str) -> str:
+    """Give a tensor another name wherever a node makes or reads it, and return that name."""
     for node in graph.graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                if name == value.name:
-                    names[place] = inner
-    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST))
+            for place, found in enumerate(names):
+                if found == name:
+                    names[place] = new
+    return new
 
 
 def output_shapes(graph: onnx.ModelProto) -> dict[str, Shape | None]:
