@@ -150,6 +150,10 @@ class TorchNetwork(ResidentEngine):
         """The network with its scores resized to the sides of its input, if `how` says how."""
         return self if how is None else replace(self, module=wraps.Resized(self.module, how))
 
+    def flat(self) -> TorchNetwork:
+        """The network of (1, C, H, W) on slices (1, C, D, H, W), one of whose sides is 1."""
+        return replace(self, module=wraps.Flat(self.module))
+
     def given(self, parts: Parts | None) -> TorchNetwork:
         """The network on one tensor, whose channels are those of the `parts` that it takes.
 

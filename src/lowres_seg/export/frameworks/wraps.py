@@ -12,6 +12,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts, Taken
 from lowres_seg.export.frameworks.sizes import Resize, nearest
+from lowres_seg.export.frameworks.slices import thick, thin_axis
 
 _CHANNEL_AXIS = 1
 
@@ -39,6 +40,15 @@ class OneOutput(Wrap):
     def forward(self, *given: torch.Tensor) -> Any:
         """Compute the scores."""
         return self._outputs.one(self.inner(*given), given[0].shape)
+
+
+class Flat(Wrap):
+    """A network of (1, C, H, W), which takes slices (1, C, D, H, W) with one side of 1."""
+
+    def forward(self, *given: torch.Tensor) -> Any:
+        """Compute the scores."""
+        axis = thin_axis(given[0].shape)
+        return thick(self.inner(*(one.select(axis, 0) for one in given)), axis)
 
 
 class Split(Wrap):
