@@ -194,7 +194,8 @@ class Stage(Part):
         order.
     ensemble
         ``mean-scores`` averages scores, ``mean-probabilities`` averages activated scores. With ``vote`` each member
-        votes for each voxel's label, and the lowest label wins a tie.
+        votes for each voxel's label, and the lowest label wins a tie. ``staple`` fuses the members' labels by the
+        sensitivity and specificity that each of them seems to have for each label (Warfield 2004).
     mirror_axes
         Each network also runs on the windows mirrored along each combination of these axes of the conformed grid. Its
         score is the mean of all runs, mirrored back.
@@ -215,7 +216,9 @@ class Stage(Part):
     networks: tuple[Name, ...] = Field(min_length=1, max_length=NETWORKS)
     inputs: Annotated[dict[Name, _ChannelNames], Since(3)] = Field(default={}, max_length=NETWORKS)
     views: dict[Name, View] = Field(default={}, max_length=NETWORKS)
-    ensemble: Literal["mean-scores", "mean-probabilities", "vote"] = "mean-scores"
+    ensemble: Annotated[
+        Literal["mean-scores", "mean-probabilities", "vote", "staple"], Since(3, lambda how: how == "staple")
+    ] = "mean-scores"
     mirror_axes: tuple[Axis, ...] = Field(default=(), max_length=3)
     region: Region = WholeVolume()
     conform: Conform
@@ -265,10 +268,10 @@ class Stage(Part):
         if len(set(self.mirror_axes)) != len(self.mirror_axes):
             msg = f"{where}: names a mirror axis twice"
             raise ValueError(msg)
-        if self.ensemble == "vote" and self.restore.quantity == "scores":
+        if self.fuses_labels and self.restore.quantity == "scores":
             msg = f"{where}: votes give labels and no scores; expected labels in restore.what"
             raise ValueError(msg)
-        if self.ensemble == "vote" and isinstance(self.decode, Classes):
+        if self.fuses_labels and isinstance(self.decode, Classes):
             msg = f"{where}: votes are for labels of voxels, and it decodes classes; expected mean-probabilities"
             raise ValueError(msg)
         if self.restore.activated == "after" and self.ensemble != "mean-scores":
@@ -282,6 +285,11 @@ class Stage(Part):
     def brought_by(self) -> int:
         """Schema version: windows over a grid of one shape are of version 3."""
         return 3 if self.windows is not None and self.conform.shape is not None else self.since
+
+    @property
+    def fuses_labels(self) -> bool:
+        """True if the labels of members are joined, and not their scores."""
+        return self.ensemble in ("vote", "staple")
 
     @property
     def shape(self) -> tuple[int, int, int]:

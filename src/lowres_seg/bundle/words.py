@@ -26,6 +26,7 @@ _ENSEMBLES = {
     "mean-scores": "the mean of the scores",
     "mean-probabilities": "the mean of the probabilities",
     "vote": "a vote",
+    "staple": "STAPLE",
 }
 
 

@@ -164,6 +164,8 @@ class Placement:
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
         whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
+        if stage.ensemble == "staple":  # label maps of all members, twice, and where they differ
+            whole += (2 * len(stage.networks) + 20) * prod(fit.conformed)
         # A slab while it is restored; and while it is activated and averaged with those of other stages.
         slabs = 6 if self.stage.mean_with else 3
         back = slabs * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0

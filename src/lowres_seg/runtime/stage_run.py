@@ -21,6 +21,7 @@ from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
+from lowres_seg.runtime.staple import staple
 from lowres_seg.runtime.watch import Watch
 from lowres_seg.runtime.window_scores import Tiling, scores_of
 from lowres_seg.runtime.windows import Accumulator, rows
@@ -200,12 +201,23 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
     if placement.scores_stay_whole or stage.name in scan.scores:
         return _labels_of_restored(placement, slabs, scan, threads)
     labels = np.empty(fit.conformed, np.uint8)
+    maps: list[Labels] = []  # of each member, where they are fused as a whole
     for slab, members in slabs:
         with timed(timings_s, f"{stage.name}.decode"):
-            if stage.ensemble == "vote":
-                labels[slab] = vote([labels_of(select(member, stage.decode), stage.decode) for member in members])
-            else:
+            if not stage.fuses_labels:
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
+                continue
+            found = [labels_of(select(member, stage.decode), stage.decode) for member in members]
+            if stage.ensemble == "vote":
+                labels[slab] = vote(found)
+                continue
+            maps = maps or [np.empty(fit.conformed, np.uint8) for _ in members]
+            for whole, part in zip(maps, found, strict=True):
+                whole[slab] = part
+    if maps:
+        with timed(timings_s, f"{stage.name}.decode"):
+            labels[:] = 0  # what pads the grid would count as background that all members know
+            labels[fit.inner] = staple([one[fit.inner] for one in maps])
     if stage.cleanup_before_restore:
         with timed(timings_s, f"{stage.name}.cleanup"):
             own = np.s_[:, :, :] if fit.unpadded is None else fit.unpadded.slices

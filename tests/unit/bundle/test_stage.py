@@ -54,6 +54,7 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "mirror twice": ({"mirror_axes": [0, 1, 0]}, "names a mirror axis twice"),
     "no such axis": ({"mirror_axes": [3]}, "mirror_axes.0"),
     "vote for scores": ({"ensemble": "vote"}, "votes give labels and no scores"),
+    "STAPLE for scores": ({"ensemble": "staple"}, "votes give labels and no scores"),
     "probabilities that return as scores": (
         {"ensemble": "mean-probabilities", "restore": {"activated": "after"}},
         "activates scores before they are restored",

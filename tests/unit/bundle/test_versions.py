@@ -74,6 +74,10 @@ NEWER: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         ),
         "stages.0.windows.neighbours",
     ),
+    "STAPLE": (
+        lambda c: c["stages"][0].update(ensemble="staple", restore={"what": "labels", "interpolation": "nearest"}),
+        "stages.0.ensemble",
+    ),
     "inputs of a network": (lambda c: c["stages"][0].update(inputs={"net": ["t1"]}), "stages.0.inputs"),
     "threads": (lambda c: c.update(threads=4), "threads"),
 }
