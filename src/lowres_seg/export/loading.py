@@ -6,12 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError, LowresSegError
 from lowres_seg.export import importers
-from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks import states, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
 from lowres_seg.export.frameworks.parts import Parts
@@ -51,7 +52,9 @@ def read_source(source: Path, described_by: Path | None, options: Mapping[str, A
     return replace(found, recipe=with_source(found.recipe, source, kind))
 
 
-def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None) -> TorchNetwork:
+def load_network(
+    source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None, shape: tuple[int, ...] = ()
+) -> TorchNetwork:
     """Load a network of a recipe from its file of weights.
 
     Parameters
@@ -62,6 +65,8 @@ def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts 
         Folder of the recipe.
     parts : sequence of sequence of int, optional
         The tensors that it takes, as `Recipe.parts` gives them.
+    shape : tuple of int
+        Of its input, for a network whose dropout is kept on.
 
     Raises
     ------
@@ -69,9 +74,11 @@ def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts 
         If it cannot be loaded, takes another number of tensors, or is an ONNX file, which torch does not run.
     """
     network = _with_all_channels(source, weights, home)
-    network = (network.flat() if source.slices else network).given(parts)
+    network = (network.within(wraps.Flat) if source.slices else network).given(parts)
     kept = network if source.channels is None else network.keeping(source.channels)
-    return kept.resizing(source.resize_scores)
+    how = source.resize_scores
+    resized = kept if how is None else kept.within(partial(wraps.Resized, how=how))
+    return resized.sampled(shape) if source.dropout else resized
 
 
 def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:
