@@ -83,7 +83,7 @@ class Pipeline(Part):
     Attributes
     ----------
     channels
-        Names of the scan's channels, in the order of the networks' input.
+        Names of the scan's channels, in the order of a network's input, unless a stage says otherwise.
     labels
         Values of the label map.
     regions
@@ -229,8 +229,8 @@ def _named_channels(stage: Stage) -> list[str]:
 
 
 def _lists_of_channels(stage: Stage) -> list[tuple[str, ...]]:
-    """Channels of each rule, of the crop and of the region of a stage."""
-    named = [rule.channels for rule in stage.normalise.rules]
+    """Channels of each rule, network, of the crop and of the region of a stage."""
+    named = [*(rule.channels for rule in stage.normalise.rules), *stage.inputs.values()]
     if stage.conform.crop is not None:
         named.append(stage.conform.crop.channels)
     return [*named, stage.region.channels] if isinstance(stage.region, Above) else named

@@ -18,14 +18,15 @@ from lowres_seg.bundle.stage import (
     Regions,
     Stage,
     WholeVolume,
-    Windows,
 )
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.volumes.orientations import STORED
 
 _ENSEMBLES = {
     "mean-scores": "the mean of the scores",
     "mean-probabilities": "the mean of the probabilities",
     "vote": "a vote",
+    "staple": "STAPLE",
 }
 
 
@@ -52,7 +53,10 @@ def sentences(stage: Stage) -> list[str]:
         f"intensities: {', '.join(rules)}" if rules else "intensities as they are",
     ]
     found += [f"a further channel: {_mask(one.stage, one.labels)}" for one in stage.mask_channels]
-    found += [_networks(stage), _windows(stage.windows), _mirroring(stage.mirror_axes), _decoding(stage.decode)]
+    found += [_networks(stage), _windows(stage.windows), _mirroring(stage.mirror_axes)]
+    if stage.samples is not None:
+        found.append(f"dropout kept on: the mean of {stage.samples.count} samples, and their spread")
+    found.append(_decoding(stage.decode))
     if stage.mean_with:
         found.append(f"its probabilities are averaged with those of {_listed(stage.mean_with)}")
     found.append(_restored(stage.restore))
@@ -109,10 +113,17 @@ def _mask(stage: str, labels: Sequence[int]) -> str:
 
 
 def _networks(stage: Stage) -> str:
-    named = [f"{name} ({stage.views[name]} slices)" if name in stage.views else name for name in stage.networks]
+    named = [name + _seen(stage, name) for name in stage.networks]
     if len(named) == 1:
         return f"network {named[0]}"
     return f"{_ENSEMBLES[stage.ensemble]} of {len(named)} networks: {', '.join(named)}"
+
+
+def _seen(stage: Stage, network: str) -> str:
+    """What one network sees of the stage's input, where it is not all of it along the first axis."""
+    seen = [f"{stage.views[network]} slices"] if network in stage.views else []
+    seen += [f"of {_listed(stage.inputs[network])}"] if network in stage.inputs else []
+    return f" ({' '.join(seen)})" if seen else ""
 
 
 def _windows(windows: Windows | None) -> str:
@@ -120,10 +131,10 @@ def _windows(windows: Windows | None) -> str:
         return "the whole grid at once"
     overlap = by(dict.fromkeys(f"{100 * share:g}%" for share in windows.overlaps))
     rules = "nnU-Net" if windows.convention == "nnunet" else "MONAI"
-    return (
-        f"in windows of {by(windows.roi_size)} voxels as {rules} places them, which overlap by {overlap}, "
-        f"{windows.weights} weights"
-    )
+    size = f"{by(windows.roi_size)} voxels{' of each view' if windows.axes == 'view' else ''}"
+    sides = {0: "", 1: ", each with the slice on either side"}
+    beside = sides.get(windows.neighbours, f", each with {windows.neighbours} slices on either side")
+    return f"in windows of {size} as {rules} places them, which overlap by {overlap}, {windows.weights} weights{beside}"
 
 
 def _mirroring(axes: Sequence[int]) -> str:

@@ -32,12 +32,13 @@ from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.importers import Source
 from lowres_seg.export.loading import load_network, read_source
 from lowres_seg.export.parity import ParityReport, compare, with_float64
-from lowres_seg.export.recipe import NetworkSource, Recipe, with_weights_key
+from lowres_seg.export.recipe import Recipe, with_weights_key
 from lowres_seg.export.routes import Exported
 from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import Recorders
+from lowres_seg.runtime.sampling import drawn
 from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.volumes.volume import Volume
@@ -132,7 +133,7 @@ def export(
         read = replace(read, recipe=with_weights_key(read.recipe, weights_key))
     found = files_of_weights.find(read.recipe, read.home, weights, notify)
     check_place(target, force=force, inputs=found.values())
-    networks = {name: _load(name, entry, found[name], read.home) for name, entry in read.recipe.networks.items()}
+    networks = {name: _load(name, read, found[name]) for name in read.recipe.networks}
     changes = _reestimated(read.recipe, networks, reestimate_norm, threads, notify)
     with staged(target, force=force) as staging, _named(staging.folder):
         folder = staging.folder
@@ -145,7 +146,9 @@ def export(
             networks_folder = folder / "networks"
             one = routes.convert(name, network, read.recipe, found[name], networks_folder, threads, with_onnx=keep_onnx)
             exported.append(one)
-        files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
+        files = {
+            one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml", one.dropout) for one in exported
+        }
         engines = compile_networks(read.recipe, files, threads=threads, lean=True)
         segmenter = Segmenter(read.recipe, engines, threads=threads)
         reports = []
@@ -191,10 +194,15 @@ def _named(folder: Path) -> Iterator[None]:
         raise type(error)(told) from error
 
 
-def _load(name: str, entry: NetworkSource, weights: Path, home: Path) -> TorchNetwork | None:
+def _load(name: str, read: Source, weights: Path) -> TorchNetwork | None:
     """Load a network in torch; None for one whose source is an ONNX file."""
+    entry = read.recipe.networks[name]
     try:
-        return None if entry.onnx is not None else load_network(entry, weights, home)
+        return (
+            None
+            if entry.onnx is not None
+            else load_network(entry, weights, read.home, read.recipe.parts(name), read.recipe.input_shape(name))
+        )
     except ExportError as error:
         raise type(error)(f"network {name}: {error}") from error
 
@@ -225,9 +233,10 @@ def _random_parity(one: Exported, recipe: Recipe, engines: Engines, threads: int
     x = np.random.default_rng(0).standard_normal(recipe.input_shape(one.name), dtype=np.float32)
     stage = recipe.stage_of(one.name)
     engine = engines[stage.name][stage.networks.index(one.name)]
-    candidate = engine.run(x)
+    masks = drawn(one.dropout, [0])
+    candidate = engine.run(x, masks)
     engine.release()
-    return _compared(one, recipe, "random", x, candidate, threads)
+    return _compared(one, recipe, "random", (x, masks), candidate, threads)
 
 
 def _scan_parity(
@@ -245,7 +254,9 @@ def _scan_parity(
                 f"stage {stage.name} found nothing to look at in the scan, so its parity cannot be checked; "
                 "give another scan"
             )
-        reports += _compared(one, recipe, kind, recorder.inputs.pop(), recorder.outputs.pop(), threads)
+        reports += _compared(
+            one, recipe, kind, (recorder.inputs.pop(), recorder.drawn.pop()), recorder.outputs.pop(), threads
+        )
     return reports
 
 
@@ -253,14 +264,14 @@ def _compared(
     one: Exported,
     recipe: Recipe,
     source: str,
-    x: NDArray[np.float32],
+    given: tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]],
     candidate: NDArray[np.float32],
     threads: int,
 ) -> list[ParityReport]:
     """Compare OpenVINO with the source, and ONNX Runtime where there is a graph beside it. A bad graph is dropped."""
     decode = recipe.stage_of(one.name).decode
-    scores = one.source.run(x)
-    exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
+    scores = one.source.run(*given)
+    exact = cache(partial(one.source.run_in_double, *given)) if isinstance(one.source, TorchNetwork) else None
 
     def judged(name: str, found: NDArray[np.float32]) -> ParityReport:
         report = compare(one.name, source, decode, (one.source_name, scores), (name, found))
@@ -272,7 +283,7 @@ def _compared(
     reports = [judged("openvino", candidate)]
     if one.onnx is not None and one.source_name != "onnxruntime":
         try:
-            reports.append(judged("onnxruntime", onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)))
+            reports.append(judged("onnxruntime", onnx_graph.OrtNetwork(one.onnx, threads=threads).run(*given)))
         except ExportError as error:  # of ONNX Runtime, or of parity
             one.drop_onnx(str(error).replace("; no bundle was written", ""))
     return reports
@@ -309,6 +320,7 @@ def _manifest(recipe: Recipe, exported: Sequence[Exported], lineage: Lineage, fo
             onnx=None if one.onnx is None else f"networks/{one.name}.onnx",
             input_shape=recipe.input_shape(one.name),
             output_shape=one.conversion.output_shape,
+            dropout=one.dropout,
         )
         for one in exported
     }

@@ -6,14 +6,16 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError, LowresSegError
 from lowres_seg.export import importers
-from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks import states, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
+from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.export.frameworks.torch_network import TorchNetwork, load_torchscript, with_state
 from lowres_seg.export.importers import Source
 from lowres_seg.export.recipe import NetworkSource, with_source
@@ -50,16 +52,33 @@ def read_source(source: Path, described_by: Path | None, options: Mapping[str, A
     return replace(found, recipe=with_source(found.recipe, source, kind))
 
 
-def load_network(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:
-    """Load a network of a recipe in the folder `home` from its file of weights.
+def load_network(
+    source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None, shape: tuple[int, ...] = ()
+) -> TorchNetwork:
+    """Load a network of a recipe from its file of weights.
+
+    Parameters
+    ----------
+    source : NetworkSource
+    weights : pathlib.Path
+    home : pathlib.Path
+        Folder of the recipe.
+    parts : sequence of sequence of int, optional
+        The tensors that it takes, as `Recipe.parts` gives them.
+    shape : tuple of int
+        Of its input, for a network whose dropout is kept on.
 
     Raises
     ------
     ExportError
-        If it cannot be loaded, or its source is an ONNX file, which torch does not run.
+        If it cannot be loaded, takes another number of tensors, or is an ONNX file, which torch does not run.
     """
     network = _with_all_channels(source, weights, home)
-    return network if source.channels is None else network.keeping(source.channels)
+    network = (network.within(wraps.Flat) if source.slices else network).given(parts)
+    kept = network if source.channels is None else network.keeping(source.channels)
+    how = source.resize_scores
+    resized = kept if how is None else kept.within(partial(wraps.Resized, how=how))
+    return resized.sampled(shape) if source.dropout else resized
 
 
 def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:

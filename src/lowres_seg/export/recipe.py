@@ -6,14 +6,19 @@ from a framework's own files.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lowres_seg.bundle.bounds import CHANNELS
 from lowres_seg.bundle.part import Name, Part, Sha256
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.stage import Classes
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.export.packages import Package
 
 
@@ -82,6 +87,11 @@ class PublishedWeights(Part):
         return f"in {self.folder or 'the wheel'} of {self.package.name} {self.package.version} on PyPI"
 
 
+#: Factories that are functions of a file.
+_OWN_CODE = re.compile(r"[\w-]+\.py:")
+_Tensor = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
+
+
 class NetworkSource(Part):
     """The source of a network: a TorchScript file, an ONNX file, or a checkpoint with a factory.
 
@@ -93,6 +103,13 @@ class NetworkSource(Part):
     as the second of two classes; the rest of the recipe counts among them. With `sha256` the file must have that
     digest. Without `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks
     of few channels and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
+
+    `inputs` are the channels of each tensor that the network takes, in the order of its arguments. A network of one
+    tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
+    that it shows. With `slices` the network takes (1, C, H, W), and its window has one side of 1; networks of importers
+    and ONNX files say so themselves. Scores of another resolution than the input are resized to it as `resize_scores`
+    says: sampled at the centres of its voxels, as torch's ``trilinear`` and ``nearest-exact`` do. With `dropout` the
+    network's dropout layers are kept on, and a stage that runs it has `samples`.
     """
 
     torchscript: str | None = None
@@ -103,7 +120,11 @@ class NetworkSource(Part):
     arguments: dict[str, Any] = Field(default={})
     convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
+    inputs: Annotated[tuple[_Tensor, ...], Field(min_length=1, max_length=CHANNELS)] | None = None
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    slices: bool = False
+    resize_scores: Resize | None = None
+    dropout: bool = False
     sha256: Sha256 | None = None
     exact_norms: bool = True
 
@@ -114,6 +135,12 @@ class NetworkSource(Part):
             raise ValueError(msg)
         if (self.checkpoint is None) != (self.factory is None):
             msg = "a checkpoint needs a factory, and a factory a checkpoint"
+            raise ValueError(msg)
+        if self.dropout and self.factory is None:
+            msg = "dropout goes with a checkpoint and a factory; a graph that was saved has no dropout layers"
+            raise ValueError(msg)
+        if self.slices and self.factory is not None and not _OWN_CODE.match(self.factory):
+            msg = f"slices goes with networks of your own; {self.factory} says itself whether it takes slices"
             raise ValueError(msg)
         if self.channels is not None:
             first, last = self.channels[0], self.channels[-1]
@@ -129,6 +156,14 @@ class NetworkSource(Part):
     def file(self) -> str:
         """Name of the file of weights."""
         return self.torchscript or self.onnx or self.checkpoint or ""
+
+    def of_file(self, kind: Literal["torchscript", "onnx"], file: Path) -> NetworkSource:
+        """The same network from a file that holds all of it."""
+        kept = {
+            key: getattr(self, key)
+            for key in ("output", "inputs", "slices", "channels", "resize_scores", "exact_norms")
+        }
+        return NetworkSource.model_validate({kind: str(file), **kept})
 
 
 class Recipe(Pipeline):
@@ -172,7 +207,52 @@ class Recipe(Pipeline):
             raise ValueError(msg)
         for name in self.networks:
             self.input_shape(name)
+            self.parts(name)
+        for stage in self.stages:
+            unlike = [name for name in stage.networks if self.networks[name].dropout != (stage.samples is not None)]
+            if unlike:
+                msg = f"network {unlike[0]} keeps dropout on, or stage {stage.name} has samples; expected both or none"
+                raise ValueError(msg)
+            resized = [name for name in stage.networks if self.networks[name].resize_scores is not None]
+            if resized and isinstance(stage.decode, Classes):
+                msg = (
+                    f"network {resized[0]} resizes its scores, and stage {stage.name} decodes classes, one number each"
+                )
+                raise ValueError(msg)
         return self
+
+    def parts(self, network: str) -> list[list[int]] | None:
+        """Places of the channels of each tensor that a network takes; None if its source does not say `inputs`.
+
+        Raises
+        ------
+        ValueError
+            If `inputs` name another channel than its stages give it.
+        """
+        inputs = self.networks[network].inputs
+        if inputs is None:
+            return None
+        stages = [stage for stage in self.stages if network in stage.networks]
+        given = {tuple(stage.names_of(network, self.channels)) for stage in stages}
+        if len(given) != 1:
+            msg = f"network {network} has inputs, and its stages give it other channels: {sorted(given)}"
+            raise ValueError(msg)
+        (names,) = given
+        known = list(dict.fromkeys(name for _, name in names))
+        strange = [name for tensor in inputs for name in tensor if name not in known]
+        if strange:
+            msg = f"network {network} has channel {strange[0]} in its inputs; its stage gives it {', '.join(known)}"
+            raise ValueError(msg)
+        by_channel = stages[0].windows is not None and stages[0].windows.neighbours_by == "channel"
+        return [_places(tensor, names, by_channel=by_channel) for tensor in inputs]
+
+
+def _places(tensor: Sequence[str], names: Sequence[tuple[int, str]], *, by_channel: bool) -> list[int]:
+    """Places of the channels of a tensor among `names`, slice by slice, or with all slices of a channel together."""
+    found = [
+        (rank, slice_, at) for rank, name in enumerate(tensor) for at, (slice_, own) in enumerate(names) if own == name
+    ]
+    return [at for rank, slice_, at in sorted(found, key=lambda one: one if by_channel else (one[1], one[0], one[2]))]
 
 
 def _with_nearest(stage: Any) -> Any:
@@ -225,8 +305,7 @@ def with_source(recipe: Recipe, file: Path, kind: str) -> Recipe:
                 f"{file}: is ONNX, and the recipe keeps channels {list(old.channels)} of a network in torch; cut the "
                 "scores in the graph, and take channels out of the recipe"
             )
-        kept = {"output": old.output, "channels": old.channels, "exact_norms": old.exact_norms}
-        new = NetworkSource.model_validate({kind: where, **kept})
+        new = old.of_file("onnx" if kind == "onnx" else "torchscript", file.resolve())
     return recipe.model_copy(update={"networks": {name: new}})
 
 

@@ -16,6 +16,7 @@ CHECKED = (
     "refers to stage",
     "writes labels",
     "networks that no stage runs",
+    "has inputs for network",
     "has a view for network",
 )
 
@@ -48,19 +49,23 @@ def _of_networks(where: str, stage: Mapping[str, Any], content: Mapping[str, Any
             if name not in networks:
                 known = ", ".join(networks)
                 yield f"{where}.networks: names network {name}, the networks are {known}{near(name, networks)}"
-    for name in stage["views"] if isinstance(stage.get("views"), dict) else ():
-        if name not in run:
-            yield f"{where}.views: has a view for network {name}, which the stage does not run{near(name, run)}"
+    for key, what in (("inputs", "inputs"), ("views", "a view")):
+        for name in _table(stage.get(key)):
+            if name not in run:
+                yield f"{where}.{key}: has {what} for network {name}, which the stage does not run{near(name, run)}"
 
 
 def _of_channels(where: str, stage: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[str]:
     channels = _texts(content.get("channels"))
     crop = _table(_table(stage.get("conform")).get("crop"))
-    for place, part in [*_rules(stage), ("conform.crop", crop), ("region", _table(stage.get("region")))]:
-        for name in _texts(part.get("channels")):
+    parts = [*_rules(stage), ("conform.crop", crop), ("region", _table(stage.get("region")))]
+    named = [(f"{place}.channels", part.get("channels")) for place, part in parts]
+    named += [(f"inputs.{network}", names) for network, names in _table(stage.get("inputs")).items()]
+    for place, names in named:
+        for name in _texts(names):
             if channels and name not in channels:
                 yield (
-                    f"{where}.{place}.channels: names channel {name}, the channels are {', '.join(channels)}"
+                    f"{where}.{place}: names channel {name}, the channels are {', '.join(channels)}"
                     f"{near(name, channels)}"
                 )
 

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import ir, onnx_graph, onnx_inputs, sizes
+from lowres_seg.export.frameworks import ir, onnx_graph, sizes
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
@@ -43,6 +44,8 @@ class Exported:
         Which output and which state were taken.
     changes : tuple of str
         What was changed in an ONNX file of another tool, in words.
+    dropout : tuple of DropoutMask
+        Masks of dropout layers that are kept on.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Exported:
     output: str = ""
     weights_key: str = ""
     changes: tuple[str, ...] = ()
+    dropout: tuple[DropoutMask, ...] = ()
 
     def drop_onnx(self, why: str) -> None:
         """Remove the ONNX graph, and say why."""
@@ -88,15 +92,14 @@ def convert(
     shape = recipe.input_shape(name)
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
-    exact_norms = recipe.networks[name].exact_norms
+    entry = recipe.networks[name]
+    exact_norms = entry.exact_norms
     try:
         if network is None:
-            outputs = Outputs(recipe.networks[name].output)
-            graph = onnx_graph.load(weights)
-            changes = onnx_inputs.fit(graph, shape, weights)
-            graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
+            outputs, parts, resize = Outputs(entry.output), recipe.parts(name), entry.resize_scores
+            graph, changes = onnx_graph.fitted(weights, shape, outputs, parts, resize)
             onnx_graph.save(graph, onnx_path)
-            any_size = onnx_graph.OpenSizes(weights, outputs.key)
+            any_size = onnx_graph.OpenSizes(weights, outputs.key, parts, resize)
             try:
                 conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
             except ExportError as error:
@@ -131,6 +134,7 @@ def convert(
         running_norms=network.running_norms,
         output=network.outputs.taken,
         weights_key=network.weights_key,
+        dropout=network.masks,
     )
     if with_onnx:
         exported.onnx = onnx_path
@@ -150,7 +154,8 @@ def from_torch(
         network.check_values(shape)
     except ExportError as error:
         raise ExportError(f"{error}{sizes.advice(network, shape)}") from error
-    write = partial(ir.convert, shape=shape, target=xml, with_exact_norms=exact_norms)
+    masks = [mask.shape for mask in network.masks]
+    write = partial(ir.convert, shape=shape, target=xml, masks=masks, with_exact_norms=exact_norms)
     if not network.traced:
         return "torchscript", write(network.script(shape))
     # The windows of transformers need a frozen trace, and 2D networks one that is not frozen. A trace keeps operators
@@ -179,7 +184,11 @@ def _check_sides(network: Engine, shape: tuple[int, ...], conversion: Conversion
     """Check that the scores have the sides of the input, or are one number a channel."""
     sides = tuple(conversion.output_shape[2:])
     if sides not in (shape[2:], (1, 1, 1)):
+        resolution = (
+            '; if they are scores at another resolution, write resize_scores = "linear" in the network\'s entry, or '
+            '"nearest"'
+        )
         raise ExportError(
             f"the network gives scores of {list(sides)} for an input of {list(shape[2:])}, expected the same sides"
-            f"{sizes.advice(network, shape)}"
+            f"{sizes.advice(network, shape) or resolution}"
         )

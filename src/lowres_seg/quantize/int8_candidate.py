@@ -57,6 +57,7 @@ class Int8:
                 network,
                 model,
                 inputs,
+                dropout=self._files[network].dropout,
                 preset=self._settings.preset,
                 reverted=[*reverted, *left_out],
                 max_ram_bytes=self._max_ram_bytes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,19 @@ from typing_extensions import assert_never
 
 from lowres_seg.bundle.scores import channels_used
 from lowres_seg.bundle.stage import Above, BoxOf, Classes, NonZero, Stage, WholeVolume
-from lowres_seg.errors import EngineError, InputError
+from lowres_seg.errors import InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
-from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.label_values import rounded
-from lowres_seg.runtime.ordering import contiguous, fortran
+from lowres_seg.runtime.ordering import fortran
 from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
+from lowres_seg.runtime.staple import staple
 from lowres_seg.runtime.watch import Watch
+from lowres_seg.runtime.window_scores import Runs, Tiling
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box
 
@@ -75,9 +75,9 @@ def run(
     except InputError as error:
         raise InputError(f"{scan.volumes[0].name}: {error}") from error
     if isinstance(stage.decode, Classes):
-        slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
+        slabs = _slabs(placement, engines, x, scan, watch, following)
         return StageResult(placement, None, None, _classes(placement, stage.decode, slabs))
-    slabs = _slabs(placement, engines, x, scan.timings_s, watch, following)
+    slabs = _slabs(placement, engines, x, scan, watch, following)
     del x
     labels = _labels(placement, slabs, scan, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
@@ -129,50 +129,50 @@ def _slabs(
     placement: Placement,
     engines: Sequence[Engine],
     x: Array,
-    timings_s: dict[str, float],
+    scan: ScanState,
     watch: Watch,
     following: Engine | None,
 ) -> Iterator[tuple[slice, list[Array]]]:
     """Yield slabs of planes: where each lies in x, and its scores (C, planes, H, W) of each member or of their mean."""
-    stage = placement.stage
+    stage, timings_s = placement.stage, scan.timings_s
     step = f"{stage.name}.network"
+    channels = {name: stage.channels_of(name, scan.channels) for name in stage.networks}
     averaged = stage.ensemble == "mean-scores"
     members = list(enumerate(zip(stage.networks, engines, strict=True)))
     if stage.windows is None:
+        runs = Runs(stage, watch, len(members))
         with timed(timings_s, step):
             found = []
             for count, (_, (name, engine)) in enumerate(members, 1):
-                watch.check()
-                scores = _scores(stage, name, engine, x)
                 # Engines own the memory of their scores, and one network may be a member twice.
+                scores = runs.scores(count - 1, name, engine, x, channels[name])
                 found.append(scores if len(members) == 1 else scores.copy())
                 engine.release()
-                watch.done(stage.name, count, len(members))
         if following is not None:
             following.prepare()
         whole = slice(0, x.shape[1])
         del x  # one of the largest arrays, and no longer needed
         yield whole, [mean(found)] if averaged else found
         return
-    in_turn = run_in_turn(list(engines))
+    # Members that run one after the other, or whose windows lie elsewhere, go over the whole grid by themselves.
+    in_turn = run_in_turn(list(engines)) or not stage.windows_alike
     groups = [[member] for member in members] if in_turn else [members]
     shape = (x.shape[1], x.shape[2], x.shape[3])
     arrays = placement.sums(in_turn=in_turn)
-    sums = [Accumulator(shape, stage.windows, planes=arrays.planes) for _ in range(arrays.count)]
-    windows = list(rows(shape, stage.windows))
-    done, total = 0, len(members) * sum(len(row) for row, _ in windows)
-    for group in groups:
-        for row, stop in windows:
+    tilings = [Tiling.of(stage, name, x) for name in stage.networks]
+    sums = [Accumulator(shape, tiling.windows, planes=arrays.planes) for tiling in tilings[: arrays.count]]
+    windows = [list(rows(shape, tilings[group[0][0]].windows)) for group in groups]
+    total = sum(len(group) * len(row) for group, its in zip(groups, windows, strict=True) for row, _ in its)
+    runs = Runs(stage, watch, total)
+    for group, its in zip(groups, windows, strict=True):
+        for row, stop in its:
             with timed(timings_s, step):
                 for at in row:
-                    i, j, k = (slice(a, a + n) for a, n in zip(at, stage.windows.roi_size, strict=True))
                     for member, (name, engine) in group:
-                        watch.check()
-                        scores = _scores(stage, name, engine, x[:, i, j, k])
+                        seen = tilings[member].window(x, at)
+                        scores = runs.scores(member, name, engine, seen, channels[name], at)
                         sums[member if arrays.count > 1 else 0].add(scores, at)
                         del scores  # an engine then has its memory back for the next window
-                        done += 1
-                        watch.done(stage.name, done, total)
             if not in_turn:
                 taken = [one.take(stop) for one in sums]
                 found = [scores for _, scores in taken]
@@ -187,44 +187,10 @@ def _slabs(
         yield slice(0, shape[0]), [mean(found)] if averaged else found
 
 
-def _scores(stage: Stage, network: str, engine: Engine, x: Array) -> Array:
-    """Scores (C, I, J, K) of one window, averaged over mirrored runs. Valid until the engine runs again."""
-    order = stage.axis_order(network)
-    axes = stage.mirror_axes
-    flips = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
-    total: Array | None = None
-    for flipped in flips:
-        along = tuple(1 + axis for axis in flipped)
-        seen = np.flip(x, along).transpose(0, *(1 + axis for axis in order))[None]
-        given = engine.run(contiguous(seen))
-        spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
-        if given.shape[0] != 1 or given.shape[2:] != spatial:
-            raise EngineError(f"stage {stage.name}: its network gave {given.shape} for an input of {seen.shape}")
-        _refuse_not_finite(stage, network, given)
-        back = np.flip(given[0].transpose(0, *(1 + order.index(axis) for axis in range(3))), along)
-        if len(flips) == 1:
-            return np.asarray(back)
-        total = back.copy() if total is None else np.add(total, back, out=total)
-        del given, back  # an engine then has its memory back for the next run
-    assert total is not None  # noqa: S101 - one of the flips is the empty one
-    total /= np.float32(len(flips))
-    return total
-
-
-def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:
-    """Refuse scores (1, C, ...) that are NaN or infinite: a comparison with NaN is false, which would be background."""
-    bad = count_not_finite(scores)
-    if bad:
-        voxels = int(np.count_nonzero(~np.isfinite(scores[0]).all(axis=0)))
-        raise EngineError(
-            f"stage {stage.name}: {bad} of {scores.size} scores of network {network} are NaN or infinite, at {voxels} "
-            "voxels; look at the scan's intensities there, or mend the network"
-        )
-
-
 def _classes(placement: Placement, decode: Classes, slabs: Iterator[tuple[slice, list[Array]]]) -> dict[str, float]:
     ((_, members),) = slabs
-    values = combine(members, decode, placement.stage.ensemble)
+    sampled = placement.stage.samples is not None  # then scores are activated already, and the last is their spread
+    values = mean(members)[:-1] if sampled else combine(members, decode, placement.stage.ensemble)
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 
 
@@ -234,12 +200,23 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
     if placement.scores_stay_whole or stage.name in scan.scores:
         return _labels_of_restored(placement, slabs, scan, threads)
     labels = np.empty(fit.conformed, np.uint8)
+    maps: list[Labels] = []  # of each member, where they are fused as a whole
     for slab, members in slabs:
         with timed(timings_s, f"{stage.name}.decode"):
-            if stage.ensemble == "vote":
-                labels[slab] = vote([labels_of(select(member, stage.decode), stage.decode) for member in members])
-            else:
+            if not stage.fuses_labels:
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
+                continue
+            found = [labels_of(select(member, stage.decode), stage.decode) for member in members]
+            if stage.ensemble == "vote":
+                labels[slab] = vote(found)
+                continue
+            maps = maps or [np.empty(fit.conformed, np.uint8) for _ in members]
+            for whole, part in zip(maps, found, strict=True):
+                whole[slab] = part
+    if maps:
+        with timed(timings_s, f"{stage.name}.decode"):
+            labels[:] = 0  # what pads the grid would count as background that all members know
+            labels[fit.inner] = staple([one[fit.inner] for one in maps])
     if stage.cleanup_before_restore:
         with timed(timings_s, f"{stage.name}.cleanup"):
             own = np.s_[:, :, :] if fit.unpadded is None else fit.unpadded.slices
@@ -313,7 +290,10 @@ def _labels_of_restored(
     whole: Array | None = None
     for slab, members in slabs:
         with timed(timings_s, decode):
-            part = members[0] if late else combine(members, stage.decode, stage.ensemble, probabilities=True)
+            if stage.samples is not None:  # they are activated already
+                part = mean([member.astype(np.float32, copy=False) for member in members])
+            else:
+                part = members[0] if late else combine(members, stage.decode, stage.ensemble, probabilities=True)
             if whole is None and part.shape[1] == fit.conformed[0]:
                 whole = part
                 continue
@@ -322,6 +302,7 @@ def _labels_of_restored(
             whole[:, slab] = part
     assert whole is not None  # noqa: S101 - there is at least one slab
     labels = np.empty(fit.region, np.uint8)
+    spread = None if stage.samples is None else np.empty(fit.region, np.float32)
     kept = whole.dtype if stage.restore.precision == "windows" else np.float32
     restored = _restored(placement, whole, threads)
     while True:
@@ -331,6 +312,8 @@ def _labels_of_restored(
             break
         with timed(timings_s, decode):
             slab, part = piece[0], piece[1].astype(kept, copy=False)
+            if spread is not None:
+                spread[slab], part = part[-1], part[:-1]
             if kept_for_later or others:
                 sure = select(part, stage.decode, probabilities=True)
             if kept_for_later:
@@ -343,6 +326,10 @@ def _labels_of_restored(
         _clear_unseen(placement, labels)
         if activated is not None:
             _clear_unseen(placement, activated)
+    if spread is not None:
+        _clear_unseen(placement, spread)
+        on_scan = scan.spreads[stage.name] = np.zeros(scan.grid.shape, np.float32, order="F")
+        on_scan[placement.oriented.undo_box(placement.box).slices] = placement.oriented.undo(spread)
     if activated is not None:
         scan.scores[stage.name] = [placement.oriented.undo(channel) for channel in activated]
     return labels

@@ -106,10 +106,13 @@ class TorchEager:
             # The file that the bundle was exported from may be another one than the recipe names.
             entry, weights = source.recipe.networks[name], Path(given["weights"])
             if torch_network.kind_of(weights) == "torchscript":
-                networks[name] = torch_network.load_torchscript(weights, entry.output)
+                entry = entry.of_file("torchscript", weights)
             else:
                 key = given.get("weights_key") or entry.checkpoint_key
-                networks[name] = load_network(entry.model_copy(update={"checkpoint_key": key}), weights, source.home)
+                entry = entry.model_copy(update={"checkpoint_key": key})
+            networks[name] = load_network(
+                entry, weights, source.home, source.recipe.parts(name), source.recipe.input_shape(name)
+            )
         (norms,) = {given.get("norms") for given in spec.networks.values()}
         if norms is not None:
             content = checked_bytes(Path(spec.bundle) / NORMS_NAME, norms)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,27 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import states, values
+from lowres_seg.export.frameworks import states, values, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
 from lowres_seg.export.frameworks.decompositions import Decomposed
+from lowres_seg.export.frameworks.dropout import Sampled
 from lowres_seg.export.frameworks.outputs import Outputs
+from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.runtime.engine import ResidentEngine
 
 #: Importers ask here for `checkpoint` and `kind_of` too, whose home is `checkpoints`.
-__all__ = [
-    "TorchNetwork",
-    "checkpoint",
-    "kind_of",
-    "load_torchscript",
-    "set_threads",
-    "version",
-    "with_state",
-]
+__all__ = ["TorchNetwork", "checkpoint", "kind_of", "load_torchscript", "set_threads", "version", "with_state"]
 
 Shape = tuple[int, ...]
-_CHANNEL_AXIS = 1
 #: Kinds of value that weights may have.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -52,6 +46,8 @@ class TorchNetwork(ResidentEngine):
         Number of its instance norms with running statistics. At inference they are constant affine maps.
     outputs : Outputs
         Which of its outputs holds the scores.
+    masks : tuple of DropoutMask
+        Those that it takes behind its input, of dropout layers that are kept on.
     weights_key : str
         Key of the checkpoint under which its state was; empty if it was loaded as TorchScript.
     """
@@ -60,9 +56,10 @@ class TorchNetwork(ResidentEngine):
     running_norms: int
     outputs: Outputs = field(default_factory=Outputs)
     weights_key: str = ""
+    masks: tuple[DropoutMask, ...] = ()
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute the scores (1, C, D, H, W) of one input.
+    def run(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:
+        """Compute the scores (1, C, D, H, W) of one input. Without `masks` dropout is off.
 
         Raises
         ------
@@ -71,7 +68,7 @@ class TorchNetwork(ResidentEngine):
         """
         with torch.inference_mode():
             try:
-                result = self.module(torch.from_numpy(np.ascontiguousarray(x)))
+                result = self.module(*map(torch.from_numpy, (np.ascontiguousarray(x), *masks)))
             except ExportError:
                 raise
             except Exception as error:
@@ -81,7 +78,7 @@ class TorchNetwork(ResidentEngine):
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W)")
         return np.asarray(result.numpy())
 
-    def run_in_double(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def run_in_double(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float64]:
         """Compute the scores of one input with weights and sums in float64.
 
         Raises
@@ -91,7 +88,8 @@ class TorchNetwork(ResidentEngine):
         """
         with torch.inference_mode():
             try:
-                result = self.module.double()(torch.from_numpy(np.ascontiguousarray(x)).double())
+                given = [torch.from_numpy(one).double() for one in (np.ascontiguousarray(x), *masks)]
+                result = self.module.double()(*given)
             except ExportError:
                 raise
             except Exception as error:
@@ -143,13 +141,42 @@ class TorchNetwork(ResidentEngine):
 
     def keeping(self, channels: Sequence[int]) -> TorchNetwork:
         """The network with some channels of its scores, in a row."""
-        return replace(self, module=_Kept(self.module, channels))
+        return self.within(lambda module: wraps.Kept(module, channels))
+
+    def within(self, wrap: Callable[[Any], Any]) -> TorchNetwork:
+        """The network within a further module."""
+        return replace(self, module=wrap(self.module))
+
+    def sampled(self, shape: Shape) -> TorchNetwork:
+        """The network with its dropout layers kept on, for inputs of `shape`.
+
+        Raises
+        ------
+        ExportError
+            If it has no dropout layers, or other ones.
+        """
+        module = Sampled(self.module)
+        return replace(self, module=module, masks=module.masks(shape))
+
+    def _example(self, shape: Shape) -> tuple[torch.Tensor, ...]:
+        """Tensors that it takes for an input of `shape`."""
+        return torch.zeros(shape), *(torch.ones(mask.shape) for mask in self.masks)
+
+    def given(self, parts: Parts | None) -> TorchNetwork:
+        """The network on one tensor, whose channels are those of the `parts` that it takes.
+
+        Raises
+        ------
+        ExportError
+            If it takes another number of tensors.
+        """
+        wraps.taken(self.module).check(parts)
+        return self if parts is None else self.within(lambda module: wraps.Split(module, parts))
 
     @property
     def traced(self) -> bool:
         """True if its TorchScript is a trace; false if it was loaded as TorchScript."""
-        inner = self.module.inner if isinstance(self.module, _Kept) else self.module
-        return not isinstance(inner, (torch.jit.ScriptModule, _OneOutput))
+        return not isinstance(wraps.innermost(self.module), torch.jit.ScriptModule)
 
     def script(self, shape: Shape, *, frozen: bool = False) -> Any:
         """TorchScript of the network for inputs of `shape`: traced, unless it was loaded as TorchScript.
@@ -168,7 +195,7 @@ class TorchNetwork(ResidentEngine):
                 # Parity compares with the module itself, so torch need not trace it a second time to check. A trace of
                 # TorchScript keeps its branches.
                 with Decomposed():
-                    traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                    traced = torch.jit.trace(self.module, self._example(shape), check_trace=False)
                 frozen |= not self.traced
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except ExportError:
@@ -190,7 +217,7 @@ class TorchNetwork(ResidentEngine):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         with _quiet():
             try:
-                values.check(self.module, x)
+                values.check(self.module, x, *self._example(shape)[1:])
             except ExportError:
                 raise
             except Exception as error:
@@ -206,7 +233,7 @@ class TorchNetwork(ResidentEngine):
         """
         with _quiet(), torch.no_grad(), Decomposed():
             try:
-                return torch.export.export(self.module, (torch.zeros(shape),), strict=False)
+                return torch.export.export(self.module, self._example(shape), strict=False)
             except ExportError:
                 raise
             except Exception as error:
@@ -231,9 +258,9 @@ class TorchNetwork(ResidentEngine):
             try:
                 torch.onnx.export(
                     self.script(shape) if script else self.module,
-                    (torch.zeros(shape),),
+                    self._example(shape),
                     str(path),
-                    input_names=["input"],
+                    input_names=["input", *(f"mask_{place}" for place in range(len(self.masks)))],
                     output_names=["scores"],
                     **options,
                 )
@@ -274,7 +301,7 @@ def load_torchscript(path: Path, output: int | str | None = None) -> TorchNetwor
     outputs = Outputs(output)
     if output is None and all(one.type.kind() == "TensorType" for one in module.forward.schema.returns):
         return TorchNetwork(module, running, outputs)
-    return TorchNetwork(_OneOutput(module, outputs), running, outputs)
+    return TorchNetwork(wraps.OneOutput(module, outputs), running, outputs)
 
 
 def with_state(
@@ -318,38 +345,6 @@ def with_state(
     outputs = Outputs(output)
     module.register_forward_hook(lambda _, inputs, result: outputs.one(result, inputs[0].shape))
     return TorchNetwork(module, sum(_is_running_norm(m) for m in module.modules()), outputs, state.key)
-
-
-class _OneOutput(torch.nn.Module):
-    """TorchScript that gives several outputs, and the choice of one."""
-
-    def __init__(self, inner: Any, outputs: Outputs) -> None:
-        super().__init__()
-        self.inner = inner
-        self._outputs = outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the scores."""
-        return self._outputs.one(self.inner(x), x.shape)
-
-
-class _Kept(torch.nn.Module):
-    """A network, and the channels of its scores that are kept."""
-
-    def __init__(self, inner: Any, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.inner = inner
-        self._start, self._stop = channels[0], channels[-1] + 1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the scores."""
-        scores = self.inner(x)
-        if scores.ndim < _CHANNEL_AXIS + 1 or scores.shape[_CHANNEL_AXIS] < self._stop:
-            raise ExportError(
-                f"the network gives {tuple(scores.shape)}, and the recipe keeps channels {self._start} to "
-                f"{self._stop - 1} of its scores; expected that many in (1, C, D, H, W)"
-            )
-        return scores[:, self._start : self._stop]
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
