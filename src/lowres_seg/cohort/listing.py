@@ -135,7 +135,8 @@ def list_jobs(
     into_folder = is_folder(name, suffixes)
     if spread_map is not None and (into_folder or not spread_map.name.endswith(SUFFIXES)):
         raise InputError(
-            f"{spread_map}: the map of the spread is one NIfTI file of one scan; name a mask, and no folder"
+            f"{spread_map}: the spread is a map of one scan; expected a name that ends in .nii.gz or .nii, and one "
+            "mask as output, no folder"
         )
     if not into_folder:
         if len(scans) > 1:

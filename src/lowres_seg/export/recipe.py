@@ -211,7 +211,10 @@ class Recipe(Pipeline):
         for stage in self.stages:
             unlike = [name for name in stage.networks if self.networks[name].dropout != (stage.samples is not None)]
             if unlike:
-                msg = f"network {unlike[0]} keeps dropout on, or stage {stage.name} has samples; expected both or none"
+                msg = (
+                    f"network {unlike[0]} keeps dropout on, or stage {stage.name} has samples; expected both or none: "
+                    "dropout = true in the network's entry, and samples in the stage"
+                )
                 raise ValueError(msg)
             resized = [name for name in stage.networks if self.networks[name].resize_scores is not None]
             if resized and isinstance(stage.decode, Classes):
