@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from lowres_seg import Segmenter
-from lowres_seg.bundle.stage import Argmax, Regions, Windows
+from lowres_seg.bundle.stage import Argmax, Regions
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export import export, importers
 from lowres_seg.export.importers import monai_bundle

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lowres_seg.bundle.grids import Conform
-from lowres_seg.bundle.stage import Windows
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.runtime.windows import Accumulator, rows, weights
 

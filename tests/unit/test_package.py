@@ -26,7 +26,12 @@ HOMES = {
     "isal": {"volumes.nifti", "volumes.stored"},
     "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
-    "onnx": {"export.frameworks.onnx_graph", "export.frameworks.onnx_inputs", "export.frameworks.onnx_int8"},
+    "onnx": {
+        "export.frameworks.onnx_graph",
+        "export.frameworks.onnx_inputs",
+        "export.frameworks.onnx_int8",
+        "export.frameworks.onnx_scores",
+    },
     "onnxruntime": {"export.frameworks.onnx_graph", "export.frameworks.onnx_int8"},
     "openvino": {
         "export.frameworks.ir",

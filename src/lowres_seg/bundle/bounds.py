@@ -34,6 +34,8 @@ VOXELS = 1 << 28
 SPACING_MM = 0.01
 #: Overlap of windows, as a share of a window.
 OVERLAP = 0.95
+#: Neighbouring slices on each side of one, as channels.
+SLICES = 64
 #: Windows over one scan.
 WINDOWS = 100_000
 #: Bytes of one file, of a network's .xml, and of all files of a bundle.

@@ -13,11 +13,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from lowres_seg.bundle.bounds import CHANNELS, NETWORKS, OVERLAP, RULES, SCORES, STAGES, VOXELS
-from lowres_seg.bundle.grids import Axis, Clipped, Conform, Restore, Shape
+from lowres_seg.bundle.bounds import CHANNELS, NETWORKS, RULES, SCORES, STAGES, VOXELS
+from lowres_seg.bundle.grids import Axis, Clipped, Conform, Restore
 from lowres_seg.bundle.part import LabelValue, Name, Part, check_once
 from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase, ZScore
 from lowres_seg.bundle.versions import Since
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.volumes.orientations import STORED
 
 View = Literal["axial", "coronal", "sagittal"]
@@ -93,45 +94,6 @@ class Normalise(Part):
     def at(self, phase: Phase) -> tuple[IntensityRule, ...]:
         """Rules of one step, in their order."""
         return tuple(rule for rule in self.rules if (rule.when or self.when) == phase)
-
-
-_Overlap = Annotated[float, Field(ge=0, le=OVERLAP)]
-_Sigma = Annotated[float, Field(gt=0, le=1)]
-
-
-def _is_tuple(value: object) -> bool:
-    return isinstance(value, tuple)
-
-
-class Windows(Part):
-    """Overlapping windows that cover the conformed grid. Their scores are averaged with weights.
-
-    The key `rules` names the convention for positions and for the Gaussian. ``nnunet`` is nnU-Net 2's: windows are
-    evenly spread, and the Gaussian is cut off at four sigma. ``monai`` is that of ``sliding_window_inference``: windows
-    have a fixed step, the last one is moved back, and weights are at least 0.001. Sigma is `sigma_scale` of a window.
-    The step is at most 1 - `overlap` of a window. Both are one number, or one for each axis.
-    """
-
-    roi_size: Shape
-    overlap: Annotated[_Overlap | tuple[_Overlap, _Overlap, _Overlap], Since(3, _is_tuple)] = 0.5
-    weights: Literal["constant", "gaussian"] = "gaussian"
-    sigma_scale: Annotated[_Sigma | tuple[_Sigma, _Sigma, _Sigma], Since(3, _is_tuple)] = 0.125
-    convention: Literal["nnunet", "monai"] = Field(default="nnunet", alias="rules")
-
-    @property
-    def in_half(self) -> bool:
-        """True if sums and means are kept in half precision. nnU-Net keeps them so, and its masks depend on it."""
-        return self.convention == "nnunet"
-
-    @property
-    def overlaps(self) -> tuple[float, float, float]:
-        """Overlap along each axis."""
-        return self.overlap if isinstance(self.overlap, tuple) else (self.overlap,) * 3
-
-    @property
-    def sigma_scales(self) -> tuple[float, float, float]:
-        """Sigma along each axis, relative to a window."""
-        return self.sigma_scale if isinstance(self.sigma_scale, tuple) else (self.sigma_scale,) * 3
 
 
 class PaintedRegion(Part):
@@ -232,7 +194,8 @@ class Stage(Part):
         order.
     ensemble
         ``mean-scores`` averages scores, ``mean-probabilities`` averages activated scores. With ``vote`` each member
-        votes for each voxel's label, and the lowest label wins a tie.
+        votes for each voxel's label, and the lowest label wins a tie. ``staple`` fuses the members' labels by the
+        sensitivity and specificity that each of them seems to have for each label (Warfield 2004).
     mirror_axes
         Each network also runs on the windows mirrored along each combination of these axes of the conformed grid. Its
         score is the mean of all runs, mirrored back.
@@ -253,7 +216,9 @@ class Stage(Part):
     networks: tuple[Name, ...] = Field(min_length=1, max_length=NETWORKS)
     inputs: Annotated[dict[Name, _ChannelNames], Since(3)] = Field(default={}, max_length=NETWORKS)
     views: dict[Name, View] = Field(default={}, max_length=NETWORKS)
-    ensemble: Literal["mean-scores", "mean-probabilities", "vote"] = "mean-scores"
+    ensemble: Annotated[
+        Literal["mean-scores", "mean-probabilities", "vote", "staple"], Since(3, lambda how: how == "staple")
+    ] = "mean-scores"
     mirror_axes: tuple[Axis, ...] = Field(default=(), max_length=3)
     region: Region = WholeVolume()
     conform: Conform
@@ -274,7 +239,7 @@ class Stage(Part):
         if self.windows is None and self.conform.shape is None:
             msg = f"{where}: expected a shape to conform to, or windows"
             raise ValueError(msg)
-        for shape in (self.conform.shape, self.shape):
+        for shape in (self.conform.shape, *(self.shape_of(name) for name in self.networks)):
             if shape is not None and prod(shape) > VOXELS:
                 msg = f"{where}: has a grid of {list(shape)} voxels; expected at most {VOXELS} voxels"
                 raise ValueError(msg)
@@ -292,13 +257,21 @@ class Stage(Part):
         if self.views and self.conform.orientation == STORED:
             msg = f"{where}: views need an orientation such as RAS; {STORED} does not say which axis is which"
             raise ValueError(msg)
+        if self.windows is not None and self.windows.neighbours:
+            thick = [name for name in self.networks if self.shape_of(name)[self.axis_order(name)[0]] != 1]
+            if thick:
+                msg = (
+                    f"{where}: neighbours are of slices, and the windows of network {thick[0]} are thicker; expected 1 "
+                    "voxel along the first axis of its array"
+                )
+                raise ValueError(msg)
         if len(set(self.mirror_axes)) != len(self.mirror_axes):
             msg = f"{where}: names a mirror axis twice"
             raise ValueError(msg)
-        if self.ensemble == "vote" and self.restore.quantity == "scores":
+        if self.fuses_labels and self.restore.quantity == "scores":
             msg = f"{where}: votes give labels and no scores; expected labels in restore.what"
             raise ValueError(msg)
-        if self.ensemble == "vote" and isinstance(self.decode, Classes):
+        if self.fuses_labels and isinstance(self.decode, Classes):
             msg = f"{where}: votes are for labels of voxels, and it decodes classes; expected mean-probabilities"
             raise ValueError(msg)
         if self.restore.activated == "after" and self.ensemble != "mean-scores":
@@ -314,11 +287,32 @@ class Stage(Part):
         return 3 if self.windows is not None and self.conform.shape is not None else self.since
 
     @property
+    def fuses_labels(self) -> bool:
+        """True if the labels of members are joined, and not their scores."""
+        return self.ensemble in ("vote", "staple")
+
+    @property
     def shape(self) -> tuple[int, int, int]:
+        """Least shape of the conformed grid: that of the largest window along each axis, or of the whole grid."""
+        i, j, k = (max(along) for along in zip(*(self.shape_of(name) for name in self.networks), strict=True))
+        return i, j, k
+
+    def shape_of(self, network: str) -> tuple[int, int, int]:
         """Shape of a network's input on the conformed grid: one window, or the whole grid."""
-        shape = self.conform.shape if self.windows is None else self.windows.roi_size
+        windows = self.windows_of(network)
+        shape = self.conform.shape if windows is None else windows.roi_size
         assert shape is not None  # noqa: S101 - the validator has checked it
         return shape
+
+    def windows_of(self, network: str) -> Windows | None:
+        """Windows of a network, in the order of the conformed grid; None if it sees the whole grid."""
+        return None if self.windows is None else self.windows.on_grid(self.axis_order(network))
+
+    @property
+    def windows_alike(self) -> bool:
+        """True if all networks see the same windows."""
+        first, *others = (self.windows_of(name) for name in self.networks)
+        return all(other == first for other in others)
 
     def axis_order(self, network: str) -> tuple[int, int, int]:
         """Axes of the conformed grid in the order of a network's array."""
@@ -334,12 +328,24 @@ class Stage(Part):
         named = [channels.index(name) for name in self.inputs.get(network, channels)]
         return named + [len(channels) + place for place in range(len(self.mask_channels))]
 
-    def names_of(self, network: str, channels: Sequence[str]) -> list[str]:
-        """Names of a network's channels, in its order; a mask channel has that of the stage that it shows."""
-        return [*self.inputs.get(network, channels), *(mask.stage for mask in self.mask_channels)]
+    def names_of(self, network: str, channels: Sequence[str]) -> list[tuple[int, str]]:
+        """For each channel of a network's input, in its order, the place of its slice and its name.
+
+        The place is 0 without neighbouring slices. A mask channel has the name of the stage that it shows.
+        """
+        names = [*self.inputs.get(network, channels), *(mask.stage for mask in self.mask_channels)]
+        if self.windows is not None and self.windows.neighbours_by == "channel":
+            return [(place, name) for name in names for place in range(self.slices)]
+        return [(place, name) for place in range(self.slices) for name in names]
 
     def input_shape(self, network: str, channels: int) -> tuple[int, int, int, int, int]:
         """Input shape (1, C, D, H, W) of one of its networks, for a scan of `channels` channels."""
-        d, h, w = (self.shape[axis] for axis in self.axis_order(network))
+        shape = self.shape_of(network)
+        d, h, w = (shape[axis] for axis in self.axis_order(network))
         taken = len(self.inputs[network]) if network in self.inputs else channels
-        return 1, taken + len(self.mask_channels), d, h, w
+        return 1, (taken + len(self.mask_channels)) * self.slices, d, h, w
+
+    @property
+    def slices(self) -> int:
+        """Number of slices that lie behind each other in the channels of a network."""
+        return 1 if self.windows is None else self.windows.slices

@@ -18,14 +18,15 @@ from lowres_seg.bundle.stage import (
     Regions,
     Stage,
     WholeVolume,
-    Windows,
 )
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.volumes.orientations import STORED
 
 _ENSEMBLES = {
     "mean-scores": "the mean of the scores",
     "mean-probabilities": "the mean of the probabilities",
     "vote": "a vote",
+    "staple": "STAPLE",
 }
 
 
@@ -127,10 +128,10 @@ def _windows(windows: Windows | None) -> str:
         return "the whole grid at once"
     overlap = by(dict.fromkeys(f"{100 * share:g}%" for share in windows.overlaps))
     rules = "nnU-Net" if windows.convention == "nnunet" else "MONAI"
-    return (
-        f"in windows of {by(windows.roi_size)} voxels as {rules} places them, which overlap by {overlap}, "
-        f"{windows.weights} weights"
-    )
+    size = f"{by(windows.roi_size)} voxels{' of each view' if windows.axes == 'view' else ''}"
+    sides = {0: "", 1: ", each with the slice on either side"}
+    beside = sides.get(windows.neighbours, f", each with {windows.neighbours} slices on either side")
+    return f"in windows of {size} as {rules} places them, which overlap by {overlap}, {windows.weights} weights{beside}"
 
 
 def _mirroring(axes: Sequence[int]) -> str:

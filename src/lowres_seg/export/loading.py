@@ -70,8 +70,10 @@ def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts 
     ExportError
         If it cannot be loaded, takes another number of tensors, or is an ONNX file, which torch does not run.
     """
-    network = _with_all_channels(source, weights, home).given(parts)
-    return network if source.channels is None else network.keeping(source.channels)
+    network = _with_all_channels(source, weights, home)
+    network = (network.flat() if source.slices else network).given(parts)
+    kept = network if source.channels is None else network.keeping(source.channels)
+    return kept.resizing(source.resize_scores)
 
 
 def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:

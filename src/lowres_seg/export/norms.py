@@ -102,9 +102,19 @@ def _in_one_window(stage: Stage, scan: ScanState, multiple_of: int) -> Stage:
     placement = None if stage.windows is None else stage_run.place(stage, scan)
     if placement is None:
         return stage
-    roi = tuple(-(-n // multiple_of) * multiple_of for n in placement.fit.resampled)
-    assert stage.windows is not None  # noqa: S101 - there is a placement
-    return stage.model_copy(update={"windows": stage.windows.model_copy(update={"roi_size": roi})})
+    if not stage.windows_alike:
+        raise ExportError(
+            f"stage {stage.name}: norms are re-estimated on whole regions, and its members see windows of different "
+            "shapes; expected windows that all of them share"
+        )
+    windows = stage.windows_of(stage.networks[0])
+    assert windows is not None  # noqa: S101 - there is a placement
+    # A window of one voxel is a slice, and its network takes slices.
+    roi = tuple(
+        1 if size == 1 else -(-n // multiple_of) * multiple_of
+        for n, size in zip(placement.fit.resampled, windows.roi_size, strict=True)
+    )
+    return stage.model_copy(update={"windows": windows.model_copy(update={"roi_size": roi})})
 
 
 def _recorded(

@@ -6,6 +6,8 @@ from a framework's own files.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,9 @@ from pydantic import Field, model_validator
 from lowres_seg.bundle.bounds import CHANNELS
 from lowres_seg.bundle.part import Name, Part, Sha256
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.stage import Classes
 from lowres_seg.errors import ExportError
+from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.export.packages import Package
 
 
@@ -99,6 +103,8 @@ class PublishedWeights(Part):
         return f"in {self.folder or 'the wheel'} of {self.package.name} {self.package.version} on PyPI"
 
 
+#: Factories that are functions of a file.
+_OWN_CODE = re.compile(r"[\w-]+\.py:")
 _Tensor = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
 
 
@@ -118,7 +124,9 @@ class NetworkSource(Part):
 
     `inputs` are the channels of each tensor that the network takes, in the order of its arguments. A network of one
     tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
-    that it shows.
+    that it shows. With `slices` the network takes (1, C, H, W), and its window has one side of 1; networks of importers
+    and ONNX files say so themselves. Scores of another resolution than the input are resized to it as `resize_scores`
+    says: sampled at the centres of its voxels, as torch's ``trilinear`` and ``nearest-exact`` do.
     """
 
     torchscript: str | None = None
@@ -131,6 +139,8 @@ class NetworkSource(Part):
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
     inputs: Annotated[tuple[_Tensor, ...], Field(min_length=1, max_length=CHANNELS)] | None = None
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    slices: bool = False
+    resize_scores: Resize | None = None
     sha256: Sha256 | None = None
     exact_norms: bool = True
 
@@ -141,6 +151,9 @@ class NetworkSource(Part):
             raise ValueError(msg)
         if (self.checkpoint is None) != (self.factory is None):
             msg = "a checkpoint needs a factory, and a factory a checkpoint"
+            raise ValueError(msg)
+        if self.slices and self.factory is not None and not _OWN_CODE.match(self.factory):
+            msg = f"slices goes with networks of your own; {self.factory} says itself whether it takes slices"
             raise ValueError(msg)
         if self.channels is not None:
             first, last = self.channels[0], self.channels[-1]
@@ -159,7 +172,10 @@ class NetworkSource(Part):
 
     def of_file(self, kind: Literal["torchscript", "onnx"], file: Path) -> NetworkSource:
         """The same network from a file that holds all of it."""
-        kept = {key: getattr(self, key) for key in ("output", "inputs", "channels", "exact_norms")}
+        kept = {
+            key: getattr(self, key)
+            for key in ("output", "inputs", "slices", "channels", "resize_scores", "exact_norms")
+        }
         return NetworkSource.model_validate({kind: str(file), **kept})
 
 
@@ -208,6 +224,13 @@ class Recipe(Pipeline):
         for name in self.networks:
             self.input_shape(name)
             self.parts(name)
+        for stage in self.stages:
+            resized = [name for name in stage.networks if self.networks[name].resize_scores is not None]
+            if resized and isinstance(stage.decode, Classes):
+                msg = (
+                    f"network {resized[0]} resizes its scores, and stage {stage.name} decodes classes, one number each"
+                )
+                raise ValueError(msg)
         return self
 
     def parts(self, network: str) -> list[list[int]] | None:
@@ -227,11 +250,21 @@ class Recipe(Pipeline):
             msg = f"network {network} has inputs, and its stages give it other channels: {sorted(given)}"
             raise ValueError(msg)
         (names,) = given
-        strange = [name for tensor in inputs for name in tensor if name not in names]
+        known = list(dict.fromkeys(name for _, name in names))
+        strange = [name for tensor in inputs for name in tensor if name not in known]
         if strange:
-            msg = f"network {network} has channel {strange[0]} in its inputs; its stage gives it {', '.join(names)}"
+            msg = f"network {network} has channel {strange[0]} in its inputs; its stage gives it {', '.join(known)}"
             raise ValueError(msg)
-        return [[place for name in tensor for place, own in enumerate(names) if own == name] for tensor in inputs]
+        by_channel = stages[0].windows is not None and stages[0].windows.neighbours_by == "channel"
+        return [_places(tensor, names, by_channel=by_channel) for tensor in inputs]
+
+
+def _places(tensor: Sequence[str], names: Sequence[tuple[int, str]], *, by_channel: bool) -> list[int]:
+    """Places of the channels of a tensor among `names`, slice by slice, or with all slices of a channel together."""
+    found = [
+        (rank, slice_, at) for rank, name in enumerate(tensor) for at, (slice_, own) in enumerate(names) if own == name
+    ]
+    return [at for rank, slice_, at in sorted(found, key=lambda one: one if by_channel else (one[1], one[0], one[2]))]
 
 
 def _with_nearest(stage: Any) -> Any:

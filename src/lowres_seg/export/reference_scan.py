@@ -63,9 +63,9 @@ def _runs(pipeline: Pipeline, grid: Grid) -> int:
     """Number of runs of all networks over a whole scan on `grid`."""
     total = 0
     for stage in pipeline.stages:
-        windows = 1
-        if stage.windows is not None:
-            conformed = Placement.of(stage, grid).fit.conformed
-            windows = prod(len(starts(n, axis, stage.windows)) for axis, n in enumerate(conformed))
-        total += windows * 2 ** len(stage.mirror_axes) * len(stage.networks)
+        conformed = Placement.of(stage, grid).fit.conformed
+        for name in stage.networks:
+            windows = stage.windows_of(name)
+            along = [] if windows is None else [len(starts(n, axis, windows)) for axis, n in enumerate(conformed)]
+            total += prod(along) * 2 ** len(stage.mirror_axes)
     return total

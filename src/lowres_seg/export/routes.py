@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export.frameworks import ir, onnx_graph, onnx_inputs, sizes
+from lowres_seg.export.frameworks import ir, onnx_graph, sizes
 from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
@@ -88,15 +88,14 @@ def convert(
     shape = recipe.input_shape(name)
     onnx_path = folder / f"{name}.onnx"
     xml = folder / f"{name}.xml"
-    exact_norms = recipe.networks[name].exact_norms
+    entry = recipe.networks[name]
+    exact_norms = entry.exact_norms
     try:
         if network is None:
-            outputs = Outputs(recipe.networks[name].output)
-            graph = onnx_graph.load(weights)
-            changes = onnx_inputs.fit(graph, shape, weights, recipe.parts(name))
-            graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
+            outputs, parts, resize = Outputs(entry.output), recipe.parts(name), entry.resize_scores
+            graph, changes = onnx_graph.fitted(weights, shape, outputs, parts, resize)
             onnx_graph.save(graph, onnx_path)
-            any_size = onnx_graph.OpenSizes(weights, outputs.key, recipe.parts(name))
+            any_size = onnx_graph.OpenSizes(weights, outputs.key, parts, resize)
             try:
                 conversion = ir.convert(onnx_path, shape, xml, with_exact_norms=exact_norms)
             except ExportError as error:
@@ -179,7 +178,11 @@ def _check_sides(network: Engine, shape: tuple[int, ...], conversion: Conversion
     """Check that the scores have the sides of the input, or are one number a channel."""
     sides = tuple(conversion.output_shape[2:])
     if sides not in (shape[2:], (1, 1, 1)):
+        resolution = (
+            '; if they are scores at another resolution, write resize_scores = "linear" in the network\'s entry, or '
+            '"nearest"'
+        )
         raise ExportError(
             f"the network gives scores of {list(sides)} for an input of {list(shape[2:])}, expected the same sides"
-            f"{sizes.advice(network, shape)}"
+            f"{sizes.advice(network, shape) or resolution}"
         )

@@ -108,18 +108,21 @@ class Placement:
         Parameters
         ----------
         in_turn : bool
-            Whether members run one after the other, each over all windows. Sums are then kept whole.
+            Whether members run one after the other, each over all windows. Sums are then kept whole, and so they are
+            where members see windows of different shapes.
         """
         stage, planes = self.stage, self.fit.conformed[0]
         members = len(stage.networks)
         averaged = stage.ensemble == "mean-scores"
         if stage.windows is None:
             return ScoreSums(members, planes, np.float32)
-        # A sum over members that was rounded to half precision is not the sum of their rounded sums.
-        separate = not averaged or stage.windows.in_half
+        # A sum over members that was rounded to half precision is not the sum of their rounded sums, and one over
+        # windows that lie elsewhere has other weights.
+        separate = not averaged or stage.windows.in_half or not stage.windows_alike
+        whole = in_turn or not stage.windows_alike
         return ScoreSums(
             members if separate else 1,
-            planes if in_turn else min(planes, stage.windows.roi_size[0]),
+            planes if whole else min(planes, stage.shape[0]),
             np.float16 if stage.windows.in_half else np.float32,
         )
 
@@ -136,8 +139,11 @@ class Placement:
             As for `sums`.
         """
         fit, sums = self.fit, self.sums(in_turn=in_turn)
-        window = prod(self.stage.shape)
-        taken = max(self.stage.input_shape(name, channels)[1] for name in self.stage.networks)
+        stage = self.stage
+        # What is picked of the channels or stacked of slices is copied, and once more if it is turned.
+        picked = 2 if stage.inputs or stage.slices > 1 else 1
+        taken = 4 * picked * max(prod(stage.input_shape(name, channels)) for name in stage.networks)
+        window = max(prod(stage.shape_of(name)) for name in stage.networks)
         given = 4 * channels * prod(fit.region)
         if fit.region != fit.conformed:  # resampled, padded or cropped: then there are two arrays for a while
             given += 4 * channels * prod(fit.conformed)
@@ -149,15 +155,17 @@ class Placement:
         # Scores of the planes that are held at a time, in float32, of one member or of the mean of all.
         planes = 4 * heads * sums.planes * fit.conformed[1] * fit.conformed[2]
         if self.stage.windows is None:
-            running = 4 * taken * window + planes * (sums.count if sums.count > 1 else 0)
+            running = taken + planes * (sums.count if sums.count > 1 else 0)
         else:
             width = np.dtype(sums.dtype).itemsize
             held = width * planes // 4 * (heads + 1) // heads  # the sum of scores, and that of weights
-            running = sums.count * (held + 8 * window) + 4 * (taken + heads) * window
+            running = sums.count * (held + 8 * window) + taken + 4 * heads * window
         # What is taken out, once for each sum; copies while it is averaged or activated; and what decoding makes of it.
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
         whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
+        if stage.ensemble == "staple":  # label maps of all members, twice, and where they differ
+            whole += (2 * len(stage.networks) + 20) * prod(fit.conformed)
         # A slab while it is restored; and while it is activated and averaged with those of other stages.
         slabs = 6 if self.stage.mean_with else 3
         back = slabs * min(SLAB_BYTES, 4 * heads * prod(fit.region)) if self.scores_stay_whole else 0

@@ -21,8 +21,9 @@ from lowres_seg.runtime.placement import Placement, orient
 from lowres_seg.runtime.region import box_around, box_of_values
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
+from lowres_seg.runtime.staple import staple
 from lowres_seg.runtime.watch import Watch
-from lowres_seg.runtime.window_scores import scores_of
+from lowres_seg.runtime.window_scores import Tiling, scores_of
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box
 
@@ -154,21 +155,22 @@ def _slabs(
         del x  # one of the largest arrays, and no longer needed
         yield whole, [mean(found)] if averaged else found
         return
-    in_turn = run_in_turn(list(engines))
+    # Members that run one after the other, or whose windows lie elsewhere, go over the whole grid by themselves.
+    in_turn = run_in_turn(list(engines)) or not stage.windows_alike
     groups = [[member] for member in members] if in_turn else [members]
     shape = (x.shape[1], x.shape[2], x.shape[3])
     arrays = placement.sums(in_turn=in_turn)
-    sums = [Accumulator(shape, stage.windows, planes=arrays.planes) for _ in range(arrays.count)]
-    windows = list(rows(shape, stage.windows))
-    done, total = 0, len(members) * sum(len(row) for row, _ in windows)
-    for group in groups:
-        for row, stop in windows:
+    tilings = [Tiling.of(stage, name, x) for name in stage.networks]
+    sums = [Accumulator(shape, tiling.windows, planes=arrays.planes) for tiling in tilings[: arrays.count]]
+    windows = [list(rows(shape, tilings[group[0][0]].windows)) for group in groups]
+    done, total = 0, sum(len(group) * len(row) for group, its in zip(groups, windows, strict=True) for row, _ in its)
+    for group, its in zip(groups, windows, strict=True):
+        for row, stop in its:
             with timed(timings_s, step):
                 for at in row:
-                    i, j, k = (slice(a, a + n) for a, n in zip(at, stage.windows.roi_size, strict=True))
                     for member, (name, engine) in group:
                         watch.check()
-                        scores = scores_of(stage, name, engine, x[:, i, j, k], channels[name])
+                        scores = scores_of(stage, name, engine, tilings[member].window(x, at), channels[name])
                         sums[member if arrays.count > 1 else 0].add(scores, at)
                         del scores  # an engine then has its memory back for the next window
                         done += 1
@@ -199,12 +201,23 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
     if placement.scores_stay_whole or stage.name in scan.scores:
         return _labels_of_restored(placement, slabs, scan, threads)
     labels = np.empty(fit.conformed, np.uint8)
+    maps: list[Labels] = []  # of each member, where they are fused as a whole
     for slab, members in slabs:
         with timed(timings_s, f"{stage.name}.decode"):
-            if stage.ensemble == "vote":
-                labels[slab] = vote([labels_of(select(member, stage.decode), stage.decode) for member in members])
-            else:
+            if not stage.fuses_labels:
                 labels[slab] = labels_of(combine(members, stage.decode, stage.ensemble), stage.decode)
+                continue
+            found = [labels_of(select(member, stage.decode), stage.decode) for member in members]
+            if stage.ensemble == "vote":
+                labels[slab] = vote(found)
+                continue
+            maps = maps or [np.empty(fit.conformed, np.uint8) for _ in members]
+            for whole, part in zip(maps, found, strict=True):
+                whole[slab] = part
+    if maps:
+        with timed(timings_s, f"{stage.name}.decode"):
+            labels[:] = 0  # what pads the grid would count as background that all members know
+            labels[fit.inner] = staple([one[fit.inner] for one in maps])
     if stage.cleanup_before_restore:
         with timed(timings_s, f"{stage.name}.cleanup"):
             own = np.s_[:, :, :] if fit.unpadded is None else fit.unpadded.slices

@@ -3,18 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import assert_never
 
 from lowres_seg.bundle.stage import Classes, Stage
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import EngineError
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.ordering import contiguous
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """The windows of one network of a stage, and what it sees in each.
+
+    Attributes
+    ----------
+    windows : Windows
+        In the order of the conformed grid.
+    axis : int
+        Axis of the conformed grid that is the first of the network's array.
+    beyond : (C,) ndarray or None
+        Values of the slices beyond the grid, for each channel; None for those of the last slice.
+    """
+
+    windows: Windows
+    axis: int
+    beyond: Array | None
+
+    @classmethod
+    def of(cls, stage: Stage, network: str, x: Array) -> Tiling:
+        """Windows of a network over the stage's input (C, I, J, K)."""
+        windows = stage.windows_of(network)
+        assert windows is not None  # noqa: S101 - the caller asks a stage with windows
+        beyond: Array | None
+        match windows.beyond:
+            case "zero":
+                beyond = np.zeros(len(x), np.float32)
+            case "edge":
+                beyond = None
+            case "mean":
+                beyond = x.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
+            case _:
+                assert_never(windows.beyond)
+        return cls(windows, stage.axis_order(network)[0], beyond)
+
+    def window(self, x: Array, at: tuple[int, int, int]) -> Array:
+        """The window that begins at voxel `at` of (C, I, J, K), with the slices on each side of it."""
+        box = [slice(first, first + n) for first, n in zip(at, self.windows.roi_size, strict=True)]
+        if not self.windows.neighbours:
+            return x[:, box[0], box[1], box[2]]
+        first, stop = at[self.axis] - self.windows.neighbours, at[self.axis] + self.windows.neighbours + 1
+        before, after = max(0, -first), max(0, stop - x.shape[1 + self.axis])
+        box[self.axis] = slice(first + before, stop - after)
+        found = x[:, box[0], box[1], box[2]]
+        along = 1 + self.axis
+        ends = (np.take(found, [0] * before, along), np.take(found, [-1] * after, along))
+        if self.beyond is not None:
+            for end in ends:
+                end[:] = self.beyond[:, None, None, None]
+        return np.concatenate([ends[0], found, ends[1]], along) if before or after else found
 
 
 def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Sequence[int]) -> Array:
@@ -26,7 +81,7 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
     network : str
     engine : Engine
     x : (C, I, J, K) ndarray
-        All channels of the stage's input.
+        All channels of the stage's input in the window, with the slices on each side that the network sees.
     channels : sequence of int
         Those that the network takes, in its order.
 
@@ -43,7 +98,7 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
     total: Array | None = None
     for flipped in flips:
         along = tuple(1 + axis for axis in flipped)
-        seen = np.flip(x, along).transpose(0, *(1 + axis for axis in order))[None]
+        seen = _stacked(np.flip(x, along).transpose(0, *(1 + axis for axis in order)), stage)[None]
         given = engine.run(contiguous(seen))
         spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
         if given.shape[0] != 1 or given.shape[2:] != spatial:
@@ -57,6 +112,14 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
     assert total is not None  # noqa: S101 - one of the flips is the empty one
     total /= np.float32(len(flips))
     return total
+
+
+def _stacked(seen: Array, stage: Stage) -> Array:
+    """Make the slices of (C, slices, H, W) channels of one slice, if the network sees several."""
+    if stage.windows is None or not stage.windows.neighbours:
+        return seen
+    by_slice = seen if stage.windows.neighbours_by == "channel" else seen.transpose(1, 0, 2, 3)
+    return by_slice.reshape(-1, 1, *seen.shape[2:])
 
 
 def _refuse_not_finite(stage: Stage, network: str, scores: Array) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.bundle.bounds import WINDOWS
-from lowres_seg.bundle.stage import Windows
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import EngineError, InputError
 from lowres_seg.runtime.finite import count_not_finite
 

@@ -36,6 +36,16 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "input of no channel": ({"inputs": {"net": ["t9"]}}, "stage only names channel t9, the channels are t1"),
     "input twice": ({"inputs": {"net": ["t1", "t1"]}}, "stage only: channel t1 is there twice"),
     "inputs of nothing": ({"inputs": {"net": []}}, "inputs.net"),
+    "neighbours of thick windows": (
+        {"conform": {}, "windows": {**WINDOWS, "neighbours": 1}},
+        "neighbours are of slices, and the windows of network net are thicker",
+    ),
+    "neighbours along another axis": (
+        {"conform": {}, "views": {"net": "axial"}, "windows": {"roi_size": [1, 16, 16], "neighbours": 1}},
+        "expected 1 voxel along the first axis of its array",
+    ),
+    "too many neighbours": ({"conform": {}, "windows": {"roi_size": [1, 16, 16], "neighbours": 65}}, "neighbours"),
+    "beyond nothing": ({"conform": {}, "windows": {**WINDOWS, "beyond": "edge"}}, "expected neighbours too"),
     "no such view": ({"views": {"net": "oblique"}}, "views.net"),
     "view of what is stored": (
         {"views": {"net": "axial"}, "conform": conform(orientation="stored")},
@@ -44,6 +54,7 @@ ONE: dict[str, tuple[dict[str, Any], str]] = {
     "mirror twice": ({"mirror_axes": [0, 1, 0]}, "names a mirror axis twice"),
     "no such axis": ({"mirror_axes": [3]}, "mirror_axes.0"),
     "vote for scores": ({"ensemble": "vote"}, "votes give labels and no scores"),
+    "STAPLE for scores": ({"ensemble": "staple"}, "votes give labels and no scores"),
     "probabilities that return as scores": (
         {"ensemble": "mean-probabilities", "restore": {"activated": "after"}},
         "activates scores before they are restored",

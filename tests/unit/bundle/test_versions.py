@@ -59,6 +59,25 @@ NEWER: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "limits of a label": (lambda c: c["labels"][0].update(volume_ml=[900, 2200]), "labels.0.volume_ml"),
     "trusted code": (lambda c: c["lineage"].update(trusted_code={"scripts/net.py": "0" * 64}), "lineage.trusted_code"),
+    "windows of each view": (
+        lambda c: (
+            c["stages"][0]["conform"].update(shape=None),
+            c["stages"][0].update(windows={"roi_size": [16, 16, 16], "axes": "view"}),
+        ),
+        "stages.0.windows.axes",
+    ),
+    "neighbouring slices": (
+        lambda c: (
+            c["stages"][0]["conform"].update(shape=None),
+            c["stages"][0].update(windows={"roi_size": [1, 16, 16], "neighbours": 1}),
+            c["networks"]["net"].update(input_shape=[1, 3, 1, 16, 16], output_shape=[1, 2, 1, 16, 16]),
+        ),
+        "stages.0.windows.neighbours",
+    ),
+    "STAPLE": (
+        lambda c: c["stages"][0].update(ensemble="staple", restore={"what": "labels", "interpolation": "nearest"}),
+        "stages.0.ensemble",
+    ),
     "inputs of a network": (lambda c: c["stages"][0].update(inputs={"net": ["t1"]}), "stages.0.inputs"),
     "threads": (lambda c: c.update(threads=4), "threads"),
 }
@@ -67,7 +86,16 @@ NEWER: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_a_plain_manifest_is_written_as_version_2_without_newer_keys(content: Content) -> None:
     text = Manifest.model_validate(content(schema_version=3)).to_json()
     assert json.loads(text)["schema_version"] == 2
-    for key in ("convention", "crop", "cleanup_before_restore", "trusted_code", "volume_ml", "threads", "inputs"):
+    for key in (
+        "convention",
+        "crop",
+        "cleanup_before_restore",
+        "trusted_code",
+        "volume_ml",
+        "threads",
+        "inputs",
+        "neighbours",
+    ):
         assert f'"{key}"' not in text
     assert Manifest.parse(text, where="m").stages == Manifest.model_validate(content()).stages
 

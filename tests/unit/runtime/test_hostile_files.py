@@ -15,7 +15,7 @@ import pytest
 from hostile import refused, write_file
 from lowres_seg import Segmenter
 from lowres_seg.bundle.bounds import WINDOWS
-from lowres_seg.bundle.stage import Windows
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.windows import rows
 

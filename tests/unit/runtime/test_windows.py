@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowres_seg.bundle.stage import Windows
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.runtime.windows import Accumulator, rows, starts, weights
 
 

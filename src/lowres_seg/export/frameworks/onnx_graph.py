@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError, last_line, one_line
-from lowres_seg.export.frameworks import onnx_inputs
+from lowres_seg.export.frameworks import onnx_inputs, onnx_scores
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts
+from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.runtime.engine import ResidentEngine
 
 Shape = tuple[int, ...]
@@ -69,6 +70,42 @@ def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path
     del graph.graph.output[:]
     graph.graph.output.append(kept)
     return graph
+
+
+def fitted(
+    path: Path, shape: Shape, outputs: Outputs, parts: Parts | None, resize: Resize | None
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Read a file, and make it a graph of one input and one output of its sides.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    shape : tuple of int
+        (1, C, D, H, W) of the input.
+    outputs : Outputs
+        The choice of the scores. It is told what was taken.
+    parts : sequence of sequence of int or None
+        Places of the channels of each tensor that the file takes, if it takes several.
+    resize : {"linear", "nearest"} or None
+        How scores of another resolution are resized.
+
+    Returns
+    -------
+    graph : onnx.ModelProto
+    changes : list of str
+        What was changed, in words.
+
+    Raises
+    ------
+    ExportError
+        If the file is no valid ONNX, or takes or gives something else.
+    """
+    graph = load(path)
+    changes = onnx_inputs.fit(graph, shape, path, parts)
+    graph = with_one_output(graph, outputs, shape, path)
+    if resize is not None:
+        changes += onnx_scores.resize(graph, shape[2:], resize, path)
+    return graph, changes
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:
@@ -139,10 +176,14 @@ class OpenSizes(ResidentEngine):
         The output that holds the scores, as a recipe says it.
     parts : sequence of sequence of int, optional
         The tensors that it takes, as `Recipe.parts` gives them.
+    resize : {"linear", "nearest"}, optional
+        How its scores are resized to its input.
     """
 
-    def __init__(self, path: Path, output: str | int | None, parts: Parts | None = None) -> None:
-        self._path, self._output, self._parts = path, output, parts
+    def __init__(
+        self, path: Path, output: str | int | None, parts: Parts | None = None, resize: Resize | None = None
+    ) -> None:
+        self._path, self._output, self._parts, self._resize = path, output, parts, resize
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the scores of one input (1, C, D, H, W).
@@ -152,9 +193,7 @@ class OpenSizes(ResidentEngine):
         ExportError
             If the graph does not take its size.
         """
-        graph = load(self._path)
-        onnx_inputs.fit(graph, x.shape, self._path, self._parts)
-        graph = with_one_output(graph, Outputs(self._output), x.shape, self._path)
+        graph, _ = fitted(self._path, x.shape, Outputs(self._output), self._parts, self._resize)
         return OrtNetwork(self._path, threads=1, content=graph.SerializeToString()).run(x)
 
 

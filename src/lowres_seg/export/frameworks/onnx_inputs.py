@@ -14,8 +14,12 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks.parts import Parts, Taken
 
 Shape = tuple[int, ...]
+#: First opset whose Squeeze takes its axes as an input.
+_AXES_ARE_INPUTS = 13
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_TO_LAST, _TO_FIRST = (0, 2, 3, 4, 1), (0, 4, 1, 2, 3)
+#: Permutations of an array with channels first to one with channels last, and back, by its number of axes.
+_TO_LAST = {4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}
+_TO_FIRST = {4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}
 
 
 def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = None) -> list[str]:
@@ -51,16 +55,19 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = 
         raise ExportError(f"{path}: {error}") from error
     if _widened(graph.graph):
         changes.append("half precision became float32")
+    thin = _thin_axis(given, shape)
+    if thin is not None:
+        shape = shape[:thin] + shape[thin + 1 :]
     shapes = [shape] if parts is None else [(1, len(part), *shape[2:]) for part in parts]
     are_last = []
     for value, size in zip(given, shapes, strict=True):
         last = _channels_last(graph, value, size, path)
         _check_kind(value, path)
-        own = tuple(size[axis] for axis in _TO_LAST) if last else size
+        own = tuple(size[axis] for axis in _TO_LAST[len(size)]) if last else size
         sizes = _sizes(value)
         if sizes is None or None in sizes:
             changes.append(f"open sizes became {own}")
-        _set_sizes(value, own)
+        set_sizes(value, own)
         are_last.append(last)
     outputs = output_shapes(graph)
     last = all(are_last)
@@ -73,11 +80,14 @@ def fit(graph: onnx.ModelProto, shape: Shape, path: Path, parts: Parts | None = 
         changes.append(f"inputs {', '.join(value.name for value in given)} became one tensor")
     for value in graph.graph.output:
         found = outputs[value.name]
-        if (found is None or len(found) == 5) and _is_last(found, shape, assumed=last):
-            _transpose_output(graph, value)
+        if (found is None or len(found) == len(shape)) and _is_last(found, shape, assumed=last):
+            _transpose_output(graph, value, len(shape))
             changes.append(f"output {value.name}: channels moved first")
-            found = None if found is None else tuple(found[axis] for axis in _TO_FIRST)
-        _set_sizes(value, found or (None,) * 5)
+            found = None if found is None else tuple(found[axis] for axis in _TO_FIRST[len(found)])
+        set_sizes(value, found or (None,) * len(shape))
+    if thin is not None:
+        _add_axis(graph, thin)
+        changes.append("an axis of length 1 was added, because it takes slices")
     del graph.graph.value_info[:]  # of other sizes, or of half precision
     return changes
 
@@ -103,7 +113,8 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None] | None:
     return [size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in kind.shape.dim]
 
 
-def _set_sizes(value: onnx.ValueInfoProto, shape: Sequence[int | None]) -> None:
+def set_sizes(value: onnx.ValueInfoProto, shape: Sequence[int | None]) -> None:
+    """Set the sizes of a tensor, None for one that is open."""
     kind = value.type.tensor_type
     kind.ClearField("shape")
     for size in shape:
@@ -118,7 +129,7 @@ def _channels_last(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: Sh
     if sizes is None:
         return False
     first = _fits(sizes, shape)
-    last = _fits(sizes, [shape[axis] for axis in _TO_LAST])
+    last = _fits(sizes, [shape[axis] for axis in _TO_LAST[len(shape)]])
     if not first and not last:
         found = ", ".join("open" if size is None else str(size) for size in sizes)
         raise ExportError(
@@ -127,7 +138,7 @@ def _channels_last(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: Sh
         )
     if first and last:  # sizes do not tell, and what reads the input may
         readers = [node for node in graph.graph.node if given.name in node.input]
-        return bool(readers) and all(_permutation(node) == _TO_FIRST for node in readers)
+        return bool(readers) and all(_permutation(node) == _TO_FIRST[len(shape)] for node in readers)
     return last
 
 
@@ -139,7 +150,7 @@ def _is_last(found: Shape | None, shape: Shape, *, assumed: bool) -> bool:
     """True if an output is (1, D, H, W, C); as `assumed` where its shape does not tell."""
     if found is None:
         return assumed
-    first, last = found[2:] == shape[2:], found[1:4] == shape[2:]
+    first, last = found[2:] == shape[2:], found[1:-1] == shape[2:]
     return assumed if first == last else last
 
 
@@ -153,8 +164,8 @@ def _transpose_input(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: 
         for place, name in enumerate(node.input):
             if name == given.name:
                 node.input[place] = inner
-    graph.graph.node.insert(0, helper.make_node("Transpose", [given.name], [inner], perm=_TO_LAST))
-    _set_sizes(given, shape)
+    graph.graph.node.insert(0, helper.make_node("Transpose", [given.name], [inner], perm=_TO_LAST[len(shape)]))
+    set_sizes(given, shape)
 
 
 def _join_inputs(graph: onnx.ModelProto, given: Sequence[onnx.ValueInfoProto], shape: Shape, parts: Parts) -> None:
@@ -171,14 +182,49 @@ def _join_inputs(graph: onnx.ModelProto, given: Sequence[onnx.ValueInfoProto], s
     graph.graph.input.append(helper.make_tensor_value_info(joined, TensorProto.FLOAT, shape))
 
 
-def _transpose_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = f"{value.name}/channels_last"
+def _thin_axis(given: Sequence[onnx.ValueInfoProto], shape: Shape) -> int | None:
+    """Axis of length 1 of (1, C, D, H, W) that a graph of slices (1, C, H, W) does not have; None for other graphs."""
+    axes = {len(_sizes(value) or shape) for value in given}
+    return 2 + shape[2:].index(1) if axes == {len(shape) - 1} and 1 in shape[2:] else None
+
+
+def _add_axis(graph: onnx.ModelProto, axis: int) -> None:
+    """Give the input and the outputs of a graph of slices an axis of length 1."""
+    (given,) = inputs(graph)
+    inner = f"{given.name}/slice"
+    for node in graph.graph.node:
+        node.input[:] = [inner if name == given.name else name for name in node.input]
+    graph.graph.node.insert(0, _of_one_axis(graph, "Squeeze", given.name, inner, axis))
+    for value in graph.graph.output:
+        inner = renamed(graph, value.name, f"{value.name}/slice")
+        graph.graph.node.append(_of_one_axis(graph, "Unsqueeze", inner, value.name, axis))
+    for value in (given, *graph.graph.output):
+        sizes = _sizes(value) or []
+        set_sizes(value, [*sizes[:axis], 1, *sizes[axis:]])
+
+
+def _of_one_axis(graph: onnx.ModelProto, kind: str, name: str, made: str, axis: int) -> onnx.NodeProto:
+    """A Squeeze or an Unsqueeze; the axis is an input from opset 13 on."""
+    if next(one.version for one in graph.opset_import if one.domain in ("", "ai.onnx")) < _AXES_ARE_INPUTS:
+        return helper.make_node(kind, [name], [made], axes=[axis])
+    axes = f"{made}/axis"
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), axes))
+    return helper.make_node(kind, [name, axes], [made])
+
+
+def _transpose_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto, axes: int) -> None:
+    inner = renamed(graph, value.name, f"{value.name}/channels_last")
+    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST[axes]))
+
+
+def renamed(graph: onnx.ModelProto, name: str, new: str) -> str:
+    """Give a tensor another name wherever a node makes or reads it, and return that name."""
     for node in graph.graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                if name == value.name:
-                    names[place] = inner
-    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST))
+            for place, found in enumerate(names):
+                if found == name:
+                    names[place] = new
+    return new
 
 
 def output_shapes(graph: onnx.ModelProto) -> dict[str, Shape | None]:

@@ -1,8 +1,9 @@
-"""The sizes of input that a network takes, found by running it on small ones."""
+"""The sizes of input that a network takes, found by running it on small ones; and scores of other sizes than it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,21 @@ from lowres_seg.runtime.engine import Engine
 #: Sides that are tried for all axes at once. A network that halves its input five or six times takes one of them.
 _BASES = (32, 64)
 _MULTIPLES = (1, 2, 4, 8, 16, 32)
+#: How scores of another resolution are brought to the sides of the input: sampled at the centres of its voxels.
+Resize = Literal["linear", "nearest"]
+
+
+def nearest(own: int, side: int) -> list[int]:
+    """For each of `side` voxels along an axis, the place of the nearest of `own` voxels over the same length.
+
+    Halfway between two it is the later one, as torch's ``nearest-exact`` has it.
+
+    Examples
+    --------
+    >>> nearest(2, 4), nearest(4, 2)
+    ([0, 0, 1, 1], [1, 3])
+    """
+    return [(2 * place + 1) * own // (2 * side) for place in range(side)]
 
 
 def takes(network: Engine, shape: Sequence[int]) -> bool:

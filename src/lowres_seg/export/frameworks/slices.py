@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lowres_seg.errors import ExportError
@@ -23,23 +24,32 @@ def takes_slices(module: Any) -> Any:
     thin = [2]
 
     def flatten(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        shape = tuple(int(n) for n in inputs[0].shape)
-        if 1 not in shape[2:]:
-            raise ExportError(
-                f"the network takes slices, and a window is {shape[2:]}; expected one with an axis of length 1"
-            )
-        thin[0] = shape.index(1, 2)
+        thin[0] = thin_axis(inputs[0].shape)
         return tuple(one.select(thin[0], 0) for one in inputs)
 
     module.register_forward_pre_hook(flatten)
-    module.register_forward_hook(lambda _, __, output: _thick(output, thin[0]))
+    module.register_forward_hook(lambda _, __, output: thick(output, thin[0]))
     return module
 
 
-def _thick(output: Any, axis: int) -> Any:
+def thin_axis(shape: Sequence[int]) -> int:
+    """First axis of length 1 of an input (1, C, D, H, W).
+
+    Raises
+    ------
+    ExportError
+        If there is none.
+    """
+    sides = tuple(int(n) for n in shape[2:])
+    if 1 not in sides:
+        raise ExportError(f"the network takes slices, and a window is {sides}; expected one with an axis of length 1")
+    return 2 + sides.index(1)
+
+
+def thick(output: Any, axis: int) -> Any:
     """Outputs of a slice, with the axis of length 1."""
     if isinstance(output, (list, tuple)):
-        return type(output)(_thick(one, axis) for one in output)
+        return type(output)(thick(one, axis) for one in output)
     if isinstance(output, dict):
-        return {key: _thick(one, axis) for key, one in output.items()}
+        return {key: thick(one, axis) for key, one in output.items()}
     return output.unsqueeze(axis)

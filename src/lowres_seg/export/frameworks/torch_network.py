@@ -23,6 +23,7 @@ from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of
 from lowres_seg.export.frameworks.decompositions import Decomposed
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts
+from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.runtime.engine import ResidentEngine
 
 #: Importers ask here for `checkpoint` and `kind_of` too, whose home is `checkpoints`.
@@ -144,6 +145,14 @@ class TorchNetwork(ResidentEngine):
     def keeping(self, channels: Sequence[int]) -> TorchNetwork:
         """The network with some channels of its scores, in a row."""
         return replace(self, module=wraps.Kept(self.module, channels))
+
+    def resizing(self, how: Resize | None) -> TorchNetwork:
+        """The network with its scores resized to the sides of its input, if `how` says how."""
+        return self if how is None else replace(self, module=wraps.Resized(self.module, how))
+
+    def flat(self) -> TorchNetwork:
+        """The network of (1, C, H, W) on slices (1, C, D, H, W), one of whose sides is 1."""
+        return replace(self, module=wraps.Flat(self.module))
 
     def given(self, parts: Parts | None) -> TorchNetwork:
         """The network on one tensor, whose channels are those of the `parts` that it takes.

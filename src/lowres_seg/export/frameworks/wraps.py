@@ -11,6 +11,8 @@ import torch
 from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts, Taken
+from lowres_seg.export.frameworks.sizes import Resize, nearest
+from lowres_seg.export.frameworks.slices import thick, thin_axis
 
 _CHANNEL_AXIS = 1
 
@@ -38,6 +40,15 @@ class OneOutput(Wrap):
     def forward(self, *given: torch.Tensor) -> Any:
         """Compute the scores."""
         return self._outputs.one(self.inner(*given), given[0].shape)
+
+
+class Flat(Wrap):
+    """A network of (1, C, H, W), which takes slices (1, C, D, H, W) with one side of 1."""
+
+    def forward(self, *given: torch.Tensor) -> Any:
+        """Compute the scores."""
+        axis = thin_axis(given[0].shape)
+        return thick(self.inner(*(one.select(axis, 0) for one in given)), axis)
 
 
 class Split(Wrap):
@@ -68,6 +79,26 @@ class Kept(Wrap):
                 f"{self._stop - 1} of its scores; expected that many in (1, C, D, H, W)"
             )
         return scores[:, self._start : self._stop]
+
+
+class Resized(Wrap):
+    """A network whose scores are resized to the sides of its input, sampled at the centres of voxels."""
+
+    def __init__(self, inner: Any, how: Resize) -> None:
+        super().__init__(inner)
+        self._how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the scores."""
+        scores: torch.Tensor = self.inner(x)
+        own, sides = [int(n) for n in scores.shape[2:]], [int(n) for n in x.shape[2:]]
+        if own == sides or len(own) != len(sides):  # a wrong number of axes is refused where the scores are read
+            return scores
+        if self._how == "linear":
+            return torch.nn.functional.interpolate(scores, sides, mode="trilinear", align_corners=False)
+        for axis, (n, side) in enumerate(zip(own, sides, strict=True)):
+            scores = torch.index_select(scores, 2 + axis, torch.tensor(nearest(n, side)))
+        return scores
 
 
 def innermost(module: Any) -> Any:

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from lowres_seg.bundle.grids import Conform, Restore
 from lowres_seg.bundle.part import first_problem
 from lowres_seg.bundle.pipeline import EvaluatedRegion, Label
-from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, Stage, Windows
+from lowres_seg.bundle.stage import Argmax, Normalise, PaintedRegion, Regions, Stage
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import monai_files, monai_names
 from lowres_seg.export.importers.files import named

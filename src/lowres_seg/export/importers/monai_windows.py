@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lowres_seg.bundle.stage import Windows
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.export.importers.monai_arguments import Arguments
 from lowres_seg.export.importers.monai_scan import Scan, padding_by
 

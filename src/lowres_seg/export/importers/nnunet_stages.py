@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.bundle.grids import Conform, Restore
-from lowres_seg.bundle.stage import Argmax, MaskOf, NonZero, Normalise, Stage, Windows
+from lowres_seg.bundle.stage import Argmax, MaskOf, NonZero, Normalise, Stage
+from lowres_seg.bundle.windows import Windows
 from lowres_seg.errors import ExportError
 from lowres_seg.export.importers import nnunet_labels
 from lowres_seg.export.importers.nnunet_plans import Plan, intensities
