@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
@@ -26,13 +25,11 @@ def scaled(filters: Sequence[int], width: float) -> list[int]:
     return [max(2, round(width * count)) for count in filters]
 
 
-def unet(kind: type[nn.Module], filters: Sequence[int], channels: int, heads: int, norm: str, axes: int) -> nn.Module:
+def unet(filters: Sequence[int], channels: int, heads: int, norm: str, axes: int) -> PlainConvUNet:
     """A U-Net of nnU-Net's plans: two 3x3(x3) convolutions a stage, strided ones down, transposed ones up.
 
     Parameters
     ----------
-    kind : type
-        `PlainConvUNet`, or a class of it.
     filters : sequence of int
         Channels of each stage.
     channels, heads : int
@@ -44,7 +41,7 @@ def unet(kind: type[nn.Module], filters: Sequence[int], channels: int, heads: in
     """
     if norm not in NORMS:
         raise ValueError(f"norm is one of {', '.join(NORMS)}, not {norm!r}")
-    return kind(
+    return PlainConvUNet(
         input_channels=channels,
         n_stages=len(filters),
         features_per_stage=list(filters),
@@ -63,14 +60,7 @@ def unet(kind: type[nn.Module], filters: Sequence[int], channels: int, heads: in
     )
 
 
-class SliceUNet(PlainConvUNet):
-    """A U-Net of two dimensions that takes and gives slices (N, C, 1, H, W)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x[:, :, 0]).unsqueeze(2)
-
-
-def build(width: float = 1.0, channels: int = 4, regions: int = 3, norm: str = "instance") -> nn.Module:
+def build(width: float = 1.0, channels: int = 4, regions: int = 3, norm: str = "instance") -> PlainConvUNet:
     """The network of six stages: (N, channels, D, H, W), multiples of 32, to scores (N, regions, D, H, W).
 
     Parameters
@@ -82,11 +72,11 @@ def build(width: float = 1.0, channels: int = 4, regions: int = 3, norm: str = "
     norm : str
         ``"instance"``, or ``"batch"`` for the variants "+BN".
     """
-    return unet(PlainConvUNet, scaled(FILTERS_3D, width), channels, regions, norm, 3)
+    return unet(scaled(FILTERS_3D, width), channels, regions, norm, 3)
 
 
-def build_slices(width: float = 1.0, channels: int = 4, annotators: int = 3) -> nn.Module:
-    """The network of seven stages for slices: (N, channels, 1, H, W), multiples of 64, to (N, annotators + 1, 1, H, W).
+def build_slices(width: float = 1.0, channels: int = 4, annotators: int = 3) -> PlainConvUNet:
+    """The network of seven stages for slices: (N, channels, H, W), multiples of 64, to (N, annotators + 1, H, W).
 
     Parameters
     ----------
@@ -97,4 +87,4 @@ def build_slices(width: float = 1.0, channels: int = 4, annotators: int = 3) -> 
     annotators : int
         Number of annotators. Class c is that exactly c of them mark the voxel.
     """
-    return unet(SliceUNet, scaled(FILTERS_2D, width), channels, annotators + 1, "instance", 2)
+    return unet(scaled(FILTERS_2D, width), channels, annotators + 1, "instance", 2)

@@ -62,7 +62,7 @@ class Up(nn.Module):
 
 
 class SPiN(nn.Module):
-    """(N, 5, 1, H, W), five slices as channels, to logits (N, 1, 1, H, W) of the one in the middle; H and W are any."""
+    """(N, 5, H, W), five slices as channels, to logits (N, 1, H, W) of the one in the middle; H and W are any."""
 
     def __init__(self, channels: int, encoder: Sequence[int], decoder: Sequence[int], small: Sequence[int]) -> None:
         super().__init__()
@@ -91,7 +91,6 @@ class SPiN(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x[:, :, 0]
         embedded = self.embed(F.pixel_shuffle(self.features(x), 2))
         encoded = [self.stem(x)]
         y = F.max_pool2d(encoded[0], 3, 2, 1)
@@ -105,7 +104,7 @@ class SPiN(nn.Module):
         latent = torch.cat([y, self.guide_2x(embedded)], dim=1)
         fine = self.output(latent)
         shares = torch.softmax(self.weigh(F.pixel_unshuffle(torch.cat([latent, fine], dim=1), 2)), dim=1)
-        return (F.pixel_unshuffle(fine, 2) * shares).sum(dim=1, keepdim=True).unsqueeze(2)
+        return (F.pixel_unshuffle(fine, 2) * shares).sum(dim=1, keepdim=True)
 
 
 def build(width: float = 1.0) -> SPiN:

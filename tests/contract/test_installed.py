@@ -17,7 +17,7 @@ RECIPES = [
     "acs_all_resnet18_nnunet", "acs_resnet18_nnunet", "acs_resnet50_classifier", "acs_resnet50_unet", "brainmage",
     "cnn_idh", "deepbet", "densenet121_idh", "efficientnet_b0_unet", "gandlf_resunet", "grade_nnunet", "jcs_nnunet",
     "meshnet_50", "meshnet_gwm", "mindgrab", "msnet", "multi_annotator_nnunet", "nnunet_brats", "nnunet_grade",
-    "sae_robust_tissue",
+    "sae_robust_tissue", "spin_atlas",
 ]  # fmt: skip
 SCRIPT = Path(sys.executable).with_name("lowres-seg")
 

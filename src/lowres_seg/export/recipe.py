@@ -104,7 +104,7 @@ class PublishedWeights(Part):
 
 
 #: Factories that are functions of a file.
-_OWN_CODE = re.compile(r"[\w-]+\.py:")
+_OWN_CODE = re.compile(r"(\.\./)?[\w-]+\.py:")
 _Tensor = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
 
 
