@@ -21,7 +21,7 @@ _HEAD = ("id", "name", "task", "parameters", "weights")
 @app.command()
 def gallery(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show one of them: a name, or an id such as S02.")
+        str | None, typer.Argument(metavar="NAME", help="Show one of them: a name, or an id such as S02.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -78,7 +78,8 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     for place, text in enumerate(entry.assumed):
         yield "" if place else "assumed", text
     yield "intended use", entry.intended_use
-    yield "weights", f"{', '.join(entry.files)}: {entry.where}"
+    yield "weights", entry.where
+    yield "files", ", ".join(entry.files)
 
 
 def _command(entry: Entry) -> str:

@@ -40,7 +40,8 @@ def test_one_is_shown_with_what_is_assumed_and_how_it_is_exported(name: str) -> 
         "source Baheti et al.",
         "parameters 25,740,676 of a network in full width; the paper states 25,821,000",
         "assumed The decoder has 128, 64, 32 and 16 filters, which the paper does not name",
-        "weights model.pt: not published: train",
+        "weights not published: train the network of network.py, or take those that were trained on phantoms",
+        "files model.pt",
         "export lowres-seg export S09 --weights FOLDER -o BUNDLE",
     ):
         assert expected in said, expected
