@@ -58,9 +58,12 @@ def read(path: Path) -> Merged:
     ------
     ExportError
         If one of them cannot be read or is not TOML, or the recipe extends a file elsewhere, or one that itself extends
-        another.
+        another, or says so within a table.
     """
     own = toml_file.read(path, ExportError)
+    for table, content in own.items():
+        if isinstance(content, dict) and KEY in content:
+            raise ExportError(f"{path}: {table}.{KEY}: no such key; {KEY} stands before the first [table] of the file")
     if KEY not in own:
         return Merged((path,), own, own)
     named = own.pop(KEY)

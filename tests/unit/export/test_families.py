@@ -98,6 +98,12 @@ def test_a_chain_and_a_circle_are_refused(system: Path, named: str) -> None:
         importers.read(system, {})
 
 
+def test_a_file_that_is_named_below_a_table_is_refused(system: Path) -> None:
+    system.write_text('[bundle]\nname = "narrow"\nextends = "../family.toml"\n', encoding="utf-8")
+    with pytest.raises(ExportError, match=r"bundle.extends: no such key; extends stands before the first \[table\]"):
+        importers.read(system, {})
+
+
 def test_a_recipe_that_extends_itself_is_refused(system: Path) -> None:
     system.write_text(SYSTEM.replace("../family.toml", "recipe.toml"), encoding="utf-8")
     with pytest.raises(ExportError, match="expected a file that extends none"):
