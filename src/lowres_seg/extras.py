@@ -27,6 +27,11 @@ def missing(extra: str) -> list[str]:
     return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
+def providing(package: str) -> str | None:
+    """Name of an extra that installs a package, by its import name; None if none does."""
+    return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+
+
 def require(extra: str) -> None:
     """Check that every package of `extra` is installed.
 

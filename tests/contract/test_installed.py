@@ -13,7 +13,12 @@ import pytest
 import lowres_seg
 from lowres_seg import Volume
 
-RECIPES = ["brainmage", "deepbet", "meshnet_50", "meshnet_gwm", "mindgrab", "msnet", "sae_robust_tissue"]
+RECIPES = [
+    "acs_all_resnet18_nnunet", "acs_resnet18_nnunet", "acs_resnet50_classifier", "acs_resnet50_unet", "brainmage",
+    "cnn_idh", "deepbet", "densenet121_idh", "efficientnet_b0_unet", "gandlf_resunet", "grade_nnunet", "jcs_nnunet",
+    "meshnet_50", "meshnet_gwm", "mindgrab", "msnet", "multi_annotator_nnunet", "nnunet_brats", "nnunet_grade",
+    "sae_robust_tissue", "spin_atlas",
+]  # fmt: skip
 SCRIPT = Path(sys.executable).with_name("lowres-seg")
 
 
@@ -40,9 +45,12 @@ def test_it_has_its_recipes(empty: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert sorted(found) == RECIPES
-    for name, path in found.items():
-        assert "[weights]" in Path(path).read_text(encoding="utf-8"), name
-        assert Path(path).with_name("MODEL_CARD.md").is_file()
+    for name, file in found.items():
+        path = Path(file)
+        extends = 'extends = "../family.toml"' in path.read_text(encoding="utf-8")
+        shared = path.parents[1] / "family.toml" if extends else path
+        assert "[weights]" in shared.read_text(encoding="utf-8"), name
+        assert shared.with_name("MODEL_CARD.md").is_file()
 
 
 @pytest.mark.skipif(find_spec("torch") is not None, reason="the extra is installed here")

@@ -17,7 +17,12 @@ from lowres_seg.export.recipe import Recipe
 
 from .conftest import Command, Tiny
 
-NAMES = ["brainmage", "deepbet", "meshnet_50", "meshnet_gwm", "mindgrab", "msnet", "sae_robust_tissue"]
+NAMES = [
+    "acs_all_resnet18_nnunet", "acs_resnet18_nnunet", "acs_resnet50_classifier", "acs_resnet50_unet", "brainmage",
+    "cnn_idh", "deepbet", "densenet121_idh", "efficientnet_b0_unet", "gandlf_resunet", "grade_nnunet", "jcs_nnunet",
+    "meshnet_50", "meshnet_gwm", "mindgrab", "msnet", "multi_annotator_nnunet", "nnunet_brats", "nnunet_grade",
+    "sae_robust_tissue", "spin_atlas",
+]  # fmt: skip
 
 
 def test_a_checkout_has_its_own_recipes(checkout: Path) -> None:
@@ -41,7 +46,7 @@ def test_a_wheel_has_the_same_recipes(checkout: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("deepbeet", "deepbeet: does not exist, and no recipe has this name; expected the path of what was trained, or one of brainmage, deepbet, meshnet_50"),
+        ("deepbeet", "deepbeet: does not exist, and no recipe has this name; expected the path of what was trained, or one of acs_all_resnet18_nnunet, acs_resnet18_nnunet"),
         ("deepbeet", "did you mean deepbet?"),
         ("none.pt", "none.pt: does not exist"),
         ("below/deepbet", "below/deepbet: does not exist"),
@@ -65,7 +70,7 @@ def test_a_path_comes_before_a_name_unless_it_is_a_bundle(
     shutil.move("deepbet", "mine")
     done = command("export", "mine", "-o", "b")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "mine: is a bundle already; expected what was trained, or one of brainmage" in done.stderr
+    assert "mine: is a bundle already; expected what was trained, or one of acs_all_resnet18_nnunet" in done.stderr
     assert recipes.chosen(Path("mine/manifest.json")) == Path("mine/manifest.json")
 
 

@@ -59,6 +59,7 @@ HOMES = {
         "cli.application",
         "cli.build",
         "cli.demo",
+        "cli.gallery",
         "cli.machine",
         "cli.measure",
         "cli.new_recipe",

@@ -16,9 +16,10 @@ from lowres_seg.errors import Lines, one_line, shown
 #: What a text must look like, by the pattern that it must match.
 PATTERNS = {
     r"^[a-z0-9][a-z0-9_.-]*$": "lower-case letters, digits, '_', '.' and '-', with a letter or a digit first",
+    r"^S[0-9]{2}[a-z]?$": "an id such as S02 or S21b",
     r"^[0-9a-f]{64}$": "64 hexadecimal digits, as sha256sum prints them",
-    r"^([\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$": "FILE.py:FUNCTION, or a class such as monai:UNet",
-    r"^[\w-]+\.py:[A-Za-z_]\w*$": "FILE.py:FUNCTION",
+    r"^((\.\./)?[\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$": "FILE.py:FUNCTION, or a class such as monai:UNet",
+    r"^(\.\./)?[\w-]+\.py:[A-Za-z_]\w*$": "FILE.py:FUNCTION",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*$": "NAME==VERSION",
 }
 #: The most keys that are listed where none is near to what was written.

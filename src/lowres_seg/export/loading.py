@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lowres_seg.errors import ExportError, LowresSegError
+from lowres_seg import extras
+from lowres_seg.errors import ExportError, LowresSegError, MissingExtraError
 from lowres_seg.export import importers
 from lowres_seg.export.frameworks import states, wraps
 from lowres_seg.export.frameworks.causes import cause_of
@@ -95,14 +97,30 @@ def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> Torc
             module = importers.importer(owner).network(name, source.arguments)
     except LowresSegError:
         raise
+    except ModuleNotFoundError as error:
+        raise _missing(factory, error) from error
     except Exception as error:  # the recipe's own code may raise anything
         given = ", ".join(source.arguments) or "no arguments"
         raise ExportError(f"{factory}: cannot build the network from {given} ({cause_of(error)})") from error
     content, key = checkpoint(weights), source.checkpoint_key
     if source.convert is None:
         return with_state(module, content, key, weights, factory, source.output)
-    state = _function(home, source.convert)(states.plain(content, key, weights))
+    convert = _function(home, source.convert)
+    takes_network = len(inspect.signature(convert).parameters) > 1
+    taken = content if takes_network and key is None else states.plain(content, key, weights)
+    state = convert(taken, module) if takes_network else convert(taken)
+    if state is taken:  # the network's own
+        return with_state(module, content, key, weights, factory, source.output)
     return replace(with_state(module, state, states.TOP, weights, factory, source.output), weights_key=key or "")
+
+
+def _missing(factory: str, error: ModuleNotFoundError) -> LowresSegError:
+    """The error of code of a recipe that imports a package which is not installed."""
+    package = (error.name or "").partition(".")[0]
+    extra = extras.providing(package)
+    if extra is None:
+        return ExportError(f"{factory}: needs {package or error}, not installed here; install it beside lowres-seg")
+    return MissingExtraError(f"{factory} needs {package}, not installed here: {extras.how_to_install(extra)}")
 
 
 def _function(home: Path, factory: str) -> Callable[..., Any]:

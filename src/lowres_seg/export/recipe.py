@@ -33,6 +33,22 @@ class About(Part):
     intended_use: str
 
 
+class System(Part):
+    """The published system that a recipe rebuilds, by the `id` that it has in the gallery.
+
+    `paper` is where it is described. `parameters` are those of one network as the recipe builds it, in full width, and
+    `published_parameters` those that the paper states. `assumed` says in words what the paper leaves open, and what
+    the recipe takes for it.
+    """
+
+    id: Annotated[str, Field(pattern=r"^S[0-9]{2}[a-z]?$")]
+    task: Annotated[str, Field(min_length=1, max_length=40)]
+    paper: Annotated[str, Field(min_length=1)]
+    parameters: int = Field(ge=1)
+    published_parameters: Annotated[int, Field(ge=1)] | None = None
+    assumed: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+
 class Parity(Part):
     """Bounds on how far the converted network may be from its source.
 
@@ -88,21 +104,23 @@ class PublishedWeights(Part):
 
 
 #: Factories that are functions of a file.
-_OWN_CODE = re.compile(r"[\w-]+\.py:")
+_OWN_CODE = re.compile(r"(\.\./)?[\w-]+\.py:")
 _Tensor = Annotated[tuple[Name, ...], Field(min_length=1, max_length=CHANNELS)]
 
 
 class NetworkSource(Part):
     """The source of a network: a TorchScript file, an ONNX file, or a checkpoint with a factory.
 
-    `factory` is ``file.py:function``, where the file lies in the recipe's folder, or ``importer:NAME`` for a network
-    that an importer builds, such as ``monai:UNet``. It is called with `arguments` and returns the network. The
-    checkpoint holds the network's state, under `checkpoint_key` if that is given; else it is found. `convert`, of the
-    form ``file.py:function``, turns the content of another framework's checkpoint into that state. `output` is the name
-    or the index of the output that holds the scores. `channels` are those of its channels that are kept, in a row, such
-    as the second of two classes; the rest of the recipe counts among them. With `sha256` the file must have that
-    digest. Without `exact_norms` the network keeps OpenVINO's own instance and group norms. They are faster in networks
-    of few channels and large windows, and off by 1e-4 of the range and more; `[parity]` says how much is borne.
+    `factory` is ``file.py:function``, where the file lies in the recipe's folder, or in that of the file which it
+    extends, or ``importer:NAME`` for a network that an importer builds, such as ``monai:UNet``. It is called with
+    `arguments` and returns the network. The checkpoint holds the network's state, under `checkpoint_key` if that is
+    given; else it is found. `convert`, of the form ``file.py:function``, turns the content of another framework's
+    checkpoint into that state. With two parameters it is given the network as well; a checkpoint that it gives back as
+    it is holds the network's own state. `output` is the name or the index of the output that holds the scores.
+    `channels` are those of its channels that are kept, in a row, such as the second of two classes; the rest of the
+    recipe counts among them. With `sha256` the file must have that digest. Without `exact_norms` the network keeps
+    OpenVINO's own instance and group norms. They are faster in networks of few channels and large windows, and off by
+    1e-4 of the range and more; `[parity]` says how much is borne.
 
     `inputs` are the channels of each tensor that the network takes, in the order of its arguments. A network of one
     tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
@@ -116,9 +134,9 @@ class NetworkSource(Part):
     onnx: str | None = None
     checkpoint: str | None = None
     checkpoint_key: str | None = None
-    factory: Annotated[str, Field(pattern=r"^([\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$")] | None = None
+    factory: Annotated[str, Field(pattern=r"^((\.\./)?[\w-]+\.py|[a-z]\w*):[A-Za-z_]\w*$")] | None = None
     arguments: dict[str, Any] = Field(default={})
-    convert: Annotated[str, Field(pattern=r"^[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
+    convert: Annotated[str, Field(pattern=r"^(\.\./)?[\w-]+\.py:[A-Za-z_]\w*$")] | None = None
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
     inputs: Annotated[tuple[_Tensor, ...], Field(min_length=1, max_length=CHANNELS)] | None = None
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
@@ -177,6 +195,8 @@ class Recipe(Pipeline):
         Source of each network, by name.
     weights
         Where the files of weights are published.
+    system
+        The published system that it rebuilds.
     parity
         How far the converted networks may be from their sources.
     multiple_of
@@ -186,6 +206,7 @@ class Recipe(Pipeline):
     bundle: About
     networks: dict[Name, NetworkSource] = Field(min_length=1)
     weights: PublishedWeights | None = None
+    system: System | None = None
     parity: Parity = Parity()
     multiple_of: int = Field(default=32, ge=1, description="The sides of a network's input must be multiples of it")
 

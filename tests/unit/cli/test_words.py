@@ -16,6 +16,7 @@ SCRIPT = Path(sys.executable).with_name("lowres-seg")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 ORDER = [
     "demo",
+    "gallery",
     "new-recipe",
     "export",
     "quantize",

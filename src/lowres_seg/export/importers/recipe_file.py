@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export import faults, references, toml_file
+from lowres_seg.export import families, faults, references
 from lowres_seg.export.importers import IMPORTERS
 from lowres_seg.export.recipe import Recipe
 
@@ -33,9 +33,13 @@ def recipe(path: Path, options: Options) -> Recipe:  # noqa: ARG001 - there are 
     Raises
     ------
     ExportError
-        If it is missing, not TOML, or not a valid recipe. The message has every fault.
+        If it is missing, not TOML, or not a valid recipe. The message has every fault, and the file that it is in.
     """
-    return checked(str(path), toml_file.read(path, ExportError))
+    merged = families.read(path)
+    recipe, found = _read(merged.content)
+    if recipe is None:
+        raise ExportError(_told(merged, found))
+    return recipe
 
 
 def checked(where: str, content: Mapping[str, Any]) -> Recipe:
@@ -46,26 +50,41 @@ def checked(where: str, content: Mapping[str, Any]) -> Recipe:
     ExportError
         If they are no valid recipe. The message begins with `where` and has every fault.
     """
+    recipe, found = _read(content)
+    if recipe is None:
+        raise ExportError(faults.told(where, found))
+    return recipe
+
+
+def _read(content: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """A recipe, or its faults."""
     found = [*references.faults(content), *_strange_factories(content)]
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         of_fields = faults.of(error, content, Recipe)
-        found = [*(one for one in of_fields if not (found and _is_told(one))), *found]
-        raise ExportError(faults.told(where, found)) from error
-    if found:
-        raise ExportError(faults.told(where, found))
-    return recipe
+        return None, [*(one for one in of_fields if not (found and _is_told(one))), *found]
+    return (None, found) if found else (recipe, [])
+
+
+def _told(merged: families.Merged, found: Sequence[str]) -> str:
+    """The message of the faults of a recipe. Those of the file that it extends are told to be there."""
+    path, *_, family = (*merged.files, merged.files[-1])
+    of_family = [one for one in found if merged.file_of(one) != path]
+    if len(of_family) == len(found):
+        return faults.told(str(family), found)
+    own = [one for one in found if one not in of_family]
+    return faults.told(str(path), [*own, *(f"{family}: {one}" for one in of_family)])
 
 
 def home(path: Path) -> Path:
-    """Folder of the recipe."""
+    """Folder of the recipe. Code that is not there is the family's, and is named so when the recipe is read."""
     return path.parent
 
 
 def files(path: Path, options: Options) -> list[Path]:  # noqa: ARG001 - they change none
-    """Files that say what a recipe says."""
-    return [path]
+    """Files that say what a recipe says: its own, and the one that it extends."""
+    return list(families.read(path).files)
 
 
 def options_again(networks: Sequence[str]) -> Options:  # noqa: ARG001 - there are none
