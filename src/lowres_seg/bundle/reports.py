@@ -32,7 +32,10 @@ class _Told(Part):
 
 
 class Compared(_Told):
-    """One network on one input (``random``, ``phantom`` or ``scan``), in the runtime of its source and in another."""
+    """One network on one input (``random``, ``phantom`` or ``scan``), in the runtime of its source and in another.
+
+    `max_probability_diff` is of a network that gives probabilities of classes. Its decision counts as one voxel.
+    """
 
     network: str
     input: str
@@ -41,6 +44,7 @@ class Compared(_Told):
     max_abs_diff: float
     flipped: int
     voxels: int
+    max_probability_diff: float | None = None
 
 
 class ExportReport(_Told):

@@ -145,14 +145,17 @@ def export(
     if as_json:
         print_json({"bundle": str(output), "digest": bundle.digest, **report, **volatile})
     elif not quiet:
-        rows = [["", "max diff", "mean diff", "voxels that flip"]]
+        rows, notes = [["", "max diff", "mean diff", "voxels that flip"]], []
         for row in report["parity"]:
             compared = f"{row['network']}, {row['input']}: {row['candidate']} with {row['reference']}"
+            probability = row["max_probability_diff"]
+            if probability is not None:
+                notes.append(f"{compared}: probabilities of classes differ by up to {probability:.2e}")
             flipped = f"{row['flipped']} of {row['voxels']}"
             rows.append([compared, f"{row['max_abs_diff']:.2e}", f"{row['mean_abs_diff']:.2e}", flipped])
         for line in columns(rows):
             out.print(plain(line))
-        for note in report["importer"]["notes"]:
+        for note in (*notes, *report["importer"]["notes"]):
             out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]

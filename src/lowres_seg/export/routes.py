@@ -14,7 +14,7 @@ from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.recipe import Recipe
-from lowres_seg.export.scores import check_channels
+from lowres_seg.export.scores import check_channels, check_numbers
 from lowres_seg.runtime.engine import Engine
 
 
@@ -94,7 +94,7 @@ def convert(
             outputs = Outputs(recipe.networks[name].output)
             graph = onnx_graph.load(weights)
             changes = onnx_inputs.fit(graph, shape, weights)
-            graph = onnx_graph.with_one_output(graph, outputs, shape, weights)
+            graph = onnx_graph.with_axes(onnx_graph.with_one_output(graph, outputs, shape, weights))
             onnx_graph.save(graph, onnx_path)
             any_size = onnx_graph.OpenSizes(weights, outputs.key)
             try:
@@ -136,7 +136,7 @@ def convert(
         exported.onnx = onnx_path
         try:
             network.to_onnx(onnx_path, shape)
-            onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
+            onnx_graph.save(onnx_graph.with_axes(onnx_graph.load(onnx_path)), onnx_path)
         except ExportError as error:
             exported.drop_onnx(str(error))
     return exported
@@ -173,6 +173,7 @@ def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
     for stage in recipe.stages:
         if name in stage.networks:
             check_channels(stage.decode, conversion.output_shape[1])
+            check_numbers(stage.decode, conversion.output_shape)
 
 
 def _check_sides(network: Engine, shape: tuple[int, ...], conversion: Conversion) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.errors import ExportError, last_line, one_line
 from lowres_seg.export.frameworks import onnx_inputs
+from lowres_seg.export.frameworks.class_scores import classes_of
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.runtime.engine import ResidentEngine
 
@@ -72,6 +73,16 @@ def with_one_output(graph: onnx.ModelProto, outputs: Outputs, shape: Shape, path
     kept = next(value for value in graph.graph.output if value.name == chosen)
     del graph.graph.output[:]
     graph.graph.output.append(kept)
+    return graph
+
+
+def with_axes(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the output of a network that classifies, such as (1, C), the axes (1, C, 1, 1, 1), in place."""
+    (value,) = graph.graph.output
+    shape = onnx_inputs.output_shapes(graph)[value.name]
+    classes = None if shape is None else classes_of(shape)
+    if classes is not None:
+        onnx_inputs.reshape_output(graph, value, (1, classes, 1, 1, 1))
     return graph
 
 
@@ -156,7 +167,7 @@ class OpenSizes(ResidentEngine):
         """
         graph = load(self._path)
         onnx_inputs.fit(graph, x.shape, self._path)
-        graph = with_one_output(graph, Outputs(self._output), x.shape, self._path)
+        graph = with_axes(with_one_output(graph, Outputs(self._output), x.shape, self._path))
         return OrtNetwork(self._path, threads=1, content=graph.SerializeToString()).run(x)
 
 

@@ -136,13 +136,28 @@ def _transpose_input(graph: onnx.ModelProto, given: onnx.ValueInfoProto, shape: 
 
 
 def _transpose_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    inner = f"{value.name}/channels_last"
+    inner = _renamed(graph, value, "channels_last")
+    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST))
+
+
+def reshape_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto, shape: Shape) -> None:
+    """Give an output of a graph another shape, in place."""
+    inner = _renamed(graph, value, "as_given")
+    target = numpy_helper.from_array(np.array(shape, np.int64), f"{value.name}/shape")
+    graph.graph.initializer.append(target)
+    graph.graph.node.append(helper.make_node("Reshape", [inner, target.name], [value.name]))
+    _set_sizes(value, shape)
+
+
+def _renamed(graph: onnx.ModelProto, value: onnx.ValueInfoProto, end: str) -> str:
+    """Free the name of an output for a further node, and return the name that its tensor has now."""
+    inner = f"{value.name}/{end}"
     for node in graph.graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 if name == value.name:
                     names[place] = inner
-    graph.graph.node.append(helper.make_node("Transpose", [inner], [value.name], perm=_TO_FIRST))
+    return inner
 
 
 def output_shapes(graph: onnx.ModelProto) -> dict[str, Shape | None]:
