@@ -45,10 +45,8 @@ class Grader(nn.Module):
         self.kind = kind
         self.body = nn.Sequential(
             nn.Conv3d(1, 8, 3, 2, 1),
-            nn.BatchNorm3d(8),
             nn.ReLU(),
             nn.Conv3d(8, 16, 3, 2, 1),
-            nn.BatchNorm3d(16),
             nn.ReLU(),
             nn.Conv3d(16, 16, 3, 1, 1),
             nn.ReLU(),
@@ -75,18 +73,18 @@ def head(seed: int, *, high: bool) -> Volume:
     random = np.random.default_rng(seed)
     volume = phantom.head((SIDE, SIDE, SIDE), 12.0, seed=seed)
     places = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"), -1)
-    centre = 8 + random.integers(-2, 3, 3)
-    radius = random.uniform(2.4, 3.0) if high else random.uniform(1.4, 1.9)
+    centre = 8 + random.integers(-1, 2, 3)
+    radius = random.uniform(2.8, 3.4) if high else random.uniform(1.4, 1.9)
     data = volume.data.astype(np.float32)
-    data[((places - centre) ** 2).sum(-1) < radius**2] = 1100 if high else 900
+    data[((places - centre) ** 2).sum(-1) < radius**2] = 1600 if high else 900
     return Volume.from_array(data, volume.grid.affine)
 
 
-def trained(classes: int = 2, steps: int = 50) -> Grader:
+def trained(classes: int = 2, steps: int = 40) -> Grader:
     """Network that tells the grades apart; a single class is the high grade."""
     torch.manual_seed(0)
     network = Grader(classes).train()
-    truth = [n % 2 for n in range(24)]
+    truth = [n % 2 for n in range(16)]
     x = torch.from_numpy(np.stack([head(1000 + n, high=bool(g)).data for n, g in enumerate(truth)])[:, None] * 0.002)
     y = torch.tensor(truth)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)

@@ -87,7 +87,14 @@ def needed_bytes(model: Any) -> int:
 
 
 def quantize_network(
-    name: str, model: Any, inputs: Sequence[Array], *, preset: Preset, reverted: Sequence[str], max_ram_bytes: int
+    name: str,
+    model: Any,
+    inputs: Sequence[Array],
+    *,
+    preset: Preset,
+    reverted: Sequence[str],
+    max_ram_bytes: int,
+    correct_bias: bool = True,
 ) -> Any:
     """Quantize all layers of a network but those in `reverted`.
 
@@ -105,6 +112,9 @@ def quantize_network(
         Names of operators that keep their precision.
     max_ram_bytes : int
         Bound on the memory of the process while statistics are gathered.
+    correct_bias : bool
+        Let NNCF move biases so that the means of channels stay. It compares with a constant input, which a padding
+        borders otherwise than a head. A mean over all voxels, which classifiers end in, keeps all of that error.
 
     Returns
     -------
@@ -121,6 +131,7 @@ def quantize_network(
         # A bundle runs on other CPUs too. Without VNNI, sums of two products saturate at 16 bits unless weights keep to
         # 7 bits.
         overflow_fix=nncf.OverflowFix.ENABLE,
+        disable_bias_correction=not correct_bias,
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
     kept = {*reverted, *_interpolations(model), *nodes_of_norms(model)}
