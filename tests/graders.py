@@ -21,25 +21,25 @@ SIDE = 16
 
 
 def scan(level: float, seed: int = 0) -> Volume:
-    """Noise of a mean: the score of the last class is 8·(mean - 0.5), those of the others are 0."""
+    """Noise of a mean: the score of the last class is gain·(mean - 0.5), those of the others are 0."""
     noise = np.random.default_rng(seed).uniform(-0.1, 0.1, (SIDE, SIDE, SIDE)).astype(np.float32)
     return Volume.from_array(level + noise - noise.mean(), np.eye(4))
 
 
-def network(path: Path, classes: int) -> None:
+def network(path: Path, classes: int, gain: float = 8.0) -> None:
     """IR of a convolution whose mean is the scores (1, classes, 1, 1, 1)."""
     x = opset.parameter([1, 1, SIDE, SIDE, SIDE], np.float32, name="input")
     kernel = np.zeros((classes, 1, 1, 1, 1), np.float32)
-    kernel[-1] = 8
+    kernel[-1] = gain
     scores = opset.reduce_mean(opset.convolution(x, opset.constant(kernel), [1] * 3, [0] * 3, [0] * 3, [1] * 3),
                                np.array([2, 3, 4]), keep_dims=True)  # fmt: skip
     middle = np.zeros((1, classes, 1, 1, 1), np.float32)
-    middle[0, -1] = 4
+    middle[0, -1] = gain / 2
     path.parent.mkdir(parents=True, exist_ok=True)
     openvino.save_model(openvino.Model([opset.subtract(scores, middle)], [x], "grader"), path, compress_to_fp16=False)
 
 
-def write(folder: Path, content: dict[str, Any], names: Sequence[str] = ("low", "high")) -> Bundle:
+def write(folder: Path, content: dict[str, Any], names: Sequence[str] = ("low", "high"), gain: float = 8.0) -> Bundle:
     """A bundle that classifies among some names; of a single one by a sigmoid."""
     only = {
         "name": "only",
@@ -50,7 +50,7 @@ def write(folder: Path, content: dict[str, Any], names: Sequence[str] = ("low", 
     }
     content |= {"schema_version": 2, "labels": [], "stages": [only]}
     content["networks"]["net"]["output_shape"] = [1, len(names), 1, 1, 1]
-    network(folder / "networks" / "net.xml", len(names))
+    network(folder / "networks" / "net.xml", len(names), gain)
     content["files"] = {**bundles.digests(folder), "reference.npz": "0" * 64}
     draft = Manifest.model_validate(content)
     files = {"net": NetworkFiles.written(folder / "networks" / "net.xml")}
