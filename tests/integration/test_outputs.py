@@ -278,7 +278,8 @@ def build():
         ("return special.bessel_j0(self.a(x))", "No conversion rule found for operations: aten::special_bessel_j0"),
         ("raise KeyError('no such\\nlayer')", "no such"),
         ("return None", "the network gives no tensor, expected one output (1, C, D, H, W)"),
-        ("return self.a(x).mean((2, 3, 4))", "the network gives [1,2], expected one output (1, C, D, H, W)"),
+        ("return self.a(x).mean((2, 3, 4))", "gives one number for each of 2 channels, and the recipe decodes regions"),
+        ("return self.a(x).mean((2, 3))", "the network gives [1,2,32], expected one output (1, C, D, H, W), or (1, C) of classes"),
     ],
 )  # fmt: skip
 def test_the_cause_of_a_factorys_failure_is_one_line(tmp_path: Path, command: Command, body: str, message: str) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lowres_seg.extras import on_demand
 
 if TYPE_CHECKING:
-    from lowres_seg.bench.comparison import Comparison, Tolerances, compare
+    from lowres_seg.bench.changes import Tolerances
+    from lowres_seg.bench.comparison import Comparison, compare
     from lowres_seg.bench.html.page import report
     from lowres_seg.bench.measuring.plan import Plan
     from lowres_seg.bench.measuring.runner import bench
@@ -31,7 +32,7 @@ __getattr__, __dir__ = on_demand(
         "Comparison": "comparison",
         "Plan": "measuring.plan",
         "Suite": "suite",
-        "Tolerances": "comparison",
+        "Tolerances": "changes",
         "bench": "measuring.runner",
         "compare": "comparison",
         "report": "html.page",

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.bench.changes import Change, Tolerances, of_classes, verdict
 from lowres_seg.bench.estimates import t95
 from lowres_seg.bench.suite import Benchmark, Suite
 from lowres_seg.errors import BenchmarkError
@@ -29,50 +30,10 @@ from lowres_seg.wording import columns, counted
 
 Format = Literal["text", "markdown", "json", "github"]
 What = Literal["time", "memory", "accuracy"]
-Judged = Literal["same", "better", "regression", "no verdict"]
 #: What is compared, all of it by default.
 WHAT: tuple[What, ...] = ("time", "memory", "accuracy")
 #: One-sided 90% quantile of the normal distribution: "nine times out of ten".
 _Z90 = 1.2816
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """Allowed losses.
-
-    Attributes
-    ----------
-    latency, memory : float
-        Allowed rises, as shares: 0.05 is 5%. For throughput, `latency` bounds the seconds for each volume.
-    max_drop : float
-        Allowed drop of the mean Dice of any region.
-    max_hd95_rise_mm : float
-        Allowed rise of the mean HD95 of any region.
-    """
-
-    latency: float = 0.05
-    memory: float = 0.10
-    max_drop: float = 0.005
-    max_hd95_rise_mm: float = 1.0
-
-
-@dataclass(frozen=True)
-class Change:
-    """One quantity of one benchmark, before and after.
-
-    `change` is a share for latency and memory, and a difference for Dice and HD95. `interval` is its 95% interval, and
-    `detectable` the smallest change that would have been caught. Both need several runs, and so does a verdict on time.
-    """
-
-    benchmark: str
-    quantity: str
-    base: float
-    new: float
-    change: float
-    limit: float
-    verdict: Judged
-    interval: tuple[float, float] | None = None
-    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +48,8 @@ class Comparison:
     def regressions(self) -> list[str]:
         """Changes for the worse beyond the limits, in words."""
         worse = [
-            f"{c.benchmark}: {c.quantity} {_value(c, c.base)} → {_value(c, c.new)} ({_signed(c, c.change)}, "
-            f"allowed {_signed(c, c.limit)})"
+            f"{c.benchmark}: {c.quantity} {c.shown(c.base)} → {c.shown(c.new)} ({c.signed(c.change)}, "
+            f"allowed {c.signed(c.limit)})"
             for c in self.changes
             if c.verdict == "regression"
         ]
@@ -136,8 +97,8 @@ class Comparison:
                 table.append([benchmark])
             table.append([f"  {cells[0]}", *cells[1:]])
             last = benchmark
-        verdict = [self._summary()] if self.met else [f"regression: {line}" for line in self.regressions]
-        return "\n".join([*columns(table), *(f"note: {note}" for note in self.notes), *verdict])
+        said = [self._summary()] if self.met else [f"regression: {line}" for line in self.regressions]
+        return "\n".join([*columns(table), *(f"note: {note}" for note in self.notes), *said])
 
     def _summary(self) -> str:
         """The verdict where nothing is a regression."""
@@ -154,9 +115,9 @@ class Comparison:
             [
                 c.benchmark,
                 c.quantity,
-                _value(c, c.base),
-                _value(c, c.new),
-                _signed(c, c.change),
+                c.shown(c.base),
+                c.shown(c.new),
+                c.signed(c.change),
                 "" if c.detectable is None else f"{100 * c.detectable:.1f}%",
                 c.verdict,
             ]
@@ -236,7 +197,7 @@ def _check_alike(base: Suite, new: Suite, *, on_one_host: bool, accuracy: bool) 
 
 def _judged(suite: Suite) -> dict[tuple[str, ...], Benchmark]:
     """One benchmark with accuracy for each bundle, backend and instruction set: all of them have the same."""
-    return {_key(b): b for b in suite.benchmarks if b.status == "measured" and b.accuracy}
+    return {_key(b): b for b in suite.benchmarks if b.status == "measured" and (b.accuracy or b.classified)}
 
 
 def _key(benchmark: Benchmark) -> tuple[str, ...]:
@@ -283,14 +244,16 @@ def _costs(one: Benchmark, other: Benchmark, tolerances: Tolerances, what: Colle
     changes = [_latency(one, other, tolerances.latency)] if "time" in what else []
     if "memory" in what and one.peak_rss_bytes and other.peak_rss_bytes:
         share = other.peak_rss_bytes / one.peak_rss_bytes - 1
-        verdict = _verdict(share, tolerances.memory)
+        judged = verdict(share, tolerances.memory)
         pair = (float(one.peak_rss_bytes), float(other.peak_rss_bytes))
-        changes.append(Change(one.title, "peak RSS", *pair, share, tolerances.memory, verdict))
+        changes.append(Change(one.title, "peak RSS", *pair, share, tolerances.memory, judged))
     return changes
 
 
 def _accuracy(one: Benchmark, other: Benchmark, tolerances: Tolerances) -> list[Change]:
-    """Changes of mean Dice and mean HD95 of each region."""
+    """Changes of mean Dice and mean HD95 of each region, or of classes."""
+    if one.classified or other.classified:
+        return of_classes(_place(one), one, other, tolerances)
     changes = []
     for region in dict.fromkeys(row.region for row in one.accuracy):
         then, now = ({row.case: row for row in b.accuracy if row.region == region} for b in (one, other))
@@ -301,9 +264,9 @@ def _accuracy(one: Benchmark, other: Benchmark, tolerances: Tolerances) -> list[
             )
         for metric, limit, sign in (("dice", tolerances.max_drop, -1), ("hd95_mm", tolerances.max_hd95_rise_mm, 1)):
             first, second = (float(np.mean([getattr(row, metric) for row in rows.values()])) for rows in (then, now))
-            verdict = _verdict(sign * (second - first), limit)
+            judged = verdict(sign * (second - first), limit)
             name = f"{region} {'Dice' if metric == 'dice' else 'HD95'}"
-            changes.append(Change(_place(one), name, first, second, second - first, sign * limit, verdict))
+            changes.append(Change(_place(one), name, first, second, second - first, sign * limit, judged))
     return changes
 
 
@@ -320,10 +283,10 @@ def _latency(one: Benchmark, other: Benchmark, limit: float) -> Change:
     share = math.expm1(change)
     if math.isnan(error):
         return Change(one.title, quantity, *pair, share, limit, "no verdict")
-    verdict = _verdict(share, limit) if _is_significant((change, error, half)) else "same"
+    judged = verdict(share, limit) if _is_significant((change, error, half)) else "same"
     interval = (math.expm1(change - half), math.expm1(change + half))
     detectable = math.expm1(max(math.log1p(limit), half) + _Z90 * error)
-    return Change(one.title, quantity, *pair, share, limit, verdict, interval, detectable)
+    return Change(one.title, quantity, *pair, share, limit, judged, interval, detectable)
 
 
 def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -352,33 +315,8 @@ def _fixed_levels(benchmark: Benchmark) -> NDArray[np.float64]:
     return np.array([math.log(np.percentile(run.reference_s, 25)) for run in benchmark.runs])
 
 
-def _verdict(worse: float, limit: float) -> Judged:
-    # A comparison with NaN is false, so NaN is a regression.
-    if not worse <= limit:
-        return "regression"
-    return "better" if worse < -limit else "same"
-
-
 def _host(suite: Suite) -> str:
     return f"{suite.host.cpu}, {counted(suite.host.cores, 'core')}, {' '.join(suite.host.features)}"
-
-
-def _value(change: Change, value: float) -> str:
-    if change.quantity == "peak RSS":
-        return f"{value / 2**20:.0f} MiB"
-    if change.quantity.endswith("Dice"):
-        return f"{value:.4f}"
-    if change.quantity.endswith("HD95"):
-        return f"{value:.2f} mm"
-    return f"{1000 * value:.1f} ms"
-
-
-def _signed(change: Change, value: float) -> str:
-    if change.quantity.endswith("Dice"):
-        return f"{value:+.4f}"
-    if change.quantity.endswith("HD95"):
-        return f"{value:+.2f} mm"
-    return f"{100 * value:+.1f}%"
 
 
 def _escaped(text: str) -> str:

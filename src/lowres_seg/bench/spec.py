@@ -43,8 +43,8 @@ class Spec:
     in_flight : int
         Number of volumes at a time, for throughput.
     case : dict
-        For ``judge``: the case's id and the path of its label map, the definition of HD95, the values to
-        leave out, whether to draw pictures.
+        For ``judge``: the case's id and the path of its label map (null if it has none), the definition of HD95, the
+        values to leave out, whether to draw pictures.
     calibrate : list of dict
         For ``quantize``: id and scan (path by channel) of each case.
     has_vnni : bool

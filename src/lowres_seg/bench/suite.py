@@ -82,6 +82,22 @@ class Accuracy(Part):
     hd95_mm: float
 
 
+class Classified(Part):
+    """One case of a bundle that classifies: the value of each class, the decision, and the truth if the table has it.
+
+    `against` names the fp32 network that it was compared with, in torch if that was measured: `change` is the largest
+    difference of a value, and `flipped` says whether the decision is another one. Without such a network they are null.
+    """
+
+    case: str
+    truth: str | None = None
+    values: dict[str, float]
+    decision: str
+    against: str = ""
+    change: float | None = None
+    flipped: bool | None = None
+
+
 class Benchmark(Part):
     """The runs of one combination.
 
@@ -108,6 +124,8 @@ class Benchmark(Part):
     macs: int | None = Field(default=None, description="multiply-accumulates of the networks, once each")
     peak_share: float | None = Field(default=None, description="of the peak of convolutions in its precision")
     accuracy: tuple[Accuracy, ...] = ()
+    classes: tuple[str, ...] = Field(default=(), description="among which a bundle that classifies decides")
+    classified: tuple[Classified, ...] = ()
     doubts: tuple[str, ...] = ()
 
     @property
@@ -262,6 +280,8 @@ class Suite(Part):
             }
             if not any(run.memory for benchmark in self.benchmarks for run in benchmark.runs):
                 left["benchmarks"] = {"__all__": {"runs": {"__all__": {"memory"}}}}
+            if not any(benchmark.classified for benchmark in self.benchmarks):
+                left.setdefault("benchmarks", {"__all__": {}})["__all__"] |= {"classes": True, "classified": True}
             staged.write_text(self.model_dump_json(indent=1, exclude=left) + "\n", encoding="utf-8")
 
 

@@ -198,6 +198,18 @@ class Pipeline(Part):
         """Label values that a label map to compare with may hold."""
         return sorted({value for values in self.evaluated.values() for value in values} | set(self.label_names))
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Every class that a stage gives a number for, in the order of the stages."""
+        decodes = [stage.decode for stage in self.stages]
+        return tuple(dict.fromkeys(name for one in decodes if isinstance(one, Classes) for name in one.names))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes among which the last stage decides; none if it does not classify."""
+        last = self.stages[-1].decode
+        return last.names if isinstance(last, Classes) else ()
+
     def stage_of(self, network: str) -> Stage:
         """First stage that runs a network."""
         return next(stage for stage in self.stages if network in stage.networks)

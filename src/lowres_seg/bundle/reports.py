@@ -32,7 +32,10 @@ class _Told(Part):
 
 
 class Compared(_Told):
-    """One network on one input (``random``, ``phantom`` or ``scan``), in the runtime of its source and in another."""
+    """One network on one input (``random``, ``phantom`` or ``scan``), in the runtime of its source and in another.
+
+    `max_probability_diff` is of a network that gives probabilities of classes. Its decision counts as one voxel.
+    """
 
     network: str
     input: str
@@ -41,6 +44,7 @@ class Compared(_Told):
     max_abs_diff: float
     flipped: int
     voxels: int
+    max_probability_diff: float | None = None
 
 
 class ExportReport(_Told):
@@ -57,6 +61,13 @@ class Limits(_Told):
     worst_case_drop: float | None = None
 
 
+class ClassLimits(_Told):
+    """Allowed changes of a bundle that classifies: of any class's value in any case; and flipped decisions."""
+
+    max_probability_change: float
+    max_flipped_decisions: int
+
+
 class LabelLoss(_Told):
     """Losses of one label against fp32, over the cases that were judged."""
 
@@ -65,6 +76,38 @@ class LabelLoss(_Told):
     worst_drop: float
     mean_hd95_rise_mm: float
     worst_hd95_rise_mm: float
+
+
+class ClassChange(_Told):
+    """Changes of the value of one class against fp32, over the cases that were judged."""
+
+    cases: float
+    mean_change: float
+    worst_change: float
+
+
+class Agreement(_Told):
+    """Accuracy and AUC of fp32 and of the candidate over the cases whose truth is known.
+
+    AUC is null if no class has both cases that are of it and cases that are not.
+    """
+
+    cases: int
+    accuracy_fp32: float
+    accuracy: float
+    auc_fp32: float | None = None
+    auc: float | None = None
+
+
+class CaseValues(_Told):
+    """One case in fp32 and in the candidate: the value of each class, the decisions, and the truth if it is known."""
+
+    case: str
+    truth: str | None = None
+    fp32: dict[str, float]
+    values: dict[str, float]
+    decision_fp32: str
+    decision: str
 
 
 class CaseScore(_Told):
@@ -82,19 +125,36 @@ class CaseScore(_Told):
 class Attempt(_Told):
     """One candidate: its layers in their old precision, its losses, and the limits that it exceeds, in words.
 
-    An attempt that had lost the gate was not judged on further cases.
+    An attempt that had lost the gate was not judged on further cases. One that classifies has `classes`, the number of
+    its flipped decisions and its agreement with the truth in place of `labels`.
     """
 
     reverted: tuple[str, ...]
-    labels: dict[str, LabelLoss]
+    labels: dict[str, LabelLoss] = Field(default={})
+    classes: dict[str, ClassChange] = Field(default={})
+    flipped_decisions: int = 0
+    agreement: Agreement | None = None
     breaches: tuple[str, ...]
 
 
 class Result(_Told):
-    """The attempt that was written: losses of each label, and every case."""
+    """The attempt that was written: losses of each label, or changes of each class, and every case."""
 
-    labels: dict[str, LabelLoss]
-    cases: tuple[CaseScore, ...]
+    labels: dict[str, LabelLoss] = Field(default={})
+    classes: dict[str, ClassChange] = Field(default={})
+    flipped_decisions: int = 0
+    agreement: Agreement | None = None
+    cases: tuple[CaseScore | CaseValues, ...]
+
+    @property
+    def scores(self) -> list[CaseScore]:
+        """Cases that were judged by their masks."""
+        return [case for case in self.cases if isinstance(case, CaseScore)]
+
+    @property
+    def values(self) -> list[CaseValues]:
+        """Cases that were judged by their classes."""
+        return [case for case in self.cases if isinstance(case, CaseValues)]
 
 
 class LayerPrecision(_Told):
@@ -135,7 +195,7 @@ class QuantizeReport(_Told):
 
     precision: str
     judged: bool
-    limits: Limits
+    limits: Limits | ClassLimits
     preset: str
     seed: int
     ignore_labels: tuple[int, ...] = ()

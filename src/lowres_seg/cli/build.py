@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lowres_seg.cli.options import AsJson, BundlePath, Debug, Force, IgnoreLabel, Quiet, amount, app, one_of, ram_bytes
 from lowres_seg.cli.screen import importing, out, plain, print_json, steps
 from lowres_seg.wording import columns, counted
+
+if TYPE_CHECKING:
+    from lowres_seg.bundle.manifest import Manifest
+    from lowres_seg.quantize import ClassLimits, Limits
 
 
 @app.command()
@@ -145,14 +149,17 @@ def export(
     if as_json:
         print_json({"bundle": str(output), "digest": bundle.digest, **report, **volatile})
     elif not quiet:
-        rows = [["", "max diff", "mean diff", "voxels that flip"]]
+        rows, notes = [["", "max diff", "mean diff", "voxels that flip"]], []
         for row in report["parity"]:
             compared = f"{row['network']}, {row['input']}: {row['candidate']} with {row['reference']}"
+            probability = row["max_probability_diff"]
+            if probability is not None:
+                notes.append(f"{compared}: probabilities of classes differ by up to {probability:.2e}")
             flipped = f"{row['flipped']} of {row['voxels']}"
             rows.append([compared, f"{row['max_abs_diff']:.2e}", f"{row['mean_abs_diff']:.2e}", flipped])
         for line in columns(rows):
             out.print(plain(line))
-        for note in report["importer"]["notes"]:
+        for note in (*notes, *report["importer"]["notes"]):
             out.print(plain(note))
         for name, network in report["networks"].items():
             constant = network["rewrites"]["running_statistics_norms_made_constant"]
@@ -183,10 +190,24 @@ def quantize(
     validate: Annotated[Path, typer.Option(metavar="CASES", help="Table of the cases to judge on; other ones.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle to write.")],
     *,
-    max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any label.")] = 0.005,
-    max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="Allowed drop of the mean Dice of any label.", show_default="0.005")
+    ] = None,
+    max_hd95_rise: Annotated[
+        float | None, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.", show_default="1.0")
+    ] = None,
     worst_case_drop: Annotated[
         float | None, typer.Option(min=0, help="Allowed drop of Dice in any case.", show_default="no bound")
+    ] = None,
+    max_probability_change: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="If it classifies: allowed change of a class's value in any case.", show_default="0.02"
+        ),
+    ] = None,
+    max_flipped_decisions: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="If it classifies: cases whose decision may change.", show_default="0"),
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -213,15 +234,21 @@ def quantize(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Make a bundle faster, within limits on Dice and HD95."""
+    """Make a bundle faster, within limits on what it may lose."""
     with importing():
         from lowres_seg.bundle.bundle import manifest_of
         from lowres_seg.cohort.cases import Cases
-        from lowres_seg.quantize import Limits, Settings
+        from lowres_seg.quantize import Settings
         from lowres_seg.quantize import quantize as run
 
+    manifest = manifest_of(bundle)
     settings = Settings(
-        limits=Limits(max_drop, max_hd95_rise, worst_case_drop),
+        limits=_limits(
+            manifest,
+            {"max_drop": max_drop, "max_hd95_rise": max_hd95_rise, "worst_case_drop": worst_case_drop},
+            {"max_probability_change": max_probability_change, "max_flipped_decisions": max_flipped_decisions},
+            ignore_label,
+        ),
         precision=one_of("--precision", precision, ("int8", "bf16")),
         preset=one_of("--preset", preset, ("performance", "mixed")),
         time_budget_s=amount("--time-budget", time_budget, {"s": 1, "m": 60, "h": 3600}),
@@ -230,8 +257,10 @@ def quantize(
         only_if_faster=only_if_faster,
         ignore_labels=ignore_label or [],
     )
-    channels = manifest_of(bundle).channels
-    tables = Cases.read(calibrate, channels), Cases.read(validate, channels)
+    tables = (
+        Cases.read(calibrate, manifest.channels),
+        Cases.read(validate, manifest.channels, () if manifest.labels else manifest.classes),
+    )
     with steps(quiet=quiet, lines=True) as notify:
         result = run(bundle, output, *tables, settings, resume=resume, force=force, notify=notify)
     if as_json:
@@ -244,3 +273,36 @@ def quantize(
             for line in gain.lines():
                 out.print(plain(line))
         out.print(plain(f"{output}: written, sha256 {result.bundle.digest[:12]}…"))
+
+
+def _limits(
+    manifest: Manifest,
+    of_masks: dict[str, float | None],
+    of_classes: dict[str, Any],
+    ignored: list[int] | None,
+) -> Limits | ClassLimits:
+    """Limits of a bundle's kind, with those of the options that are given. Options of the other kind are refused."""
+    from lowres_seg.quantize import ClassLimits, Limits
+
+    masks = {name: value for name, value in of_masks.items() if value is not None}
+    classes = {name: value for name, value in of_classes.items() if value is not None}
+    if manifest.evaluated:
+        if classes:
+            raise typer.BadParameter(
+                "is for bundles that classify, and this one gives masks; see --max-drop and --max-hd95-rise",
+                param_hint=_option(next(iter(classes))),
+            )
+        if "max_hd95_rise" in masks:
+            masks["max_hd95_rise_mm"] = masks.pop("max_hd95_rise")
+        return Limits(**masks)
+    if masks or ignored:
+        raise typer.BadParameter(
+            "is for bundles that give masks, and this one classifies; see --max-probability-change and "
+            "--max-flipped-decisions",
+            param_hint=_option(next(iter(masks), "ignore_label")),
+        )
+    return ClassLimits(**classes)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

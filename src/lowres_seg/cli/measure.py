@@ -22,7 +22,7 @@ def bench(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Suite to write, as JSON.")],
     plan: Annotated[Path | None, typer.Option(help="Plan file (TOML); the options below replace what it says.")] = None,
-    cases: Annotated[Path | None, typer.Option(help="Table of labelled cases, for Dice and HD95.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Table of cases to judge on: labelled, or with classes.")] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="Table of other cases, to calibrate onnxruntime-int8 on.")
     ] = None,
@@ -141,8 +141,16 @@ def compare(
     *,
     max_slowdown: Annotated[float, typer.Option(min=0, help="Allowed rise of latency, in percent.")] = 5.0,
     max_memory_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of peak memory, in percent.")] = 10.0,
-    max_drop: Annotated[float, typer.Option(min=0, help="Allowed drop of the mean Dice of any region.")] = 0.005,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Allowed drop of the mean Dice of a region, of AUC, of accuracy.")
+    ] = 0.005,
     max_hd95_rise: Annotated[float, typer.Option(min=0, help="Allowed rise of its mean HD95, in mm.")] = 1.0,
+    max_probability_change: Annotated[
+        float, typer.Option(min=0, help="Allowed change of the value of a class in any case.")
+    ] = 0.02,
+    max_flipped_decisions: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Number of cases that may get another decision.")
+    ] = 0,
     what: Annotated[
         str | None,
         typer.Option(
@@ -164,7 +172,14 @@ def compare(
         from lowres_seg.bench.comparison import WHAT
 
     chosen = one_of("--format", form, ("text", "markdown", "json", "github"))
-    tolerances = Tolerances(max_slowdown / 100, max_memory_rise / 100, max_drop, max_hd95_rise)
+    tolerances = Tolerances(
+        max_slowdown / 100,
+        max_memory_rise / 100,
+        max_drop,
+        max_hd95_rise,
+        max_probability_change,
+        max_flipped_decisions,
+    )
     asked = [one_of("--what", word, WHAT) for word in _listed("--what", what) or WHAT]
     comparison = run(Suite.read(base), Suite.read(new), tolerances, what=asked)
     out.print(plain(comparison.render(chosen)))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # help needs neither pydantic nor OpenVINO
     from lowres_seg.bundle.bundle import Bundle
     from lowres_seg.bundle.manifest import Manifest
     from lowres_seg.bundle.pipeline import Label
-    from lowres_seg.bundle.reports import ExportReport, QuantizeReport
+    from lowres_seg.bundle.reports import Agreement, ClassLimits, ExportReport, Limits, QuantizeReport, Result
 
 #: Columns of the words on the left.
 _LEFT = 14
@@ -55,6 +55,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "source", m.source or "not stated"
     yield "channels", ", ".join(m.channels)
     yield "labels", ", ".join(_label(label) for label in m.labels) or "none: it classifies"
+    if m.numbers:
+        yield "classes", ", ".join(m.numbers)
     if m.regions:
         yield "regions", "; ".join(f"{one.name}: labels {', '.join(map(str, one.labels))}" for one in m.regions)
     if m.threads is not None:
@@ -115,32 +117,52 @@ def _evidence(exported: ExportReport | None, quantized: QuantizeReport | None) -
 
 def _quantization(report: QuantizeReport) -> Iterator[tuple[str, str]]:
     """Rows of what was judged, each label's Dice and HD95, and the speed of each network."""
-    from statistics import mean
-
     kept = sum(layer.precision == "fp32" for layer in report.layers)
     layers = f"; {kept} of {len(report.layers)} layers keep fp32" if report.layers else ""
     if report.result is None:
         yield report.precision, f"not judged: no validation case was given{layers}"
     else:
-        limits = report.limits
-        worst = "" if limits.worst_case_drop is None else f" (by {limits.worst_case_drop:g} in any case)"
-        allowed = f"mean Dice may drop by {limits.max_drop:g}{worst}, mean HD95 rise by {limits.max_hd95_rise_mm:g} mm"
+        allowed, losses = _judged(report.limits, report.result)
         tried = f"{_counted(len(report.of_role('validation')), 'case')}, {_counted(len(report.attempts), 'attempt')}"
         yield report.precision, f"judged on {tried}{layers}; {allowed}"
-        for label in report.result.labels:
-            rows = [row for row in report.result.cases if row.label == label]
-            against = " and ".join(dict.fromkeys("the fp32 mask" if r.against == "fp32" else "labels" for r in rows))
-            dice = [f"{mean(r.dice_fp32 for r in rows):.4f} in fp32", f"{mean(r.dice for r in rows):.4f} now"]
-            hd95 = [
-                f"{mean(r.hd95_mm_fp32 for r in rows):.2f} mm in fp32",
-                f"{mean(r.hd95_mm for r in rows):.2f} mm now",
-            ]
-            yield "", f"{label} against {against}: mean Dice {', '.join(dice)}; mean HD95 {', '.join(hd95)}"
+        yield from (("", loss) for loss in losses)
     for name, gain in report.gain.items():
         named = {report.precision if name == "candidate" else name: seconds for name, seconds in gain.latency_s.items()}
         times = ", ".join(f"{variant} {1000 * s:.3g} ms" for variant, s in named.items())
         ratios = ", ".join(f"{ratio:.2f} times the speed of {variant}" for variant, ratio in gain.ratios().items())
         yield "speed", f"{name}: {times}; {ratios}, on the machine that made it (no digest covers these figures)"
+
+
+def _judged(limits: Limits | ClassLimits, result: Result) -> tuple[str, list[str]]:
+    """What was allowed, and what was lost, in words."""
+    from statistics import mean
+
+    from lowres_seg.bundle.reports import ClassLimits
+
+    if isinstance(limits, ClassLimits):
+        allowed = f"values may change by {limits.max_probability_change:g}, {limits.max_flipped_decisions} decisions"
+        changes = [f"{name} by {one.worst_change:.4f} at most" for name, one in result.classes.items()]
+        flipped = f"{_counted(result.flipped_decisions, 'decision')} of {len(result.values)} flipped"
+        return allowed, [f"{', '.join(changes)}; {flipped}", *_agreement(result.agreement)]
+    worst = "" if limits.worst_case_drop is None else f" (by {limits.worst_case_drop:g} in any case)"
+    losses = []
+    for label in result.labels:
+        rows = [row for row in result.scores if row.label == label]
+        against = " and ".join(dict.fromkeys("the fp32 mask" if r.against == "fp32" else "labels" for r in rows))
+        dice = [f"{mean(r.dice_fp32 for r in rows):.4f} in fp32", f"{mean(r.dice for r in rows):.4f} now"]
+        hd95 = [f"{mean(r.hd95_mm_fp32 for r in rows):.2f} mm in fp32", f"{mean(r.hd95_mm for r in rows):.2f} mm now"]
+        losses.append(f"{label} against {against}: mean Dice {', '.join(dice)}; mean HD95 {', '.join(hd95)}")
+    allowed = f"mean Dice may drop by {limits.max_drop:g}{worst}, mean HD95 rise by {limits.max_hd95_rise_mm:g} mm"
+    return allowed, losses
+
+
+def _agreement(found: Agreement | None) -> list[str]:
+    """AUC and accuracy over the cases whose truth is known, in words."""
+    if found is None:
+        return []
+    parts = [] if found.auc_fp32 is None else [f"AUC {found.auc_fp32:.4f} in fp32, {found.auc:.4f} now"]
+    parts.append(f"accuracy {found.accuracy_fp32:.4f} in fp32, {found.accuracy:.4f} now")
+    return [f"against the truth of {_counted(found.cases, 'case')}: {'; '.join(parts)}"]
 
 
 def _counted(number: int, noun: str) -> str:

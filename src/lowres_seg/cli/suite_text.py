@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lowres_seg.bench.class_sums import ClassSums
 from lowres_seg.bench.suite import Accuracy, Benchmark, Suite
 from lowres_seg.wording import columns, counted
 
@@ -15,8 +16,8 @@ _HUNDRED = 100
 
 def lines(suite: Suite) -> list[str]:
     """Times and memory of each benchmark, accuracy of each bundle, what was not measured, and doubts."""
-    doubts = (*suite.doubts, *suite.benchmark_doubts())
-    return [*_costs(suite.benchmarks), *_accuracy(suite), *suite.gaps(), *(f"doubt: {doubt}" for doubt in doubts)]
+    doubts = [f"doubt: {doubt}" for doubt in (*suite.doubts, *suite.benchmark_doubts())]
+    return [*_costs(suite.benchmarks), *_accuracy(suite), *_classes(suite), *suite.gaps(), *doubts]
 
 
 def _costs(benchmarks: Iterable[Benchmark]) -> list[str]:
@@ -70,6 +71,24 @@ def _accuracy(suite: Suite) -> list[str]:
             rows.append([bundle if len(results) == 1 else f"{bundle}, {' and '.join(places)}"])
             rows += _means(accuracy)
     return ["", *columns(rows), f"HD95 is {suite.hd95}.", ""]
+
+
+def _classes(suite: Suite) -> list[str]:
+    """Table of changes against fp32, AUC and accuracy of each bundle that classifies, in each backend."""
+    found: dict[tuple[str, ...], ClassSums] = {}
+    for b in suite.benchmarks:
+        if b.classified:
+            where = f"{b.backend} {b.shown_precision}" + ("" if b.isa == "native" else f", limited to {b.isa}")
+            found.setdefault((b.bundle, where), ClassSums.of(b))
+    if not found:
+        return []
+    rows: list[list[str]] = [["", *next(iter(found.values())).texts()]]
+    for bundle in dict.fromkeys(name for name, _ in found):
+        rows.append([bundle])
+        rows += [[f"  {where}", *sums.texts().values()] for (name, where), sums in found.items() if name == bundle]
+    against = " and ".join(dict.fromkeys(sums.against for sums in found.values() if sums.against))
+    told = f"Changes are against {against} in fp32." if against else "No fp32 network was judged to compare with."
+    return ["", *columns(rows), *columns([[told]]), ""]
 
 
 def _means(accuracy: tuple[Accuracy, ...]) -> list[list[str]]:

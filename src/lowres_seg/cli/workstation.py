@@ -34,6 +34,7 @@ from lowres_seg.errors import LowresSegError, in_one_line
 from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
+    from lowres_seg.bundle.manifest import Manifest
     from lowres_seg.cohort.jobs import Outcome
     from lowres_seg.runtime.compiled_cache import CompiledCache
 
@@ -43,7 +44,10 @@ def predict(
     bundle: BundlePath,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Scans (.nii, .nii.gz); or CHANNEL=PATH for each channel of one scan."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Scans (.nii, .nii.gz); CHANNEL=PATH for each channel of one scan; or a table of cases (.csv, .tsv).",
+        ),
     ],
     output: Annotated[
         str,
@@ -57,6 +61,9 @@ def predict(
     *,
     volume_table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Write a table with the millilitres of each label.")
+    ] = None,
+    class_table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Write a table with each class's value and the decision.")
     ] = None,
     apply_mask: Annotated[
         bool,
@@ -99,10 +106,12 @@ def predict(
         from lowres_seg import atomic, host
         from lowres_seg.bundle.bundle import Bundle
         from lowres_seg.bundle.signature import required
+        from lowres_seg.cohort import class_table as class_tables
         from lowres_seg.cohort import provenance as provenances
+        from lowres_seg.cohort.cases import files_of
         from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
         from lowres_seg.cohort.ledger import Ledger
-        from lowres_seg.cohort.listing import without_own
+        from lowres_seg.cohort.listing import table_of, without_own
         from lowres_seg.cohort.naming import is_folder
         from lowres_seg.runtime.segmenter import Segmenter
         from lowres_seg.volumes.nifti import SUFFIXES
@@ -113,6 +122,7 @@ def predict(
     masks = bool(manifest.labels)
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
+    _check_tables(manifest, volume_table, class_table)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -122,17 +132,22 @@ def predict(
     if own:
         err.print(f"[yellow]note:[/] {plain(_own(own))}")
     reads = [bundle, *filter(None, [required(require_key)])]
+    cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
+    scans += [] if cases is None else files_of(cases)
     replaces_table = force or (resume and volume_table is not None and is_table(volume_table))
+    known = class_table is not None and class_tables.is_written(class_table, manifest)
+    replaces_classes = force or (resume and known)
     replaces_provenance = force or (resume and provenance is not None and provenances.is_provenance(provenance))
     further = []
-    for file, replaced in ((volume_table, replaces_table), (provenance, replaces_provenance)):
+    files = (volume_table, replaces_table), (class_table, replaces_classes), (provenance, replaces_provenance)
+    for file, replaced in files:
         if file is not None:
             atomic.check_target(file, force=replaced, inputs=[*reads, *scans])
             further.append(file)
     reads += further
     jobs = list_jobs(
-        named,
+        named if cases is None else cases,
         output,
         manifest.channels,
         force=force or resume,
@@ -183,6 +198,9 @@ def predict(
             if volume_table is not None:
                 table = partial(write_table, outcomes=outcomes, labels=manifest.label_names, anonymous=anonymous)
                 whole = _written(table, volume_table, force=replaces_table, shown=shown)
+            if class_table is not None:
+                table = partial(class_tables.write, outcomes=outcomes, pipeline=manifest, anonymous=anonymous)
+                whole &= _written(table, class_table, force=replaces_classes, shown=shown)
             if provenance is not None:
                 content = provenances.written(
                     opened,
@@ -267,9 +285,10 @@ def verify(
             by = "; its signature was not checked, name the key with --require-key"
         files = counted(len(segmenter.manifest.files), "file")
         out.print(plain(f"{bundle}: sha256 {opened.digest[:12]}…, {files} as listed{by}"))
+        flips = f", {100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
         out.print(
-            f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g}), "
-            f"{100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
+            f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g})"
+            + (flips if segmenter.manifest.labels else "")
         )
         out.print(
             "[green]passed[/]"
@@ -278,6 +297,14 @@ def verify(
         )
     if not result.passed:
         raise typer.Exit(EXIT_GATE)
+
+
+def _check_tables(manifest: Manifest, volumes: Path | None, classes: Path | None) -> None:
+    """Refuse a table of what the bundle does not give."""
+    if classes is not None and not manifest.numbers:
+        raise typer.BadParameter("the bundle gives no classes; name --volume-table", param_hint="--class-table")
+    if volumes is not None and not manifest.labels:
+        raise typer.BadParameter("the bundle gives no mask; name --class-table", param_hint="--volume-table")
 
 
 def _cache(*, no_cache: bool, key: str | None) -> CompiledCache | None:
@@ -360,7 +387,7 @@ def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
     scan = {channel: str(path) for channel, path in job.scan.items()}
     return {
         "case": number,
-        **({} if anonymous else {"scan": scan}),
+        **({} if anonymous else {**({"id": job.id} if job.id else {}), "scan": scan}),
         "outcome": outcome.status,
         "threads": outcome.threads,
         **({} if anonymous else {"mask": None if failed else str(job.output)}),

@@ -1,9 +1,13 @@
 """Tables of cases. A case is read when its turn comes.
 
 A **case** is one study: the file of each channel of its scan, and its label map if there is one. A table is CSV, or TSV
-if its name ends in .tsv. It has a column for each channel, and optionally the columns ``label`` and ``id``. Paths are
-relative to the table. A case without an id is called by its first file's name. Where several files have one name, a
-case is called by the part of its path that differs.
+if its name ends in .tsv. It has a column for each channel, and optionally the columns ``label``, ``class`` and ``id``.
+Paths are relative to the table. A case without an id is called by its first file's name. Where several files have one
+name, a case is called by the part of its path that differs.
+
+The column ``class`` is the truth for a bundle that classifies: the name of a class. Of a bundle with a single class it
+is the name or 1 for a case of that class, and not-NAME or 0 for another. Capitals do not matter. An empty field is no
+truth.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from numpy.typing import NDArray
 
 from lowres_seg.arguments import path as as_path
 from lowres_seg.cohort.naming import differing_parts
-from lowres_seg.errors import InputError
+from lowres_seg.errors import InputError, shown
+from lowres_seg.metrics.classification import decisions
 from lowres_seg.volumes.grid import Reorientation
 from lowres_seg.volumes.volume import Volume
 from lowres_seg.wording import counted
@@ -41,11 +46,14 @@ class Case:
     scan : dict of str to pathlib.Path
         By channel.
     label : pathlib.Path or None
+    truth : str or None
+        The decision of a bundle that classifies which would be right.
     """
 
     id: str
     scan: dict[str, Path]
     label: Path | None = None
+    truth: str | None = None
 
     def load(self) -> dict[str, Volume]:
         """Read the volume of each channel.
@@ -128,14 +136,21 @@ class Cases:
         return len(self.items)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], channels: Sequence[str]) -> Cases:
+    def read(cls, path: str | os.PathLike[str], channels: Sequence[str], classes: Sequence[str] = ()) -> Cases:
         """Read a table of cases with these channels.
+
+        Parameters
+        ----------
+        path : path
+        channels : sequence of str
+        classes : sequence of str
+            Of the bundle, such as `Pipeline.classes`. Without any the column ``class`` is not looked at.
 
         Raises
         ------
         InputError
-            If the table cannot be read, lacks a column, has one too many, or holds no case; if an id is there twice
-            or a file that it names is not there.
+            If the table cannot be read, lacks a column, has one too many, or holds no case; if an id is there twice,
+            a file that it names is not there, or a class is none of `classes`.
         """
         path = as_path(path, "table of cases")
         try:
@@ -146,17 +161,21 @@ class Cases:
         reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
         columns = [column.strip() for column in reader.fieldnames or []]
         reader.fieldnames = columns
-        wrong = [column for column in columns if column not in (*channels, "label", "id") or columns.count(column) > 1]
+        known = (*channels, "label", "class", "id")
+        wrong = [column for column in columns if column not in known or columns.count(column) > 1]
         if wrong or any(channel not in columns for channel in channels):
             raise InputError(
                 f"{path}: has the columns {', '.join(columns) or 'none'}; expected {', '.join(channels)}, "
-                "and optionally label and id, each once"
+                "and optionally label, class and id, each once"
             )
+        if "class" in channels:  # then it names files
+            classes = ()
         try:
             rows = list(reader)
         except csv.Error as error:
             raise InputError(f"{path}: line {reader.line_num} cannot be read ({error}); see to its quotes") from error
-        items = _named([_case(path, line, row, channels) for line, row in enumerate(rows, start=2)], channels)
+        read = [_case(path, line, row, channels, classes) for line, row in enumerate(rows, start=2)]
+        items = _named(read, channels)
         if not items:
             raise InputError(f"{path}: holds no case; expected one a line below the names of the columns")
         ids = [item.id for item in items]
@@ -176,7 +195,7 @@ def fingerprint(scan: dict[str, Volume]) -> str:
     return digest.hexdigest()
 
 
-def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -> Case:
+def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str], classes: Sequence[str]) -> Case:
     if None in row or None in row.values():
         raise InputError(f"{path}: line {line} has another number of fields than the first line")
     files = {column: _file(path.parent, row[column]) for column in (*channels, "label") if row.get(column, "").strip()}
@@ -187,7 +206,23 @@ def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str]) -
         if not file.is_file():
             raise InputError(f"{path}: line {line}, column {column}: {file} does not exist")
     label = files.pop("label", None)
-    return Case(row.get("id", "").strip(), files, label)
+    return Case(row.get("id", "").strip(), files, label, _truth(path, line, row.get("class", "").strip(), classes))
+
+
+def _truth(path: Path, line: int, word: str, classes: Sequence[str]) -> str | None:
+    """Decision that a word of the column ``class`` means; None if there is none, or no class."""
+    if not word or not classes:
+        return None
+    meant = {name: name for name in decisions(classes)}
+    if len(classes) == 1:
+        yes, no = meant
+        meant = {"1": yes, "0": no, "1.0": yes, "0.0": no, **meant}  # with a point where other rows are empty
+    found = meant.get(word.lower())
+    if found is None:
+        expected = [*decisions(classes), *(["1", "0"] if len(classes) == 1 else [])]
+        told = " or ".join(filter(None, [", ".join(expected[:-1]), expected[-1]]))
+        raise InputError(f"{path}: line {line}, column class: found {shown(word)}, expected {told}; correct the table")
+    return found
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lowres_seg import atomic
 from lowres_seg.cohort import ledger as ledgers
+from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
-from lowres_seg.errors import InputError
+from lowres_seg.errors import InputError, shown
 from lowres_seg.volumes.nifti import SUFFIXES, stem
 from lowres_seg.wording import counted
 
@@ -29,12 +30,15 @@ class Job:
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
     spread : pathlib.Path or None
         The map of the spread to write, of a bundle that has samples.
+    id : str
+        Id of its case in a table of cases; empty if it comes from none.
     """
 
     scan: Mapping[str, Path]
     output: Path
     masked: Mapping[str, Path] = field(default_factory=dict)
     spread: Path | None = None
+    id: str = ""
 
     @property
     def name(self) -> str:
@@ -75,8 +79,25 @@ def without_own(inputs: Sequence[str], output: str) -> tuple[list[str], list[str
     return [word for word in inputs if word not in own], own
 
 
+def table_of(inputs: Sequence[str], channels: Sequence[str]) -> Cases | None:
+    """The table of cases that inputs name, .csv or .tsv; None if they name scans.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be used, or does not stand alone.
+    """
+    words = [_channel_word(word) for word in inputs]
+    tables = [path for channel, path in words if channel is None and path.suffix.lower() in (".csv", ".tsv")]
+    if not tables:
+        return None
+    if len(words) > 1:
+        raise InputError(f"{tables[0]}: is a table of cases beside other inputs; name the table alone, or scans")
+    return Cases.read(tables[0], channels)
+
+
 def list_jobs(
-    inputs: Sequence[str],
+    inputs: Sequence[str] | Cases,
     output: str | os.PathLike[str],
     channels: Sequence[str],
     *,
@@ -90,11 +111,12 @@ def list_jobs(
 
     Parameters
     ----------
-    inputs : sequence of str
-        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan.
+    inputs : sequence of str, or Cases
+        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or a table of cases.
     output : path
         A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs.
+        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs. Those
+        of a table are called by the ids of their cases.
         `naming.is_folder` tells the two apart.
     channels : sequence of str
         Of the bundle.
@@ -116,8 +138,12 @@ def list_jobs(
         a file to write is a scan or another file that is read, under any name.
     """
     path, name = Path(output), os.fspath(output)
-    words = [_channel_word(word) for word in inputs]
-    if all(channel is not None for channel, _ in words):
+    ids: list[str] = []
+    words = [] if isinstance(inputs, Cases) else [_channel_word(word) for word in inputs]
+    if isinstance(inputs, Cases):
+        scans, ids = [case.scan for case in inputs], [case.id for case in inputs]
+        reads = [*reads, *files_of(inputs)]
+    elif all(channel is not None for channel, _ in words):
         named = [channel for channel, _ in words if channel is not None]
         if sorted(named) != sorted(channels):
             raise InputError(f"channels given: {', '.join(named)}; the bundle takes {', '.join(channels)}, each once")
@@ -146,12 +172,15 @@ def list_jobs(
         firsts = [next(iter(scan.values())) for scan in scans]
         parts = differing_parts(firsts, [stem(first) for first in firsts])
         paths = [path / part / (stem(first) + ending) for part, first in zip(parts, firsts, strict=True)]
+        if ids:
+            paths = [path / _below(id_) / (stem(Path(id_)) + ending) for id_ in ids]
         jobs = [Job(scan, mask) for scan, mask in zip(scans, paths, strict=True)]
         twice = [job.output.name for job in jobs if sum(other.output == job.output for other in jobs) > 1]
         if twice:
             raise InputError(f"two scans would both be written to {twice[0]}; segment them into different folders")
         if not os.path.lexists(path) and not os.path.isdir(path.parent):  # noqa: PTH112 - False where nobody may look
             raise InputError(f"{output}: its folder {path.parent} does not exist; create it first")
+    jobs = [replace(job, id=id_) for job, id_ in zip(jobs, ids, strict=True)] if ids else jobs
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
@@ -191,6 +220,14 @@ def _channel_word(word: str) -> tuple[str | None, Path]:
     if equals and "/" not in channel and "\\" not in channel and not os.path.exists(word):  # noqa: PTH110
         return channel, Path(path)
     return None, Path(word)
+
+
+def _below(id_: str) -> PurePath:
+    """Folder that an id with slashes names."""
+    path = PurePath(id_)
+    if path.is_absolute() or not path.name or ".." in path.parts or "\0" in id_:
+        raise InputError(f"case {shown(id_)}: its id names no file below the output; give it another in the column id")
+    return path.parent
 
 
 def _masked_paths(job: Job) -> dict[str, Path]:

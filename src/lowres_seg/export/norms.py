@@ -18,7 +18,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.recipe import Recipe
 from lowres_seg.runtime import stage_run
-from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.decode import flips
 from lowres_seg.runtime.engine import Recorder
 from lowres_seg.runtime.scan_state import ScanState
 
@@ -137,11 +137,7 @@ def _change(
     name: str, stage: Stage, network: TorchNetwork, before: Sequence[Array], after: Sequence[Array]
 ) -> Reestimated:
     differences = [float(np.abs(a - b).mean(dtype=np.float64)) for a, b in zip(after, before, strict=True)]
-    pairs = [(_labels(a, stage), _labels(b, stage)) for a, b in zip(after, before, strict=True)]
-    flipped = sum(int(np.count_nonzero(a != b)) for a, b in pairs) / sum(a.size for a, _ in pairs)
+    pairs = [flips(a[0], b[0], stage.decode) for a, b in zip(after, before, strict=True)]
+    flipped = sum(number for number, _ in pairs) / sum(voxels for _, voxels in pairs)
     norms = len({key.rpartition(".")[0] for key in network.statistics()})
     return Reestimated(name, norms, len(before), float(np.mean(differences)), flipped)
-
-
-def _labels(scores: Array, stage: Stage) -> NDArray[np.uint8]:
-    return labels_of(select(scores[0], stage.decode), stage.decode)

@@ -5,7 +5,8 @@ Parity is not accuracy. It says nothing about how well a network segments, only 
 Two runtimes add float32 numbers in different orders, so they never give the same numbers in a deep network. Which
 difference is too large depends on the range of the scores and on the depth of the network. Unless a recipe gives
 bounds, a runtime keeps parity in one of two ways. Either its scores differ from those of the source by a tiny share of
-their range. Or its error is like that of the source, where both are compared with the source in float64.
+their range. Or its error is like that of the source, where both are compared with the source in float64. Of networks
+that give probabilities of classes these are compared too.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.stage import Classes, Decode
 from lowres_seg.errors import ExportError, ParityError
 from lowres_seg.export.recipe import Parity
-from lowres_seg.runtime.decode import labels_of, select
+from lowres_seg.runtime.decode import flips, select
 
 Scores = NDArray[np.float32]
 #: Largest difference of a score that needs no further question, as a share of the range of the scores.
 RELATIVE = 3e-5
 #: Largest share of voxels with another label, on a scan or a phantom.
 FLIPPED = 1e-4
+#: Largest difference of a class's probability.
+PROBABILITY = 1e-4
 #: How much larger than the source's own error in float32 an error may be.
 FACTOR = 5.0
 #: Largest error as a share of the range of the scores, whatever the source's own error is.
@@ -70,6 +73,8 @@ class ParityReport:
         Range of the scores of the reference.
     float64 : Errors or None
         Differences of both from the source in float64, if they were asked for.
+    max_probability_diff : float or None
+        Largest difference of a class's probability; None of a network that gives no probabilities of classes.
     """
 
     network: str
@@ -82,6 +87,7 @@ class ParityReport:
     voxels: int
     score_range: float = 0.0
     float64: Errors | None = None
+    max_probability_diff: float | None = None
 
     @property
     def label_agreement(self) -> float:
@@ -130,6 +136,11 @@ class ParityReport:
                     f"{where} {self.max_abs_diff:.3g} (allowed {most:g}) and {flips} (allowed {share:g} of them); "
                     "no bundle was written"
                 )
+        elif self.max_probability_diff is not None and not self.max_probability_diff <= PROBABILITY:
+            raise ParityError(
+                f"{where} {self.max_abs_diff:.3g}, and a class's probability by {self.max_probability_diff:.3g} "
+                f"(allowed {PROBABILITY:g}); set bounds in [parity] if both are right; no bundle was written"
+            )
         elif not self.is_close and not self.errs_like_its_source:
             why = "; torch cannot say in float64 which of them is off, so set bounds in [parity] if both are right"
             if self.float64 is not None:
@@ -163,7 +174,7 @@ def compare(
             f"network {network}: {candidate_name} gives {b.shape}, {reference_name} {a.shape}; no bundle was written"
         )
     diff = np.abs(a - b)
-    flipped, voxels = _flipped(a, b, decode)
+    flipped, voxels = flips(a[0], b[0], decode)
     return ParityReport(
         network=network,
         input=source,
@@ -173,7 +184,8 @@ def compare(
         mean_abs_diff=float(diff.mean(dtype=np.float64)),
         flipped=flipped,
         voxels=voxels,
-        score_range=float(np.ptp(a)),
+        score_range=_score_range(a, decode),
+        max_probability_diff=_probability_diff(a, b, decode),
     )
 
 
@@ -188,17 +200,23 @@ def with_float64(
     errors = Errors(
         reference=float(np.abs(reference - right).max()),
         candidate=float(np.abs(candidate - right).max()),
-        reference_flipped=_flipped(reference, right, decode)[0],
-        candidate_flipped=_flipped(candidate, right, decode)[0],
+        reference_flipped=flips(reference[0], right[0], decode)[0],
+        candidate_flipped=flips(candidate[0], right[0], decode)[0],
     )
     return replace(report, float64=errors)
 
 
-def _flipped(a: NDArray[np.floating], b: NDArray[np.floating], decode: Decode) -> tuple[int, int]:
-    """Number of voxels with different labels, and of all voxels."""
-    first, second = select(a[0], decode), select(b[0], decode)
-    if isinstance(decode, Classes):
-        differ = np.atleast_1d(first.argmax() != second.argmax())
-    else:
-        differ = labels_of(first, decode) != labels_of(second, decode)
-    return int(np.count_nonzero(differ)), differ.size
+def _score_range(scores: Scores, decode: Decode) -> float:
+    """Range of scores. That of a few numbers means little, so of classes it is the largest score.
+
+    What a probability is made of has the unit 1, however near 0 it is.
+    """
+    if not isinstance(decode, Classes):
+        return float(np.ptp(scores))
+    return max(float(np.abs(scores).max()), 0.0 if decode.activation == "none" else 1.0)
+
+
+def _probability_diff(a: NDArray[np.floating], b: NDArray[np.floating], decode: Decode) -> float | None:
+    if not isinstance(decode, Classes) or decode.activation == "none":
+        return None
+    return float(np.abs(select(a[0], decode) - select(b[0], decode)).max())

@@ -15,7 +15,7 @@ from lowres_seg.export.frameworks.ir import Conversion
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.torch_network import TorchNetwork
 from lowres_seg.export.recipe import Recipe
-from lowres_seg.export.scores import check_channels
+from lowres_seg.export.scores import check_channels, check_numbers
 from lowres_seg.runtime.engine import Engine
 
 
@@ -140,7 +140,7 @@ def convert(
         exported.onnx = onnx_path
         try:
             network.to_onnx(onnx_path, shape)
-            onnx_graph.save(onnx_graph.load(onnx_path), onnx_path)
+            onnx_graph.save(onnx_graph.with_axes(onnx_graph.load(onnx_path)), onnx_path)
         except ExportError as error:
             exported.drop_onnx(str(error))
     return exported
@@ -178,6 +178,7 @@ def _check_scores(name: str, recipe: Recipe, conversion: Conversion) -> None:
     for stage in recipe.stages:
         if name in stage.networks:
             check_channels(stage.decode, conversion.output_shape[1])
+            check_numbers(stage.decode, conversion.output_shape)
 
 
 def _check_sides(network: Engine, shape: tuple[int, ...], conversion: Conversion) -> None:

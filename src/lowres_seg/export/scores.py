@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lowres_seg.bundle.stage import Argmax, Classes, Decode, Regions
 from lowres_seg.errors import ExportError
 
@@ -31,6 +33,27 @@ def check_channels(decode: Decode, channels: int) -> None:
         f"the network gives {channels} channels of scores, and the recipe's {what} does not name channel "
         f"{_listed(unused)}; expected all of them: add what it means, or choose another output"
     )
+
+
+def check_numbers(decode: Decode, output: Sequence[int]) -> None:
+    """Check that a network gives one number a class where classes are decoded, and voxels where voxels are.
+
+    Raises
+    ------
+    ExportError
+        If it gives the other of both.
+    """
+    sides = list(output[2:])
+    if isinstance(decode, Classes) and sides != [1, 1, 1]:
+        raise ExportError(
+            f"the network gives scores of {sides}, and the recipe decodes classes; expected one number a class: pool "
+            "them in the network, or decode regions or argmax"
+        )
+    if not isinstance(decode, Classes) and sides == [1, 1, 1]:
+        raise ExportError(
+            f"the network gives one number for each of {output[1]} channels, and the recipe decodes {decode.kind}; "
+            'expected scores of voxels: decode = { kind = "classes", names = [...] } takes one number a class'
+        )
 
 
 #: Field of each decode that names channels.

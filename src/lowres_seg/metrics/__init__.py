@@ -1,6 +1,7 @@
 """How well two masks agree: Dice, and HD95 under the definitions that papers use.
 
-`agreement` has the measures and their definitions. `distances` finds the nearest points of two surfaces.
+`agreement` has the measures and their definitions, `classification` those of networks that give classes. `distances`
+finds the nearest points of two surfaces.
 `surface_area` has the area of a surface at each corner of the voxels.
 """
 

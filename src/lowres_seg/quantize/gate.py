@@ -140,9 +140,21 @@ class Verdict:
         """True if the candidate keeps every limit."""
         return not self.breaches()
 
+    def loss(self) -> float:
+        """Largest drop of Dice."""
+        return max(row.drop for row in self.rows)
+
+    def summary(self) -> dict[str, Any]:
+        """Losses of each label, and breaches, for the report."""
+        return {"labels": self.labels(), "breaches": self.breaches()}
+
+    def table(self) -> list[str]:
+        """Lines of a table of every case, as of the function of this name."""
+        return table(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for reports."""
-        return {"labels": self.labels(), "breaches": self.breaches(), "cases": [asdict(row) for row in self.rows]}
+        return {**self.summary(), "cases": [asdict(row) for row in self.rows]}
 
 
 def table(verdict: Verdict) -> list[str]:

@@ -94,6 +94,7 @@ def quantize_network(
     reverted: Sequence[str],
     max_ram_bytes: int,
     dropout: Sequence[DropoutMask] = (),
+    correct_bias: bool = True,
 ) -> Any:
     """Quantize all layers of a network but those in `reverted`.
 
@@ -113,6 +114,9 @@ def quantize_network(
         Bound on the memory of the process while statistics are gathered.
     dropout : sequence of DropoutMask
         Masks that the network takes behind its input. They are drawn, as they are when it runs.
+    correct_bias : bool
+        Let NNCF move biases so that the means of channels stay. It compares with a constant input, which a padding
+        borders otherwise than a head. A mean over all voxels, which classifiers end in, keeps all of that error.
 
     Returns
     -------
@@ -129,6 +133,7 @@ def quantize_network(
         # A bundle runs on other CPUs too. Without VNNI, sums of two products saturate at 16 bits unless weights keep to
         # 7 bits.
         overflow_fix=nncf.OverflowFix.ENABLE,
+        disable_bias_correction=not correct_bias,
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
     kept = {*reverted, *_interpolations(model), *nodes_of_norms(model)}

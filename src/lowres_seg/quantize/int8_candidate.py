@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lowres_seg.bundle.pipeline import Pipeline
+from lowres_seg.bundle.stage import Classes
 from lowres_seg.quantize import int8, running, sensitivity
 from lowres_seg.quantize.candidate import LayerReport, Request, WrittenNetworks
 from lowres_seg.quantize.layer import LayerId, Reverted, operators_of
@@ -61,6 +62,7 @@ class Int8:
                 preset=self._settings.preset,
                 reverted=[*reverted, *left_out],
                 max_ram_bytes=self._max_ram_bytes,
+                correct_bias=not isinstance(self._bundle.manifest.stage_of(network).decode, Classes),
             )
 
         if network in self._left_out:

@@ -1,4 +1,4 @@
-"""From an fp32 bundle to one that is faster, if Dice and HD95 allow it."""
+"""From an fp32 bundle to one that is faster, if its masks or classes allow it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,24 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lowres_seg import host
 from lowres_seg.bundle.bundle import Bundle, NetworkFiles, check_place, staged
 from lowres_seg.bundle.contents import RUN_NAME
 from lowres_seg.bundle.manifest import EXPORT_REPORT, MANIFEST_NAME
 from lowres_seg.bundle.pipeline import Pipeline
-from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint, left_out
+from lowres_seg.cohort.cases import Case, Cases, check_ignored, files_of, fingerprint
 from lowres_seg.errors import AccuracyDropError, InputError, Lines, QuantizationError
-from lowres_seg.metrics.agreement import score
-from lowres_seg.quantize import calibration, gain, gate, recorded, report
+from lowres_seg.quantize import calibration, gain, judging, recorded, report
 from lowres_seg.quantize.candidate import Inputs, Request, WrittenNetworks, candidate
 from lowres_seg.quantize.gain import Gain
-from lowres_seg.quantize.gate import Verdict
 from lowres_seg.quantize.journal import Journal, alone
+from lowres_seg.quantize.judging import Judged, Judgement
 from lowres_seg.quantize.layer import LayerId, Reverted, as_text
 from lowres_seg.quantize.search import Clock, Ranked, SearchResult, search
 from lowres_seg.quantize.settings import Settings
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.segmenter import Segmenter
-from lowres_seg.volumes.volume import Volume
 from lowres_seg.wording import counted
 
 Notify = Callable[[str], None]
@@ -46,14 +41,14 @@ class Quantized:
     Attributes
     ----------
     bundle : Bundle
-    verdict : Verdict or None
+    verdict : Verdict, ClassVerdict or None
         None if there was no validation case.
     gains : tuple of Gain
         Of each network.
     """
 
     bundle: Bundle
-    verdict: Verdict | None
+    verdict: Judgement | None
     gains: tuple[Gain, ...]
 
 
@@ -69,7 +64,7 @@ def quantize(
     force: bool = False,
     notify: Notify = lambda _: None,
 ) -> Quantized:
-    """Quantize a bundle, within limits on Dice and HD95.
+    """Quantize a bundle, within limits on Dice and HD95, or on the values of classes and the decisions.
 
     Parameters
     ----------
@@ -80,8 +75,8 @@ def quantize(
     calibrate : cases
         Cases on which activations are measured. Their labels are not used.
     validate : cases or None
-        Cases on which candidates are judged: against their labels, or against fp32 where there are none. None accepts
-        the first candidate without judging it, and the report says so.
+        Cases on which candidates are judged: masks against their labels, or against fp32 where there are none, and
+        classes against fp32. None accepts the first candidate without judging it, and the report says so.
     settings : Settings, optional
     threads : int, optional
         Threads to compute with; by default as many as this process may use.
@@ -97,8 +92,9 @@ def quantize(
     AccuracyDropError
         If no attempt keeps the limits. No bundle is written.
     InputError
-        If a case is unusable, or is in both sets, or a set is empty; if the bound on memory is too small; if `target`
-        is an input, or lies inside the bundle or around an input.
+        If a case is unusable, or is in both sets, or a set is empty; if limits are of masks and the bundle classifies,
+        or the other way round; if the bound on memory is too small; if `target` is an input, or lies inside the bundle
+        or around an input.
     MissingExtraError
         If a package that makes the candidate is missing.
     QuantizationError
@@ -175,10 +171,8 @@ class _Run:
         if changed or any(stage.inference_precision != "f32" for stage in manifest.stages):
             found = f"network {changed[0]} is INT8" if changed else "it computes in bf16"
             raise QuantizationError(f"{self.bundle.path}: {found} already; quantize the fp32 bundle it was made from")
-        if not manifest.evaluated:
-            raise QuantizationError(
-                f"{self.bundle.path}: classifies and gives no mask, so Dice and HD95 cannot judge it in INT8"
-            )
+        self.prints: dict[str, str] = {}
+        self.judging = judging.of(self.bundle, self.settings, self.work, self.prints)
         if not calibrate or (validate is not None and not validate):
             raise InputError(f"no case to {'validate' if calibrate else 'calibrate'} on; name at least one")
         self.candidate = candidate(
@@ -192,14 +186,17 @@ class _Run:
             )
         self.calibrate = calibration.chosen(calibrate, self.settings.seed)
         self.validate = validate or []
-        self.prints: dict[str, str] = {}
         self._read("calibration", self.calibrate)
         self._read("validation", self.validate)
         # Runs from before there were labels to ignore go on without them.
         ignored = {"time_budget_s", "max_ram_bytes", *(() if self.settings.ignore_labels else ("ignore_labels",))}
         parameters = {
             "bundle": self.bundle.digest,
-            "settings": {key: value for key, value in asdict(self.settings).items() if key not in ignored},
+            "settings": {
+                key: value
+                for key, value in {**asdict(self.settings), "limits": asdict(self.judging.limits)}.items()
+                if key not in ignored
+            },
             "cases": self.prints,
         }
         self.journal = Journal(self.work, parameters, resume=resume)
@@ -211,7 +208,7 @@ class _Run:
             self.notify(f"reading {case.id}")
             scan = case.load()
             if role == "validation":
-                self._truth(case, next(iter(scan.values())))
+                self.judging.check(case, scan)
             print_ = self.prints[f"{role}/{case.id}"] = fingerprint(scan)
             if print_ in others:
                 raise InputError(
@@ -241,11 +238,12 @@ class _Run:
 
         return search(self.judge, rank, loss, clock, self.candidate.stages)
 
-    def judge(self, reverted: Reverted) -> Verdict:
-        """Segment validation cases with a candidate and compare with fp32: all, or until the gate is lost."""
+    def judge(self, reverted: Reverted) -> Judgement:
+        """Run validation cases with a candidate and compare with fp32: all, or until the gate is lost."""
         ready: list[Segmenter] = []
         folder = self.work / "candidate"
-        verdict = Verdict((), self.settings.limits)
+        judged: list[Judged] = []
+        verdict = self.judging.verdict(judged)
         fp32 = self._references()
         for number, case in enumerate(self.validate):
             about = f"{counted(len(reverted), 'layer')} reverted"
@@ -256,9 +254,8 @@ class _Run:
                 written = self.candidate.write(folder, reverted)
                 ready.append(self._segmenter(written.pipeline, written.files(folder), self._heads()))
             self.notify(f"judging a candidate with {about}, case {number + 1} of {len(fp32)}; {self._progress}")
-            scores = self.journal.remember(key, partial(self._scores, case, ready))
-            rows = gate.rows(case.id, "labels" if case.label else "fp32", fp32[number], scores)
-            verdict = Verdict((*verdict.rows, *rows), self.settings.limits)
+            judged.append((case, fp32[number], self.journal.remember(key, partial(self._scores, case, ready))))
+            verdict = self.judging.verdict(judged)
             if verdict.is_lost(fp32[number + 1 :]):
                 break
         if verdict.met:
@@ -285,41 +282,17 @@ class _Run:
         self._fp32_segmenter = None  # its networks are not needed any more
         return found
 
-    def _mask_path(self, case: Case) -> Path:
-        return self.work / "fp32" / f"{self.prints[f'validation/{case.id}']}.npz"
-
     def _fp32(self, case: Case, about: str) -> Any:
-        self.notify(f"segmenting {about} in fp32")
+        self.notify(f"{self.judging.verb} {about} in fp32")
         if self._fp32_segmenter is None:
             manifest = self.bundle.manifest
             self._fp32_segmenter = self._segmenter(manifest, self.bundle.network_files(), self._heads())
         scan = case.load()
-        volume = next(iter(scan.values()))
-        found = self._fp32_segmenter.predict(scan).labels.data
-        path = self._mask_path(case)
-        path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(path, labels=found)
-        truth = self._truth(case, volume)
-        return self._score(found, found if truth is None else truth, volume)
-
-    def _truth(self, case: Case, scan: Volume) -> NDArray[np.uint8] | None:
-        return case.load_label(self.bundle.manifest.known_labels, scan, ignore=self.settings.ignore_labels)
-
-    def _score(self, found: NDArray[np.uint8], truth: NDArray[np.uint8], scan: Volume) -> Any:
-        """Dice and HD95, without the voxels that are left out."""
-        manifest = self.bundle.manifest
-        spacing_mm = scan.grid.spacing_mm
-        return score(found, truth, manifest.evaluated, spacing_mm, left_out=left_out(manifest.known_labels))
+        return self.judging.reference(case, scan, self._fp32_segmenter.predict(scan))
 
     def _scores(self, case: Case, ready: Sequence[Segmenter]) -> Any:
         scan = case.load()
-        volume = next(iter(scan.values()))
-        found = ready[0].predict(scan).labels.data
-        truth = self._truth(case, volume)
-        if truth is None:
-            with np.load(self._mask_path(case)) as stored:
-                truth = stored["labels"]
-        return self._score(found, truth, volume)
+        return self.judging.candidate(case, scan, ready[0].predict(scan))
 
     def _inputs(self) -> Inputs:
         """Inputs of each network for the calibration scans."""
@@ -350,14 +323,14 @@ class _Run:
             raise QuantizationError(
                 f"{self.bundle.path}: the time budget ended before one attempt was judged; give more, with --resume"
             )
-        last = min(result.attempts, key=lambda a: (len(a.verdict.breaches()), max(r.drop for r in a.verdict.rows)))
+        last = min(result.attempts, key=lambda a: (len(a.verdict.breaches()), a.verdict.loss()))
         if not result.out_of_time:  # a run that only lacked time can be resumed
             self.journal.close()
         why = f"none of {counted(len(result.attempts), 'attempt')} keeps the limits"
         if result.out_of_time:
             why += " within the time budget (--resume goes on)"
         first = f"{self.bundle.path}: {why}; {'; '.join(last.verdict.breaches())}; no bundle was written"
-        raise AccuracyDropError(Lines.of([first, *gate.table(last.verdict)]))
+        raise AccuracyDropError(Lines.of([first, *last.verdict.table()]))
 
     def finish(
         self, folder: Path, written: WrittenNetworks, result: SearchResult, gains: Sequence[Gain], seconds: float
@@ -370,6 +343,7 @@ class _Run:
             (folder / EXPORT_REPORT).write_bytes(self.bundle.read(EXPORT_REPORT))
         content = report.content(
             self.settings,
+            self.judging.limits,
             result,
             self.candidate.layers(),
             self.prints,
@@ -378,7 +352,7 @@ class _Run:
         )
         (folder / report.REPORT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if result.best is not None:
-            lines = "\n".join(gate.table(result.best.verdict)) + "\n"
+            lines = "\n".join(result.best.verdict.table()) + "\n"
             (folder / report.TABLE).write_text(lines, encoding="utf-8")
         final = report.manifest(self.bundle, written, self.candidate, bound, folder)
         (folder / MANIFEST_NAME).write_text(final.to_json(), encoding="utf-8")

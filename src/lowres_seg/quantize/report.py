@@ -12,6 +12,8 @@ from lowres_seg.bundle.bundle import Bundle, digests
 from lowres_seg.bundle.manifest import Manifest, Reference
 from lowres_seg.bundle.reports import QUANTIZE_REPORT
 from lowres_seg.quantize.candidate import Candidate, LayerReport, WrittenNetworks
+from lowres_seg.quantize.class_gate import ClassLimits
+from lowres_seg.quantize.gate import Limits
 from lowres_seg.quantize.layer import as_text
 from lowres_seg.quantize.search import SearchResult
 from lowres_seg.quantize.settings import Settings
@@ -21,6 +23,7 @@ REPORT, TABLE = QUANTIZE_REPORT, "reports/quantize.txt"
 
 def content(
     settings: Settings,
+    limits: Limits | ClassLimits,
     result: SearchResult,
     layers: Sequence[LayerReport],
     prints: Mapping[str, str],
@@ -33,17 +36,14 @@ def content(
     return {
         "precision": settings.precision,
         "judged": judged,
-        "limits": asdict(settings.limits),
+        "limits": asdict(limits),
         "preset": settings.preset,
         "seed": settings.seed,
         **({"ignore_labels": settings.ignore_labels} if settings.ignore_labels else {}),
         "instruction_sets": {"cpu": list(host.inspect().features), "limited_to": host.instruction_set_limit()},
         "cases": dict(prints),
         "result": None if result.best is None else result.best.verdict.as_dict(),
-        "attempts": [
-            {"reverted": as_text(a.reverted), "labels": a.verdict.labels(), "breaches": a.verdict.breaches()}
-            for a in result.attempts
-        ],
+        "attempts": [{"reverted": as_text(a.reverted), **a.verdict.summary()} for a in result.attempts],
         "out_of_time": result.out_of_time,
         "layers": [
             {

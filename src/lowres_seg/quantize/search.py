@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from lowres_seg.quantize.gate import Verdict
+from lowres_seg.quantize.judging import Judgement
 from lowres_seg.quantize.layer import LayerId, Reverted
 
-Judge = Callable[[Reverted], Verdict]
+Judge = Callable[[Reverted], Judgement]
 
 
 class OutOfTimeError(Exception):
@@ -53,7 +53,7 @@ class Attempt:
     """One candidate that was judged."""
 
     reverted: Reverted
-    verdict: Verdict
+    verdict: Judgement
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Clock:
         """Expect an attempt to last at least this long."""
         self._longest = max(self._longest, seconds)
 
-    def run(self, attempt: Callable[[], Verdict]) -> Verdict:
+    def run(self, attempt: Callable[[], Judgement]) -> Judgement:
         """Run an attempt if the budget has room for one as long as the longest so far.
 
         Raises

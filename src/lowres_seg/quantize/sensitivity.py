@@ -1,4 +1,8 @@
-"""Harm of each layer: agreement with fp32 on windows of the calibration scans."""
+"""Harm of each layer: agreement with fp32 on windows of the calibration scans.
+
+A network that gives masks agrees as far as its labels do. One that classifies agrees as far as its scores do, before
+they are activated: near 0 and 1 a probability hides what happens to its score.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowres_seg.bundle.stage import Decode
+from lowres_seg.bundle.stage import Classes, Decode
 from lowres_seg.quantize import int8
 from lowres_seg.quantize.layer import LayerId
 from lowres_seg.quantize.search import Ranked
@@ -48,6 +52,8 @@ class Probe:
     def build(cls, network: str, fp32: Any, quantized: Any, x: Array, decode: Decode, threads: int) -> Probe:
         """Cut a window out of one input of a network, around the foreground that fp32 finds in it."""
         full = OpenVinoEngine.of_model(fp32, threads=threads).run(x).copy()
+        if isinstance(decode, Classes):  # of the whole input
+            return cls(network, quantized, x, full, decode, threads)
         box = _window(labels_of(select(full[0], decode), decode))
         window = (slice(None), slice(None), *box)
         cut = np.ascontiguousarray(x[window])
@@ -58,13 +64,19 @@ class Probe:
         return cls(network, small_quantized, cut, scores, decode, threads)
 
     def loss(self, reverted: Sequence[str]) -> tuple[float, float]:
-        """Share of the foreground with another label than in fp32, and mean difference of the scores."""
+        """Disagreement with fp32, and mean difference of the scores.
+
+        The first is the share of the foreground with another label; of classes it is the largest difference of a score.
+        """
         model = int8.without(self.quantized, reverted) if reverted else self.quantized
         found = OpenVinoEngine.of_model(model, threads=self.threads).run(self.x)
+        off = float(np.abs(found - self.scores).mean(dtype=np.float64))
+        if isinstance(self.decode, Classes):
+            return _moved(found, self.scores, self.decode), off
         mine, theirs = (labels_of(select(s[0], self.decode), self.decode) for s in (found, self.scores))
         foreground = max(1, int(np.count_nonzero(theirs)))
         flipped = int(np.count_nonzero(mine != theirs))
-        return flipped / foreground, float(np.abs(found - self.scores).mean(dtype=np.float64))
+        return flipped / foreground, off
 
 
 def rank(probes: Sequence[Probe]) -> list[Ranked]:
@@ -78,6 +90,14 @@ def rank(probes: Sequence[Probe]) -> list[Ranked]:
             harm = max(0.0, flips - less_flips) + 1e-6 * max(0.0, off - less_off) / max(off, 1e-12)
             ranked.append(Ranked(LayerId(probe.network, layer.name), harm, layer.saved_ms))
     return ranked
+
+
+def _moved(found: Array, scores: Array, decode: Classes) -> float:
+    """Largest difference of a class's score. A softmax does not see what all scores have in common."""
+    difference = found - scores
+    if decode.activation == "softmax":
+        difference = difference - difference.mean()
+    return float(np.abs(difference).max())
 
 
 def _window(labels: NDArray[np.uint8]) -> tuple[slice, ...]:

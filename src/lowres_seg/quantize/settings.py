@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lowres_seg.quantize.class_gate import ClassLimits
 from lowres_seg.quantize.gate import Limits
 
 Precision = Literal["int8", "bf16"]
@@ -17,8 +18,9 @@ class Settings:
 
     Attributes
     ----------
-    limits : Limits
-        What the result may lose against fp32.
+    limits : Limits, ClassLimits or None
+        What the result may lose against fp32: `ClassLimits` of a bundle that classifies, else `Limits`. None takes the
+        defaults of the bundle's kind.
     precision : {"int8", "bf16"}
     preset : {"performance", "mixed"}
         NNCF's: symmetric activations, or asymmetric ones.
@@ -34,7 +36,7 @@ class Settings:
         Values of label maps whose voxels are left out of Dice and HD95.
     """
 
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits | ClassLimits | None = None
     precision: Precision = "int8"
     preset: Preset = "performance"
     time_budget_s: float | None = None

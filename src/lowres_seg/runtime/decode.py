@@ -11,6 +11,7 @@ from typing_extensions import assert_never
 from lowres_seg.bundle.scores import channels_used
 from lowres_seg.bundle.stage import Activation, Argmax, Classes, Decode, Regions
 from lowres_seg.errors import EngineError
+from lowres_seg.metrics.classification import decision
 
 Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -92,6 +93,23 @@ def labels_of(selected: Scores, decode: Decode) -> Labels:
             raise EngineError("a network that classifies gives no label map")
         case _:
             assert_never(decode)
+
+
+def flips(a: Scores, b: Scores, decode: Decode) -> tuple[int, int]:
+    """Number of voxels with another label, and of all voxels, of two arrays of scores (C, I, J, K).
+
+    Scores of classes count as one voxel, whose label is the decision.
+    """
+    first, second = select(a, decode), select(b, decode)
+    if isinstance(decode, Classes):
+        return int(_decided(first, decode) != _decided(second, decode)), 1
+    differ = labels_of(first, decode) != labels_of(second, decode)
+    return int(np.count_nonzero(differ)), differ.size
+
+
+def _decided(selected: Scores, decode: Classes) -> str:
+    values = dict(zip(decode.names, map(float, selected.ravel()), strict=True))
+    return decision(values, decode.names)
 
 
 def _painted(selected: Scores, decode: Regions) -> Labels:

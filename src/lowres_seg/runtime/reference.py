@@ -75,6 +75,11 @@ class ReferenceCase:
         found = re.compile(rf"{re.escape(network)}\.at(?:\.(\d+))?")
         return sorted(int(match[1] or 0) for match in map(found.fullmatch, self.arrays) if match)
 
+    def scores(self) -> list[NDArray[Any]]:
+        """Scores that it holds, of each run of each network."""
+        places = map(_PLACES.fullmatch, self.arrays)
+        return [self.arrays[f"{run[1]}.scores{run[2]}"] for run in places if run]
+
     def recorders(self, engines: Mapping[str, Sequence[Engine]]) -> dict[str, list[Recorder]]:
         """Recorders of the runs that are compared, and of each first run, which tells whether a network runs at all.
 

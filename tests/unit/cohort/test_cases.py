@@ -180,3 +180,43 @@ def test_a_table_that_says_a_thing_twice_or_too_long_is_refused(tmp_path: Path, 
     (tmp_path / "c.csv").write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         Cases.read(tmp_path / "c.csv", ["mr"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "words", "truths"),
+    [
+        (("lgg", "hgg"), "lgg,HGG, hgg ,", ["lgg", "hgg", "hgg", None]),
+        (("hgg",), "hgg,not-hgg,Not-HGG,1,0,1.0,0.0,", ["hgg", "not-hgg", "not-hgg", "hgg", "not-hgg", "hgg", "not-hgg", None]),
+        (("0", "1"), "1,0", ["1", "0"]),
+        (("0",), "0,1,not-0", ["0", "0", "not-0"]),
+        ((), "anything,,", [None, None, None]),
+    ],
+)  # fmt: skip
+def test_the_truth_of_a_case_is_a_class(folder: Path, classes: tuple[str, ...], words: str, truths: list[str]) -> None:
+    rows = [f"{n},scans/a.nii.gz,{word}" for n, word in enumerate(words.split(","))]
+    path = table(folder, "\n".join(["id,t1,class", *rows]) + "\n")
+    assert [case.truth for case in Cases.read(path, ["t1"], classes)] == truths
+
+
+@pytest.mark.parametrize(
+    ("classes", "word", "message"),
+    [
+        (("lgg", "hgg"), "high", "line 3, column class: found 'high', expected lgg or hgg; correct the table"),
+        (("lgg", "hgg"), "1", "found '1', expected lgg or hgg"),
+        (("a", "b", "c"), "not-a", "found 'not-a', expected a, b or c"),
+        (("hgg",), "lgg", "found 'lgg', expected hgg, not-hgg, 1 or 0"),
+        (("hgg",), "x" * 5000, "expected hgg, not-hgg, 1 or 0"),
+    ],
+)
+def test_a_class_that_is_none_is_one_line(folder: Path, classes: tuple[str, ...], word: str, message: str) -> None:
+    path = table(folder, f"id,t1,class\na,scans/a.nii.gz,{classes[0]}\nb,scans/b.nii.gz,{word}\n")
+    with pytest.raises(InputError) as caught:
+        Cases.read(path, ["t1"], classes)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: line 3")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_channel_may_be_called_class(folder: Path) -> None:
+    (case,) = Cases.read(table(folder, "id,class\na,scans/a.nii.gz\n"), ["class"], ["lgg", "hgg"])
+    assert (case.scan, case.truth) == ({"class": folder / "scans" / "a.nii.gz"}, None)

@@ -58,6 +58,12 @@ class Subject:
         return all(n.precision == "fp32" for n in manifest.networks.values()) and not self.has_bf16
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes among which the bundle decides; none if it gives masks."""
+        manifest = self.bundle.manifest
+        return () if manifest.labels else manifest.classes
+
+    @property
     def has_bf16(self) -> bool:
         """True if a stage computes in bf16."""
         return any(stage.inference_precision == "bf16" for stage in self.bundle.manifest.stages)

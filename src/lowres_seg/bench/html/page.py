@@ -61,6 +61,7 @@ def render(suite: Suite) -> str:
         stacks=charts.stages(measured),
         cases=plots.cases_of_suite(measured),
         means=plots.means(measured),
+        classes=plots.classes(measured),
         quantizations=[
             quantization(f"quantize-{n}", name, found) for n, (name, found) in enumerate(suite.quantized.items())
         ],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from lowres_seg.bench.axes import Workload
+from lowres_seg.bench.class_sums import ClassSums
 from lowres_seg.bench.html.axis import BOTTOM, LEFT, RIGHT, TOP, Axis, of_dice, of_mm, of_time
 from lowres_seg.bench.html.charts import latency, name_of, seconds, tone
 from lowres_seg.bench.suite import Accuracy, Benchmark, Suite
@@ -232,6 +233,16 @@ def means(measured: Sequence[Benchmark]) -> list[tuple[str, str, int, float, flo
             dice, hd95 = [row.dice for row in of], [row.hd95_mm for row in of]
             found.append((b.bundle, region, len(of), mean(dice), min(dice), mean(hd95), max(hd95)))
     return found
+
+
+def classes(measured: Sequence[Benchmark]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """For each benchmark of a bundle that classifies: its name, what it was compared with, and its sums as text."""
+    found: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+    for b in measured:
+        if b.classified:
+            sums, name = ClassSums.of(b), name_of(b, isa=b.isa != "native")
+            found.setdefault(name, (name, sums.against or "–", tuple(sums.texts().values())))
+    return list(found.values())
 
 
 def told(suite: Suite) -> dict[tuple[str, str], str]:

@@ -7,30 +7,36 @@ from dataclasses import dataclass
 
 from lowres_seg.bench.html.charts import Bar, seconds
 from lowres_seg.bench.html.plots import Cases, cases
-from lowres_seg.bundle.reports import LayerPrecision, QuantizeReport
+from lowres_seg.bundle.reports import Agreement, ClassLimits, LayerPrecision, Limits, QuantizeReport
+from lowres_seg.wording import counted
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One attempt: its number, the layers that it kept, its losses by label, and what became of it."""
+    """One attempt: its number, the layers that it kept, its losses by label or class, and what became of it."""
 
     number: int
     kept: tuple[str, ...]
-    losses: tuple[tuple[str, int, str, str, str], ...]
+    losses: tuple[tuple[str, ...], ...]
     verdict: str
     why: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """A report of `quantize` as the page shows it. `name` is that of its bundle, and `id` begins ids of the page."""
+    """A report of `quantize` as the page shows it. `name` is that of its bundle, and `id` begins ids of the page.
+
+    `heads` are the columns of the losses. `decided` has a row for each case of a bundle that classifies.
+    """
 
     id: str
     name: str
     report: QuantizeReport
     facts: tuple[tuple[str, str], ...]
+    heads: tuple[str, ...]
     attempts: tuple[Tried, ...]
     plots: tuple[Cases, ...]
+    decided: tuple[tuple[str, ...], ...]
     networks: tuple[tuple[str, tuple[LayerPrecision, ...]], ...]
     kinds: tuple[tuple[str, str, str, int], ...]
     speed: tuple[tuple[str, tuple[Bar, ...], str], ...]
@@ -54,8 +60,10 @@ def quantization(id_: str, name: str, report: QuantizeReport) -> Quantization:
         name,
         report,
         tuple(_facts(report)),
+        _CLASS_HEADS if isinstance(report.limits, ClassLimits) else _HEADS,
         tuple(_attempts(report)),
         tuple(_plots(id_, report)),
+        tuple(_decided(report)),
         tuple(
             (network, tuple(layer for layer in report.layers if layer.network == network))
             for network in dict.fromkeys(layer.network for layer in report.layers)
@@ -80,17 +88,30 @@ def _summary(report: QuantizeReport) -> str:
         f"{label} loses {loss.mean_drop:.4f} of mean Dice and {loss.mean_hd95_rise_mm:.2f} mm of mean HD95"
         for label, loss in report.result.labels.items()
     ]
-    return f"{told}{which} was written: {'; '.join(losses)}."
+    losses += [f"{name} changes by {change.worst_change:.4f} at most" for name, change in report.result.classes.items()]
+    if report.result.values:
+        flipped = counted(report.result.flipped_decisions, "decision")
+        losses.append(f"{flipped} of {len(report.result.values)} flipped")
+    return f"{told}{which} was written: {'; '.join(losses)}.{_agreement(report.result.agreement)}"
+
+
+def _agreement(found: Agreement | None) -> str:
+    if found is None:
+        return ""
+    told = (
+        f" Over the {counted(found.cases, 'case')} whose truth is known accuracy is {found.accuracy_fp32:.4f} in fp32"
+    )
+    told += f" and {found.accuracy:.4f} now"
+    if found.auc_fp32 is not None and found.auc is not None:
+        told += f", and AUC is {found.auc_fp32:.4f} in fp32 and {found.auc:.4f} now"
+    return f"{told}."
 
 
 def _facts(report: QuantizeReport) -> list[tuple[str, str]]:
-    limits, sets = report.limits, report.instruction_sets
-    worst = "no bound" if limits.worst_case_drop is None else f"{limits.worst_case_drop:g}"
+    sets = report.instruction_sets
     facts = [
         ("precision", f"{report.precision}, preset {report.preset}, seed {report.seed}"),
-        ("allowed drop of mean Dice", f"{limits.max_drop:g}"),
-        ("allowed rise of mean HD95", f"{limits.max_hd95_rise_mm:g} mm"),
-        ("allowed drop of Dice in any case", worst),
+        *_allowed(report.limits),
         ("calibrated on", ", ".join(report.of_role("calibration")) or "no case"),
         ("judged on", ", ".join(report.of_role("validation")) or "no case"),
         ("instruction sets", " ".join(sets.cpu) + (f", limited to {sets.limited_to}" if sets.limited_to else "")),
@@ -103,33 +124,78 @@ def _facts(report: QuantizeReport) -> list[tuple[str, str]]:
     return facts
 
 
+def _allowed(limits: Limits | ClassLimits) -> list[tuple[str, str]]:
+    if isinstance(limits, ClassLimits):
+        return [
+            ("allowed change of a class's value in any case", f"{limits.max_probability_change:g}"),
+            ("allowed number of decisions that flip", f"{limits.max_flipped_decisions}"),
+        ]
+    return [
+        ("allowed drop of mean Dice", f"{limits.max_drop:g}"),
+        ("allowed rise of mean HD95", f"{limits.max_hd95_rise_mm:g} mm"),
+        (
+            "allowed drop of Dice in any case",
+            "no bound" if limits.worst_case_drop is None else f"{limits.worst_case_drop:g}",
+        ),
+    ]
+
+
+#: Columns of the losses, after the attempt, its verdict and its layers.
+_HEADS = ("label", "cases", "Dice drops by", "in the worst case", "HD95 rises by")
+_CLASS_HEADS = ("class", "cases", "mean change", "largest change", "decisions that flip")
+
+
 def _attempts(report: QuantizeReport) -> list[Tried]:
     chosen = report.chosen()
     found = []
     for n, attempt in enumerate(report.attempts):
-        losses = tuple(
+        losses = [
             (
                 label,
-                int(loss.cases),
+                f"{loss.cases:.0f}",
                 f"{loss.mean_drop:.4f}",
                 f"{loss.worst_drop:.4f}",
                 f"{loss.mean_hd95_rise_mm:.2f} mm",
             )
             for label, loss in attempt.labels.items()
-        )
+        ]
+        losses += [
+            (
+                name,
+                f"{change.cases:.0f}",
+                f"{change.mean_change:.4f}",
+                f"{change.worst_change:.4f}",
+                f"{attempt.flipped_decisions}",
+            )
+            for name, change in attempt.classes.items()
+        ]
         verdict = "written" if n == chosen else "beyond the limits" if attempt.breaches else "within the limits"
-        found.append(Tried(n + 1, attempt.reverted, losses, verdict, attempt.breaches))
+        found.append(Tried(n + 1, attempt.reverted, tuple(losses), verdict, attempt.breaches))
     return found
 
 
 def _plots(id_: str, report: QuantizeReport) -> list[Cases]:
-    rows = () if report.result is None else report.result.cases
+    rows = [] if report.result is None else report.result.scores
     if not rows:
         return []
     columns = [("fp32", "f32"), (report.precision, report.precision)]
     dice = {f"{row.case}, {row.label}": (row.dice_fp32, row.dice) for row in rows}
     hd95 = {f"{row.case}, {row.label}": (row.hd95_mm_fp32, row.hd95_mm) for row in rows}
     return [cases(f"{id_}-dice", "Dice", columns, dice), cases(f"{id_}-hd95", "HD95", columns, hd95)]
+
+
+def _decided(report: QuantizeReport) -> list[tuple[str, ...]]:
+    """For each case: its truth, its decisions, and each class's values."""
+    return [
+        (
+            row.case,
+            row.truth or "not known",
+            row.decision_fp32,
+            row.decision,
+            "; ".join(f"{name} {value:.4f} to {row.values[name]:.4f}" for name, value in row.fp32.items()),
+        )
+        for row in (() if report.result is None else report.result.values)
+    ]
 
 
 def _speed(report: QuantizeReport) -> list[tuple[str, tuple[Bar, ...], str]]:

@@ -134,17 +134,20 @@ def _workload(spec: Spec) -> Once:
 
 
 def _end_to_end(spec: Spec) -> Once:
-    """From the scan's file to the mask's file."""
+    """From the scan's file to the file of the mask, or of the classes."""
     from lowres_seg.bench.backends import backend
 
     segmenter = backend(spec.backend).segmenter(spec)
-    target = Path(spec.folder) / f"mask-{os.getpid()}.nii.gz"
+    target = Path(spec.folder) / f"result-{os.getpid()}"
     scan = {channel: Path(path) for channel, path in spec.scan.items()}
 
     def once() -> dict[str, float]:
         result = segmenter.predict(scan)
         start = time.perf_counter()
-        result.labels.save(target, force=True)
+        if result.label_names:
+            result.labels.save(target.with_suffix(".nii.gz"), force=True)
+        else:
+            target.with_suffix(".json").write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
         return result.timings_s | {"save": time.perf_counter() - start}
 
     return once

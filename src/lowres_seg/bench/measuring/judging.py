@@ -1,16 +1,22 @@
-"""Dice and HD95 of a bundle, each case in a process of its own."""
+"""Dice and HD95 of a bundle, or its classes, each case in a process of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
+from lowres_seg.bench.axes import Isa
 from lowres_seg.bench.measuring.process import Child, ChildError
 from lowres_seg.bench.spec import Spec
-from lowres_seg.bench.suite import Accuracy, Picture
+from lowres_seg.bench.suite import Accuracy, Classified, Picture
+from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cohort.cases import Case
 from lowres_seg.metrics.agreement import Definition
+from lowres_seg.metrics.classification import decision
+
+#: Bundle, backend and instruction set.
+JudgementKey = tuple[str, str, Isa]
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,15 @@ class Judgement:
     Attributes
     ----------
     accuracy : tuple of Accuracy
+    classified : tuple of Classified
+        Of a bundle that classifies.
     pictures : tuple of Picture
     failure : str
         Empty if every case was judged.
     """
 
     accuracy: tuple[Accuracy, ...] = ()
+    classified: tuple[Classified, ...] = ()
     pictures: tuple[Picture, ...] = ()
     failure: str = ""
 
@@ -44,6 +53,7 @@ def judge(
     spec: Spec,
     start: Callable[[Spec], Child],
     *,
+    classes: Sequence[str] = (),
     hd95: Definition,
     ignore: Sequence[int] = (),
     pictures: bool,
@@ -56,11 +66,13 @@ def judge(
     bundle : str
         Name of the bundle in results.
     cases : sequence of Case
-        Each with a label map.
+        Each with a label map, if the bundle gives masks.
     spec : Spec
         Of the task ``judge``; the case is put in.
     start : callable
         Starts a child.
+    classes : sequence of str
+        Among which the bundle decides; none if it gives masks.
     hd95 : str
         Definition.
     ignore : sequence of int
@@ -71,6 +83,7 @@ def judge(
         Called with a line of text as each step begins.
     """
     rows: list[Accuracy] = []
+    classified: list[Classified] = []
     first: _Drawn | None = None
     worst: _Drawn | None = None
     for case in cases:
@@ -80,7 +93,7 @@ def judge(
             scan={channel: str(path) for channel, path in case.scan.items()},
             case={
                 "id": case.id,
-                "label": str(case.label),
+                "label": None if case.label is None else str(case.label),
                 "hd95": hd95,
                 "ignore": list(ignore),
                 "pictures": pictures,
@@ -93,10 +106,45 @@ def judge(
             return Judgement(failure=f"case {case.id} could not be judged: {error}")
         finally:
             child.kill()
+        if classes:
+            values = answer["numbers"]
+            decided = decision(values, classes)
+            classified.append(Classified(case=case.id, truth=case.truth, values=values, decision=decided))
+            continue
         rows += [Accuracy(case=case.id, region=r, dice=s[0], hd95_mm=s[1]) for r, s in answer["scores"].items()]
         shown = tuple(Picture(bundle=bundle, case=case.id, plane=p, png=g) for p, g in answer["pictures"].items())
         one_drawn = _Drawn(mean(dice for dice, _ in answer["scores"].values()), shown)
         first = first or one_drawn
         worst = one_drawn if worst is None or one_drawn.dice < worst.dice else worst
     drawn = [one for one in dict.fromkeys((first, worst)) if one is not None]
-    return Judgement(tuple(rows), tuple(picture for one in drawn for picture in one.pictures))
+    return Judgement(tuple(rows), tuple(classified), tuple(picture for one in drawn for picture in one.pictures))
+
+
+def with_changes(
+    judgements: Mapping[JudgementKey, Judgement], bundles: Mapping[str, Bundle]
+) -> dict[JudgementKey, Judgement]:
+    """Compare classes with those of the fp32 network: its source in torch if that was judged, else the fp32 bundle.
+
+    Parameters
+    ----------
+    judgements : mapping of (bundle, backend, instruction set) to Judgement
+    bundles : mapping of str to Bundle
+        By name.
+    """
+    names = {bundle.digest: name for name, bundle in bundles.items()}
+    found = dict(judgements)
+    for key, judgement in judgements.items():
+        parent = bundles[key[0]].manifest.lineage.parent
+        home = key[0] if parent is None else names.get(parent)
+        places: list[JudgementKey] = [] if home is None else [(home, "torch", "native"), (home, "openvino", "native")]
+        place = next((one for one in places if one in judgements and judgements[one].classified), None)
+        if place is not None and place != key:
+            fp32 = {row.case: row for row in judgements[place].classified}
+            rows = tuple(_changed(row, fp32[row.case], ", ".join(place[:2])) for row in judgement.classified)
+            found[key] = replace(judgement, classified=rows)
+    return found
+
+
+def _changed(row: Classified, fp32: Classified, against: str) -> Classified:
+    change = max(abs(value - fp32.values[name]) for name, value in row.values.items())
+    return row.model_copy(update={"against": against, "change": change, "flipped": row.decision != fp32.decision})

@@ -14,20 +14,21 @@ Planned = dict[str, list[Case]]
 
 
 def judged(plan: Plan, bundles: Mapping[str, Bundle]) -> Planned:
-    """Labelled cases for each bundle; nothing if the plan has none.
+    """Cases to judge each bundle on, labelled if it gives masks; nothing if the plan has none.
 
     Raises
     ------
     InputError
-        If the table cannot be used, or a case has no label.
+        If the table cannot be used, a case has no label, or its class is none of the bundle's.
     """
     if plan.cases is None:
         return {}
     found = {}
     for name, bundle in bundles.items():
         check_ignored(plan.ignore_labels, bundle.manifest.known_labels)
-        cases = list(Cases.read(plan.cases, bundle.manifest.channels))
-        unlabelled = [case.id for case in cases if case.label is None]
+        masks = bool(bundle.manifest.labels)
+        cases = list(Cases.read(plan.cases, bundle.manifest.channels, () if masks else bundle.manifest.classes))
+        unlabelled = [case.id for case in cases if case.label is None and masks]
         if unlabelled:
             raise InputError(
                 f"{plan.cases}: case {unlabelled[0]} has no label, and Dice and HD95 need one; give it one, "

@@ -20,7 +20,7 @@ from lowres_seg.bench.backends import Quantizing, Subject, backend
 from lowres_seg.bench.measuring import forecast, judging, planned_cases
 from lowres_seg.bench.measuring.forecast import Tried
 from lowres_seg.bench.measuring.host_facts import host_facts
-from lowres_seg.bench.measuring.judging import Judgement
+from lowres_seg.bench.measuring.judging import Judgement, JudgementKey
 from lowres_seg.bench.measuring.plan import Cell, Plan, cells, check_host
 from lowres_seg.bench.measuring.process import Child, ChildError, StartChild, fixed_workload, one_answer
 from lowres_seg.bench.measuring.quantizing import Quantizer
@@ -34,7 +34,6 @@ from lowres_seg.metrics.agreement import empty_policy
 from lowres_seg.wording import counted, duration
 
 Notify = Callable[[str], None]
-JudgementKey = tuple[str, str, Isa]
 
 
 def bench(
@@ -327,7 +326,7 @@ class _Bench:
         return found
 
     def _judge(self, measurements: Sequence[_Measurement]) -> dict[JudgementKey, Judgement]:
-        """Dice and HD95 of each bundle, by backend and instruction set, on all cores; or why there are none."""
+        """Agreement of each bundle, by backend and instruction set, on all cores; or why there is none."""
         judgements: dict[JudgementKey, Judgement] = {}
         for m in measurements if self.cases else ():
             name, served_by, isa = key = (m.cell.bundle.name, m.cell.backend, m.cell.isa)
@@ -338,13 +337,14 @@ class _Bench:
                 self.cases[name],
                 replace(m.spec, task="judge", threads=max(self.cores)),
                 partial(self._child, cores=max(self.cores), isa=isa),
+                classes=self.subjects[name].classes,
                 hd95=self.plan.hd95,
                 ignore=self.plan.ignore_labels,
                 pictures=self.plan.pictures and served_by == "openvino" and isa == "native",
                 notify=self.notify,
             )
             self.partial |= bool(judgements[key].failure)
-        return judgements
+        return judging.with_changes(judgements, {name: one.bundle for name, one in self.subjects.items()})
 
     def _benchmark(
         self, m: _Measurement, peaks: Sequence[Peak], judgements: dict[JudgementKey, Judgement]
@@ -372,6 +372,8 @@ class _Bench:
                 "macs": m.macs,
                 "peak_share": m.macs / network_s / speed if network_s and speed else None,
                 "accuracy": judgement.accuracy,
+                "classes": self.subjects[cell.bundle.name].classes if judgement.classified else (),
+                "classified": judgement.classified,
                 "doubts": (*estimates.doubts(m.runs), *missing),
             }
         )

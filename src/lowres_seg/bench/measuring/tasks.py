@@ -63,10 +63,17 @@ def quantize(spec: Spec) -> dict[str, Any]:
 
 
 def judge(spec: Spec) -> dict[str, Any]:
-    """Dice and HD95 of each region of one case, and pictures of it."""
+    """Dice and HD95 of each region of one case, and pictures of it; of a bundle that classifies each class's value."""
     manifest = Bundle.open(spec.bundle).manifest
-    case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, Path(spec.case["label"]))
+    label = spec.case["label"]
+    case = Case(spec.case["id"], {c: Path(p) for c, p in spec.scan.items()}, None if label is None else Path(label))
     scan = case.load()
+    if not manifest.labels:
+        result = backend(spec.backend).segmenter(spec).predict(scan)
+        missing = [name for name in manifest.numbers if name not in result.numbers]
+        if missing:
+            raise InputError(f"it has no value for class {missing[0]} ({'; '.join(result.doubts)}); leave it out")
+        return {"numbers": result.numbers}
     first = next(iter(scan.values()))
     truth = case.load_label(manifest.known_labels, first, ignore=spec.case["ignore"])
     assert truth is not None  # noqa: S101 - the parent has checked that every case has a label

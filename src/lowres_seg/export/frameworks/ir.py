@@ -15,11 +15,13 @@ import numpy as np
 from lowres_seg.errors import ExportError
 from lowres_seg.export import rewrites
 from lowres_seg.export.frameworks.causes import cause_of
+from lowres_seg.export.frameworks.class_scores import classes_of
 from lowres_seg.export.one_logit import softmax_of_two
 from lowres_seg.runtime import openvino_engine  # before OpenVINO, whose telemetry it keeps out
 from lowres_seg.runtime.exact_norms import sum_in_steps
 
 import openvino  # isort: skip
+from openvino import opset13 as opset  # isort: skip
 from openvino._offline_transformations import apply_moc_transformations  # isort: skip
 
 Shape = tuple[int, ...]
@@ -73,7 +75,7 @@ def convert(
     Raises
     ------
     ExportError
-        If OpenVINO cannot convert the network, or it does not give one output (1, C, D, H, W).
+        If OpenVINO cannot convert the network, or it does not give one output (1, C, D, H, W), or (1, C) of classes.
     """
     try:
         with warnings.catch_warnings():
@@ -88,6 +90,7 @@ def convert(
         raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)
     apply_moc_transformations(model, cf=True)
+    _give_axes(model)
     _check_output(model, shape)
     if _is_static(model):
         rewrites.narrow_before_upsampling(model)
@@ -149,11 +152,25 @@ def _name_as_in_every_process(model: Any, name: str) -> None:
 _NUMBERED = re.compile(r"([A-Z][A-Za-z0-9]*)_\d+")
 
 
+def _give_axes(model: Any) -> None:
+    """Give scores of classes, such as (1, C), the axes (1, C, 1, 1, 1)."""
+    if len(model.outputs) != 1 or model.outputs[0].partial_shape.is_dynamic:
+        return
+    classes = classes_of(tuple(model.outputs[0].shape))
+    if classes is None:
+        return
+    given = model.outputs[0].get_node().input(0)
+    scores = opset.reshape(given.get_source_output(), np.array([1, classes, 1, 1, 1], np.int64), special_zero=False)
+    scores.set_friendly_name("classes")
+    given.replace_source_output(scores.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def _check_output(model: Any, shape: Shape) -> None:
     """Check that the network gives one output (1, C, D, H, W), whatever the values of its input are."""
     if len(model.outputs) != 1:
         found = ", ".join(str(output.partial_shape) for output in model.outputs)
-        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W)")
+        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W), or (1, C) of classes")
     found = model.outputs[0].partial_shape
     if found.is_dynamic:
         why = " or ".join(sorted({_WHY[kind] for kind in _operators(model) if kind in _WHY}))
@@ -163,4 +180,4 @@ def _check_output(model: Any, shape: Shape) -> None:
             "expected one shape (1, C, D, H, W), so save a trace of it or take that part out"
         )
     if len(found) != 5 or found[0].get_length() != 1:
-        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W)")
+        raise ExportError(f"the network gives {found}, expected one output (1, C, D, H, W), or (1, C) of classes")

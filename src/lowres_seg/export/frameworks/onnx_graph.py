@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError, last_line, one_line
 from lowres_seg.export.frameworks import onnx_inputs, onnx_scores
+from lowres_seg.export.frameworks.class_scores import classes_of
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts
 from lowres_seg.export.frameworks.sizes import Resize
@@ -104,10 +105,20 @@ def fitted(
     """
     graph = load(path)
     changes = onnx_inputs.fit(graph, shape, path, parts)
-    graph = with_one_output(graph, outputs, shape, path)
+    graph = with_axes(with_one_output(graph, outputs, shape, path))
     if resize is not None:
         changes += onnx_scores.resize(graph, shape[2:], resize, path)
     return graph, changes
+
+
+def with_axes(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the output of a network that classifies, such as (1, C), the axes (1, C, 1, 1, 1), in place."""
+    (value,) = graph.graph.output
+    shape = onnx_inputs.output_shapes(graph)[value.name]
+    classes = None if shape is None else classes_of(shape)
+    if classes is not None:
+        onnx_inputs.reshape_output(graph, value, (1, classes, 1, 1, 1))
+    return graph
 
 
 def save(graph: onnx.ModelProto, path: Path) -> None:

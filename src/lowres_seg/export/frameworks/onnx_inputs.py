@@ -227,6 +227,15 @@ def renamed(graph: onnx.ModelProto, name: str, new: str) -> str:
     return new
 
 
+def reshape_output(graph: onnx.ModelProto, value: onnx.ValueInfoProto, shape: Shape) -> None:
+    """Give an output of a graph another shape, in place."""
+    inner = renamed(graph, value.name, f"{value.name}/as_given")
+    target = numpy_helper.from_array(np.array(shape, np.int64), f"{value.name}/shape")
+    graph.graph.initializer.append(target)
+    graph.graph.node.append(helper.make_node("Reshape", [inner, target.name], [value.name]))
+    set_sizes(value, shape)
+
+
 def output_shapes(graph: onnx.ModelProto) -> dict[str, Shape | None]:
     """Shape of each output; None where the graph does not tell it."""
     fixed = onnx.ModelProto()

@@ -7,6 +7,9 @@ from typing import Any
 
 from lowres_seg.errors import ExportError
 
+#: Axes of (1, C, H, W).
+_FLAT = 4
+
 
 def takes_slices(module: Any) -> Any:
     """Make a network of (1, C, H, W) take and give 5D arrays with one spatial axis of length 1.
@@ -52,4 +55,4 @@ def thick(output: Any, axis: int) -> Any:
         return type(output)(thick(one, axis) for one in output)
     if isinstance(output, dict):
         return {key: thick(one, axis) for key, one in output.items()}
-    return output.unsqueeze(axis)
+    return output.unsqueeze(axis) if output.ndim == _FLAT else output  # a network that classifies may give (1, C)

@@ -21,6 +21,7 @@ from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks import states, values, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
+from lowres_seg.export.frameworks.class_scores import with_axes
 from lowres_seg.export.frameworks.decompositions import Decomposed
 from lowres_seg.export.frameworks.dropout import Sampled
 from lowres_seg.export.frameworks.outputs import Outputs
@@ -73,9 +74,10 @@ class TorchNetwork(ResidentEngine):
                 raise
             except Exception as error:
                 raise ExportError(f"torch cannot run the network on {x.shape} ({cause_of(error)})") from error
+        result = with_axes(result) if isinstance(result, torch.Tensor) else result
         if not isinstance(result, torch.Tensor) or result.ndim != 5:
             found = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W)")
+            raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W), or (1, C) of classes")
         return np.asarray(result.numpy())
 
     def run_in_double(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float64]:
@@ -96,7 +98,7 @@ class TorchNetwork(ResidentEngine):
                 raise ExportError(f"torch cannot run the network in float64 ({cause_of(error)})") from error
             finally:
                 self.module.float()  # its weights were float32, so nothing is lost
-        return np.asarray(result.numpy(), dtype=np.float64)
+        return np.asarray(with_axes(result).numpy(), dtype=np.float64)
 
     def statistics(self) -> dict[str, NDArray[np.float32]]:
         """Running means and variances of its norms, by name."""
