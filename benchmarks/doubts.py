@@ -16,7 +16,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -58,11 +58,12 @@ class Constant:
     """An engine that finds no label."""
 
     lean = False
+    masks = ()
 
     def prepare(self) -> None:
         """Nothing is prepared."""
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:  # noqa: ARG002
         """Scores of background and of one label."""
         return np.stack([np.ones_like(x[:, 0]), np.zeros_like(x[:, 0])], 1)
 

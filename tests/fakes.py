@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from lowres_seg.bundle.dropout import DropoutMask
 
 
 class FakeEngine:
@@ -13,22 +15,21 @@ class FakeEngine:
     Its result is memory that the next run overwrites, as OpenVINO's is.
     """
 
-    def __init__(
-        self, function: Callable[[np.ndarray], np.ndarray], *, lean: bool = False, remember: bool = True
-    ) -> None:
+    def __init__(self, function: Callable[..., np.ndarray], *, lean: bool = False, remember: bool = True) -> None:
         self.function = function
         self.lean = lean
         self.remember = remember
         self.seen: list[np.ndarray] = []
+        self.masks: tuple[DropoutMask, ...] = ()
         self.prepared = 0
         self.releases = 0
         self._memory = np.empty(0, np.float32)
 
-    def run(self, x: np.ndarray) -> np.ndarray:
+    def run(self, x: np.ndarray, masks: Sequence[np.ndarray] = ()) -> np.ndarray:
         assert x.flags.c_contiguous
         if self.remember:
             self.seen.append(x[0].copy())
-        result = np.asarray(self.function(x[0]), np.float32)[None]
+        result = np.asarray(self.function(x[0], *masks), np.float32)[None]
         if self._memory.shape != result.shape:
             self._memory = np.empty_like(result)
         self._memory[:] = result

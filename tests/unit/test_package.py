@@ -49,6 +49,7 @@ HOMES = {
         "export.importers.nnunet_network",
         "export.frameworks.checkpoints",
         "export.frameworks.decompositions",
+        "export.frameworks.dropout",
         "export.frameworks.torch_network",
         "export.frameworks.values",
         "export.frameworks.wraps",

@@ -36,6 +36,8 @@ SPACING_MM = 0.01
 OVERLAP = 0.95
 #: Neighbouring slices on each side of one, as channels.
 SLICES = 64
+#: Runs of each window of a network whose dropout is kept on, and masks of one network.
+SAMPLES, MASKS = 1000, 256
 #: Windows over one scan.
 WINDOWS = 100_000
 #: Bytes of one file, of a network's .xml, and of all files of a bundle.

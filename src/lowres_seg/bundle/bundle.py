@@ -13,6 +13,7 @@ from lowres_seg import atomic
 from lowres_seg.arguments import path as as_path
 from lowres_seg.bundle import contents, signature
 from lowres_seg.bundle.bounds import MANIFEST_BYTES
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.bundle.manifest import MANIFEST_NAME, Manifest, Network
 from lowres_seg.errors import BundleError, InputError, IntegrityError, ManifestError, shown
 from lowres_seg.wording import counted
@@ -35,22 +36,25 @@ class NetworkFiles:
     xml, bin : pathlib.Path
     sha256 : pair of str or None
         Digests that the files must have whenever they are read. None for files that this process wrote itself.
-    shapes : pair of tuple or None
-        Shapes of input and output that the graph must have. None for files that this process wrote itself.
+    shapes : tuple of tuple or None
+        Shapes of inputs and output that the graph must have. None for files that this process wrote itself.
     start : pathlib.Path
         Folder that relative paths begin in; by default the one that this process works in when they are read.
+    dropout : tuple of DropoutMask
+        Masks that the network takes behind its input.
     """
 
     xml: Path
     bin: Path
     sha256: tuple[str, str] | None = None
-    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
     start: Path = Path()
+    dropout: tuple[DropoutMask, ...] = ()
 
     @classmethod
-    def written(cls, xml: Path) -> NetworkFiles:
+    def written(cls, xml: Path, dropout: tuple[DropoutMask, ...] = ()) -> NetworkFiles:
         """Files that this process wrote itself: an .xml, with the .bin beside it."""
-        return cls(xml, xml.with_suffix(".bin"))
+        return cls(xml, xml.with_suffix(".bin"), dropout=dropout)
 
     def read(self) -> tuple[bytes, bytes]:
         """Read both files.
@@ -200,8 +204,9 @@ class Bundle:
                 self.path / n.xml,
                 self.path / n.bin,
                 (digests[n.xml], digests[n.bin]),
-                (n.input_shape, n.output_shape),
+                n.shapes,
                 self._start,
+                n.dropout,
             )
             for name, n in self.manifest.networks.items()
         }

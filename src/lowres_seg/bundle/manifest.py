@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from lowres_seg.bundle import plain_json
-from lowres_seg.bundle.bounds import FILE_BYTES, REFERENCE_BYTES, SCORES, SIDE, XML_BYTES
+from lowres_seg.bundle.bounds import FILE_BYTES, MASKS, REFERENCE_BYTES, SCORES, SIDE, XML_BYTES
 from lowres_seg.bundle.contents import MANIFEST_NAME, is_apart
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.bundle.part import Name, Part, Sha256, first_problem
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.bundle.scores import unfit
@@ -39,7 +40,10 @@ _NetworkShape = tuple[Literal[1], _Channels, _Side, _Side, _Side]
 
 
 class Network(Part):
-    """One network in IR: its files, its input and output, and the precision of its weights and activations."""
+    """One network in IR: its files, its input and output, and the precision of its weights and activations.
+
+    `dropout` are masks that it takes behind its input, of layers that are kept on.
+    """
 
     xml: _FileName
     bin: _FileName
@@ -47,6 +51,12 @@ class Network(Part):
     input_shape: _NetworkShape
     output_shape: _NetworkShape
     precision: Literal["fp32", "int8"] = "fp32"
+    dropout: Annotated[tuple[DropoutMask, ...], Field(max_length=MASKS), Since(3)] = ()
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of its input, of each mask behind it, and of its scores."""
+        return (self.input_shape, *(mask.shape for mask in self.dropout), self.output_shape)
 
 
 class Reference(Part):
@@ -124,6 +134,9 @@ class Manifest(Pipeline):
                 found, expected = self.networks[name].input_shape, stage.input_shape(name, len(self.channels))
                 if found != expected:
                     msg = f"network {name} takes {found}, stage {stage.name} gives it {expected}"
+                    raise ValueError(msg)
+                if bool(self.networks[name].dropout) != (stage.samples is not None):
+                    msg = f"network {name} has dropout masks, or stage {stage.name} has samples; expected both or none"
                     raise ValueError(msg)
         return self
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from lowres_seg.bundle.bounds import CHANNELS, NETWORKS, RULES, SCORES, STAGES, VOXELS
+from lowres_seg.bundle.dropout import Samples
 from lowres_seg.bundle.grids import Axis, Clipped, Conform, Restore
 from lowres_seg.bundle.part import LabelValue, Name, Part, check_once
 from lowres_seg.bundle.rules import CleanupRule, IntensityRule, Phase, ZScore
@@ -208,6 +209,9 @@ class Stage(Part):
         this stage, and the mean is decoded, as nnU-Net's ensembles of configurations are.
     onto
         An earlier stage. The labels of this stage are written over its result.
+    samples
+        Dropout of the networks is kept on, and each window runs several times. Activated scores are averaged; their
+        standard deviation is the spread of the result.
     inference_precision
         Precision that the CPU computes in, apart from what is quantized.
     """
@@ -231,6 +235,7 @@ class Stage(Part):
     cleanup_before_restore: Annotated[tuple[CleanupRule, ...], Field(max_length=RULES), Since(3)] = ()
     mean_with: Annotated[tuple[Name, ...], Field(max_length=STAGES), Since(3)] = ()
     onto: Name | None = None
+    samples: Annotated[Samples | None, Since(3)] = None
     inference_precision: Literal["f32", "bf16"] = "f32"
 
     @model_validator(mode="after")
@@ -268,6 +273,8 @@ class Stage(Part):
         if len(set(self.mirror_axes)) != len(self.mirror_axes):
             msg = f"{where}: names a mirror axis twice"
             raise ValueError(msg)
+        if self.samples is not None:
+            self._check_samples(where)
         if self.fuses_labels and self.restore.quantity == "scores":
             msg = f"{where}: votes give labels and no scores; expected labels in restore.what"
             raise ValueError(msg)
@@ -281,6 +288,15 @@ class Stage(Part):
             msg = f"{where}: classes are of the whole region; expected no windows and nothing to restore"
             raise ValueError(msg)
         return self
+
+    def _check_samples(self, where: str) -> None:
+        is_mean = self.ensemble == "mean-probabilities" or len(self.networks) == 1
+        if not is_mean or self.fuses_labels or self.restore.activated == "after":
+            msg = f"{where}: samples are activated and averaged; expected mean-probabilities, and activated = before"
+            raise ValueError(msg)
+        if self.restore.quantity != "scores" and not isinstance(self.decode, Classes):
+            msg = f"{where}: samples have a spread, which is restored as scores are; expected scores in restore.what"
+            raise ValueError(msg)
 
     def brought_by(self) -> int:
         """Schema version: windows over a grid of one shape are of version 3."""

@@ -53,7 +53,10 @@ def sentences(stage: Stage) -> list[str]:
         f"intensities: {', '.join(rules)}" if rules else "intensities as they are",
     ]
     found += [f"a further channel: {_mask(one.stage, one.labels)}" for one in stage.mask_channels]
-    found += [_networks(stage), _windows(stage.windows), _mirroring(stage.mirror_axes), _decoding(stage.decode)]
+    found += [_networks(stage), _windows(stage.windows), _mirroring(stage.mirror_axes)]
+    if stage.samples is not None:
+        found.append(f"dropout kept on: the mean of {stage.samples.count} samples, and their spread")
+    found.append(_decoding(stage.decode))
     if stage.mean_with:
         found.append(f"its probabilities are averaged with those of {_listed(stage.mean_with)}")
     found.append(_restored(stage.restore))

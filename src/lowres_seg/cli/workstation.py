@@ -62,6 +62,10 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    spread_map: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Also write how far the samples of a bundle with dropout differ (.nii.gz)."),
+    ] = None,
     provenance: Annotated[
         Path | None,
         typer.Option(metavar="JSON", help="Write what an auditor needs: digests, versions, machine, options, doubts."),
@@ -107,6 +111,8 @@ def predict(
     opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
     masks = bool(manifest.labels)
+    if spread_map is not None and not any(stage.samples for stage in manifest.stages):
+        raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -126,7 +132,14 @@ def predict(
             further.append(file)
     reads += further
     jobs = list_jobs(
-        named, output, manifest.channels, force=force or resume, apply_mask=apply_mask, masks=masks, reads=reads
+        named,
+        output,
+        manifest.channels,
+        force=force or resume,
+        apply_mask=apply_mask,
+        masks=masks,
+        spread_map=spread_map,
+        reads=reads,
     )
     options = {"apply_mask": apply_mask, "reproducible": reproducible}
     ledger = None
@@ -292,6 +305,8 @@ def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
         out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({seconds})"))
         for path in outcome.job.masked.values():
             out.print(plain(f"{path}: written, with zero outside the labels"))
+        if outcome.job.spread is not None:
+            out.print(plain(f"{outcome.job.spread}: written, the spread of the samples"))
         if verbose:
             out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
 

@@ -330,7 +330,8 @@ def _write(result: Segmentation, job: Job, scan: Mapping[str, Volume], staged: M
         staged[job.output].write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
         return
     masked = {target: _masked(scan[channel], result) for channel, target in job.masked.items()}
-    for target, volume in {job.output: result.labels, **masked}.items():
+    spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
+    for target, volume in {job.output: result.labels, **masked, **spread}.items():
         nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 

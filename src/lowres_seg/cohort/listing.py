@@ -27,11 +27,14 @@ class Job:
         The mask to write.
     masked : dict of str to pathlib.Path
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
+    spread : pathlib.Path or None
+        The map of the spread to write, of a bundle that has samples.
     """
 
     scan: Mapping[str, Path]
     output: Path
     masked: Mapping[str, Path] = field(default_factory=dict)
+    spread: Path | None = None
 
     @property
     def name(self) -> str:
@@ -40,9 +43,10 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``."""
+        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``, ``spread``."""
         first = "classes" if self.output.suffix == ".json" else "mask"
-        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}}
+        spread = {} if self.spread is None else {"spread": self.spread}
+        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}, **spread}
 
     @property
     def files(self) -> list[Path]:
@@ -79,6 +83,7 @@ def list_jobs(
     force: bool,
     apply_mask: bool,
     masks: bool = True,
+    spread_map: Path | None = None,
     reads: Iterable[Path] = (),
 ) -> list[Job]:
     """List the jobs of some inputs, and refuse before anything runs what could not be written.
@@ -99,6 +104,8 @@ def list_jobs(
         Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
     masks : bool
         Whether the bundle gives masks, and not a number for each class.
+    spread_map : pathlib.Path, optional
+        NIfTI file for the spread of one scan's scores.
     reads : iterable of pathlib.Path
         Other files and folders that are read, such as the bundle.
 
@@ -126,10 +133,15 @@ def list_jobs(
     if apply_mask and not masks:
         raise InputError("the bundle classifies and gives no mask to apply")
     into_folder = is_folder(name, suffixes)
+    if spread_map is not None and (into_folder or not spread_map.name.endswith(SUFFIXES)):
+        raise InputError(
+            f"{spread_map}: the spread is a map of one scan; expected a name that ends in .nii.gz or .nii, and one "
+            "mask as output, no folder"
+        )
     if not into_folder:
         if len(scans) > 1:
             raise InputError(f"{output}: is one file for {len(scans)} scans; name a folder")
-        jobs = [Job(scans[0], path)]
+        jobs = [Job(scans[0], path, spread=spread_map)]
     else:
         firsts = [next(iter(scan.values())) for scan in scans]
         parts = differing_parts(firsts, [stem(first) for first in firsts])

@@ -38,6 +38,7 @@ from lowres_seg.runtime import reference
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import Recorders
+from lowres_seg.runtime.sampling import drawn
 from lowres_seg.runtime.scan_input import VolumeOrPath
 from lowres_seg.runtime.segmenter import Segmenter
 
@@ -141,7 +142,9 @@ def export(
             networks_folder = folder / "networks"
             one = routes.convert(name, network, read.recipe, found[name], networks_folder, threads, with_onnx=keep_onnx)
             exported.append(one)
-        files = {one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml") for one in exported}
+        files = {
+            one.name: NetworkFiles.written(folder / "networks" / f"{one.name}.xml", one.dropout) for one in exported
+        }
         engines = compile_networks(read.recipe, files, threads=threads, lean=True)
         segmenter = Segmenter(read.recipe, engines, threads=threads)
         reports = []
@@ -191,7 +194,11 @@ def _load(name: str, read: Source, weights: Path) -> TorchNetwork | None:
     """Load a network in torch; None for one whose source is an ONNX file."""
     entry = read.recipe.networks[name]
     try:
-        return None if entry.onnx is not None else load_network(entry, weights, read.home, read.recipe.parts(name))
+        return (
+            None
+            if entry.onnx is not None
+            else load_network(entry, weights, read.home, read.recipe.parts(name), read.recipe.input_shape(name))
+        )
     except ExportError as error:
         raise type(error)(f"network {name}: {error}") from error
 
@@ -222,9 +229,10 @@ def _random_parity(one: Exported, recipe: Recipe, engines: Engines, threads: int
     x = np.random.default_rng(0).standard_normal(recipe.input_shape(one.name), dtype=np.float32)
     stage = recipe.stage_of(one.name)
     engine = engines[stage.name][stage.networks.index(one.name)]
-    candidate = engine.run(x)
+    masks = drawn(one.dropout, [0])
+    candidate = engine.run(x, masks)
     engine.release()
-    return _compared(one, recipe, "random", x, candidate, threads)
+    return _compared(one, recipe, "random", (x, masks), candidate, threads)
 
 
 def _scan_parity(
@@ -242,7 +250,9 @@ def _scan_parity(
                 f"stage {stage.name} found nothing to look at in the scan, so its parity cannot be checked; "
                 "give another scan"
             )
-        reports += _compared(one, recipe, kind, recorder.inputs.pop(), recorder.outputs.pop(), threads)
+        reports += _compared(
+            one, recipe, kind, (recorder.inputs.pop(), recorder.drawn.pop()), recorder.outputs.pop(), threads
+        )
     return reports
 
 
@@ -250,14 +260,14 @@ def _compared(
     one: Exported,
     recipe: Recipe,
     source: str,
-    x: NDArray[np.float32],
+    given: tuple[NDArray[np.float32], Sequence[NDArray[np.float32]]],
     candidate: NDArray[np.float32],
     threads: int,
 ) -> list[ParityReport]:
     """Compare OpenVINO with the source, and ONNX Runtime where there is a graph beside it. A bad graph is dropped."""
     decode = recipe.stage_of(one.name).decode
-    scores = one.source.run(x)
-    exact = cache(partial(one.source.run_in_double, x)) if isinstance(one.source, TorchNetwork) else None
+    scores = one.source.run(*given)
+    exact = cache(partial(one.source.run_in_double, *given)) if isinstance(one.source, TorchNetwork) else None
 
     def judged(name: str, found: NDArray[np.float32]) -> ParityReport:
         report = compare(one.name, source, decode, (one.source_name, scores), (name, found))
@@ -269,7 +279,7 @@ def _compared(
     reports = [judged("openvino", candidate)]
     if one.onnx is not None and one.source_name != "onnxruntime":
         try:
-            reports.append(judged("onnxruntime", onnx_graph.OrtNetwork(one.onnx, threads=threads).run(x)))
+            reports.append(judged("onnxruntime", onnx_graph.OrtNetwork(one.onnx, threads=threads).run(*given)))
         except ExportError as error:  # of ONNX Runtime, or of parity
             one.drop_onnx(str(error).replace("; no bundle was written", ""))
     return reports
@@ -306,6 +316,7 @@ def _manifest(recipe: Recipe, exported: Sequence[Exported], lineage: Lineage, fo
             onnx=None if one.onnx is None else f"networks/{one.name}.onnx",
             input_shape=recipe.input_shape(one.name),
             output_shape=one.conversion.output_shape,
+            dropout=one.dropout,
         )
         for one in exported
     }

@@ -7,13 +7,14 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowres_seg import extras
 from lowres_seg.errors import ExportError, LowresSegError, MissingExtraError
 from lowres_seg.export import importers
-from lowres_seg.export.frameworks import states
+from lowres_seg.export.frameworks import states, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, kind_of
 from lowres_seg.export.frameworks.parts import Parts
@@ -53,7 +54,9 @@ def read_source(source: Path, described_by: Path | None, options: Mapping[str, A
     return replace(found, recipe=with_source(found.recipe, source, kind))
 
 
-def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None) -> TorchNetwork:
+def load_network(
+    source: NetworkSource, weights: Path, home: Path, parts: Parts | None = None, shape: tuple[int, ...] = ()
+) -> TorchNetwork:
     """Load a network of a recipe from its file of weights.
 
     Parameters
@@ -64,6 +67,8 @@ def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts 
         Folder of the recipe.
     parts : sequence of sequence of int, optional
         The tensors that it takes, as `Recipe.parts` gives them.
+    shape : tuple of int
+        Of its input, for a network whose dropout is kept on.
 
     Raises
     ------
@@ -71,9 +76,11 @@ def load_network(source: NetworkSource, weights: Path, home: Path, parts: Parts 
         If it cannot be loaded, takes another number of tensors, or is an ONNX file, which torch does not run.
     """
     network = _with_all_channels(source, weights, home)
-    network = (network.flat() if source.slices else network).given(parts)
+    network = (network.within(wraps.Flat) if source.slices else network).given(parts)
     kept = network if source.channels is None else network.keeping(source.channels)
-    return kept.resizing(source.resize_scores)
+    how = source.resize_scores
+    resized = kept if how is None else kept.within(partial(wraps.Resized, how=how))
+    return resized.sampled(shape) if source.dropout else resized
 
 
 def _with_all_channels(source: NetworkSource, weights: Path, home: Path) -> TorchNetwork:

@@ -127,7 +127,9 @@ def _recorded(
     """Run a stage on every scan, and keep the inputs and outputs of each of its networks."""
     recorders = [Recorder(networks[name]) for name in stage.networks]
     for piece, scan in zip(pieces, scans, strict=True):
-        scan.results[stage.name] = stage_run.run(piece, recorders, scan, threads=threads)
+        # Masks of dropout are those of one window, and norms are measured without them.
+        plain = piece.model_copy(update={"samples": None})
+        scan.results[stage.name] = stage_run.run(plain, recorders, scan, threads=threads)
     return recorders
 
 

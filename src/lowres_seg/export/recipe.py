@@ -126,7 +126,8 @@ class NetworkSource(Part):
     tensor needs it where its channels are in another order than the scan's. A mask channel has the name of the stage
     that it shows. With `slices` the network takes (1, C, H, W), and its window has one side of 1; networks of importers
     and ONNX files say so themselves. Scores of another resolution than the input are resized to it as `resize_scores`
-    says: sampled at the centres of its voxels, as torch's ``trilinear`` and ``nearest-exact`` do.
+    says: sampled at the centres of its voxels, as torch's ``trilinear`` and ``nearest-exact`` do. With `dropout` the
+    network's dropout layers are kept on, and a stage that runs it has `samples`.
     """
 
     torchscript: str | None = None
@@ -141,6 +142,7 @@ class NetworkSource(Part):
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     slices: bool = False
     resize_scores: Resize | None = None
+    dropout: bool = False
     sha256: Sha256 | None = None
     exact_norms: bool = True
 
@@ -151,6 +153,9 @@ class NetworkSource(Part):
             raise ValueError(msg)
         if (self.checkpoint is None) != (self.factory is None):
             msg = "a checkpoint needs a factory, and a factory a checkpoint"
+            raise ValueError(msg)
+        if self.dropout and self.factory is None:
+            msg = "dropout goes with a checkpoint and a factory; a graph that was saved has no dropout layers"
             raise ValueError(msg)
         if self.slices and self.factory is not None and not _OWN_CODE.match(self.factory):
             msg = f"slices goes with networks of your own; {self.factory} says itself whether it takes slices"
@@ -225,6 +230,13 @@ class Recipe(Pipeline):
             self.input_shape(name)
             self.parts(name)
         for stage in self.stages:
+            unlike = [name for name in stage.networks if self.networks[name].dropout != (stage.samples is not None)]
+            if unlike:
+                msg = (
+                    f"network {unlike[0]} keeps dropout on, or stage {stage.name} has samples; expected both or none: "
+                    "dropout = true in the network's entry, and samples in the stage"
+                )
+                raise ValueError(msg)
             resized = [name for name in stage.networks if self.networks[name].resize_scores is not None]
             if resized and isinstance(stage.decode, Classes):
                 msg = (

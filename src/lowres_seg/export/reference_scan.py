@@ -67,5 +67,6 @@ def _runs(pipeline: Pipeline, grid: Grid) -> int:
         for name in stage.networks:
             windows = stage.windows_of(name)
             along = [] if windows is None else [len(starts(n, axis, windows)) for axis, n in enumerate(conformed)]
-            total += prod(along) * 2 ** len(stage.mirror_axes)
+            samples = 1 if stage.samples is None else stage.samples.count
+            total += prod(along) * 2 ** len(stage.mirror_axes) * samples
     return total

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks import ir, onnx_graph, sizes
 from lowres_seg.export.frameworks.ir import Conversion
@@ -43,6 +44,8 @@ class Exported:
         Which output and which state were taken.
     changes : tuple of str
         What was changed in an ONNX file of another tool, in words.
+    dropout : tuple of DropoutMask
+        Masks of dropout layers that are kept on.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Exported:
     output: str = ""
     weights_key: str = ""
     changes: tuple[str, ...] = ()
+    dropout: tuple[DropoutMask, ...] = ()
 
     def drop_onnx(self, why: str) -> None:
         """Remove the ONNX graph, and say why."""
@@ -130,6 +134,7 @@ def convert(
         running_norms=network.running_norms,
         output=network.outputs.taken,
         weights_key=network.weights_key,
+        dropout=network.masks,
     )
     if with_onnx:
         exported.onnx = onnx_path
@@ -149,7 +154,8 @@ def from_torch(
         network.check_values(shape)
     except ExportError as error:
         raise ExportError(f"{error}{sizes.advice(network, shape)}") from error
-    write = partial(ir.convert, shape=shape, target=xml, with_exact_norms=exact_norms)
+    masks = [mask.shape for mask in network.masks]
+    write = partial(ir.convert, shape=shape, target=xml, masks=masks, with_exact_norms=exact_norms)
     if not network.traced:
         return "torchscript", write(network.script(shape))
     # The windows of transformers need a frozen trace, and 2D networks one that is not frozen. A trace keeps operators

@@ -54,7 +54,9 @@ class WrittenNetworks:
 
     def files(self, folder: Path) -> dict[str, NetworkFiles]:
         """Files of each network, by name."""
-        return {name: NetworkFiles(folder / n.xml, folder / n.bin) for name, n in self.networks.items()}
+        return {
+            name: NetworkFiles(folder / n.xml, folder / n.bin, dropout=n.dropout) for name, n in self.networks.items()
+        }
 
 
 @dataclass(frozen=True)

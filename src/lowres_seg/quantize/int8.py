@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import QuantizationError, one_line
 from lowres_seg.quantize.settings import Preset
 from lowres_seg.runtime import openvino_engine  # before OpenVINO and NNCF, whose telemetry it keeps out
 from lowres_seg.runtime.norms_in_steps import norms_in_steps
+from lowres_seg.runtime.sampling import drawn
 
 import nncf  # isort: skip
 import openvino  # isort: skip
@@ -87,7 +89,14 @@ def needed_bytes(model: Any) -> int:
 
 
 def quantize_network(
-    name: str, model: Any, inputs: Sequence[Array], *, preset: Preset, reverted: Sequence[str], max_ram_bytes: int
+    name: str,
+    model: Any,
+    inputs: Sequence[Array],
+    *,
+    preset: Preset,
+    reverted: Sequence[str],
+    max_ram_bytes: int,
+    dropout: Sequence[DropoutMask] = (),
 ) -> Any:
     """Quantize all layers of a network but those in `reverted`.
 
@@ -105,6 +114,8 @@ def quantize_network(
         Names of operators that keep their precision.
     max_ram_bytes : int
         Bound on the memory of the process while statistics are gathered.
+    dropout : sequence of DropoutMask
+        Masks that the network takes behind its input. They are drawn, as they are when it runs.
 
     Returns
     -------
@@ -129,7 +140,7 @@ def quantize_network(
         with _quiet(), _few_points_at_a_time(points):
             quantized = nncf.quantize(
                 model,
-                nncf.Dataset(list(inputs)),
+                nncf.Dataset([[x, *drawn(dropout, [place])] if dropout else x for place, x in enumerate(inputs)]),
                 preset=nncf.QuantizationPreset(preset),
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(inputs),

@@ -47,6 +47,7 @@ class Int8:
                 network,
                 self._fp32(network),
                 self._inputs()[network],
+                dropout=self._files[network].dropout,
                 preset=self._settings.preset,
                 reverted=names,
                 max_ram_bytes=self._max_ram_bytes,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lowres_seg.bundle.dropout import DropoutMask
 
 Array = NDArray[np.float32]
 
@@ -20,14 +22,20 @@ class Engine(Protocol):
         """True if the network is compiled when it first runs, and dropped when it is released."""
         ...
 
+    @property
+    def masks(self) -> Sequence[DropoutMask]:
+        """Masks of dropout layers that are kept on; none of other networks."""
+        ...
+
     def prepare(self) -> None:
         """Begin what the next run needs, while the caller does something else."""
         ...
 
-    def run(self, x: Array) -> Array:
+    def run(self, x: Array, masks: Sequence[Array] = ()) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
-        The result may be memory that the next run of the same thread overwrites, and of no other thread.
+        Without the values of its `masks` the dropout of a network is off. The result may be memory that the next run of
+        the same thread overwrites, and of no other thread.
         """
         ...
 
@@ -40,6 +48,7 @@ class ResidentEngine:
     """Base of engines that stay ready until they are deleted."""
 
     lean: bool = False
+    masks: Sequence[DropoutMask] = ()
 
     def prepare(self) -> None:
         """Do nothing: it is ready."""
@@ -66,6 +75,8 @@ class Recorder:
         What is kept of the output of a run, given its number and the output; a copy of all of it by default.
     inputs, outputs : list of ndarray
         In the order of the runs.
+    drawn : list of sequence of ndarray
+        Values of the masks of each run whose input is kept.
     runs : list of int
         Number of each run that is kept.
     """
@@ -77,6 +88,7 @@ class Recorder:
     sample: Callable[[int, Array], Array] = lambda _, output: output.copy()
     inputs: list[Array] = field(default_factory=list)
     outputs: list[Array] = field(default_factory=list)
+    drawn: list[Sequence[Array]] = field(default_factory=list)
     runs: list[int] = field(default_factory=list)
     _count: int = 0
     _step: int = 1
@@ -86,23 +98,29 @@ class Recorder:
         """As the other engine."""
         return self.engine.lean
 
+    @property
+    def masks(self) -> Sequence[DropoutMask]:
+        """As the other engine."""
+        return self.engine.masks
+
     def prepare(self) -> None:
         """Prepare the other engine."""
         self.engine.prepare()
 
-    def run(self, x: Array) -> Array:
+    def run(self, x: Array, masks: Sequence[Array] = ()) -> Array:
         """Run the other engine, and keep copies of its input and output."""
         run = self._count
         self._count += 1
         if run % self._step or (self.only is not None and run not in self.only):
-            return self.engine.run(x)
+            return self.engine.run(x, masks)
         if self.keeps_inputs:
             self.inputs.append(x.copy())  # before the run, which may overwrite it
-        result = self.engine.run(x)
+            self.drawn.append(masks)
+        result = self.engine.run(x, masks)
         self.outputs.append(self.sample(run, result))
         self.runs.append(run)
         if self.most is not None and len(self.runs) > self.most:
-            del self.inputs[1::2], self.outputs[1::2], self.runs[1::2]
+            del self.inputs[1::2], self.drawn[1::2], self.outputs[1::2], self.runs[1::2]
             self._step *= 2
         return result
 

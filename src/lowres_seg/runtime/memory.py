@@ -137,6 +137,7 @@ def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, l
     held += sum(
         8 * voxels * max(heads[name] for name in stage.networks) for stage in pipeline.stages if stage.name in averaged
     )
+    held += 4 * voxels * any(stage.samples is not None for stage in pipeline.stages)  # the spread
     stages = [
         Placement.of(stage, grid).array_bytes(
             len(pipeline.channels),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 
 from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.errors import last_line
 from lowres_seg.logs import log
@@ -64,7 +65,12 @@ class LeanEngine:
                 return
             self._preparing = ahead
 
-    def run(self, x: Array) -> Array:
+    @property
+    def masks(self) -> Sequence[DropoutMask]:
+        """Masks of dropout layers that are kept on, as the bundle lists them."""
+        return () if isinstance(self._network, Path) else self._network.dropout
+
+    def run(self, x: Array, masks: Sequence[Array] = ()) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
         Raises
@@ -74,7 +80,7 @@ class LeanEngine:
         IntegrityError
             If a file has changed since its bundle was opened.
         """
-        return self._compiled().run(x)
+        return self._compiled().run(x, masks)
 
     def release(self) -> None:
         """Drop the compiled network. The last result owns a share of its memory, and stays valid."""

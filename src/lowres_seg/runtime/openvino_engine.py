@@ -94,6 +94,7 @@ class OpenVinoEngine(ResidentEngine):
         cache: CompiledCache | None = None,
     ) -> None:
         files = NetworkFiles.written(network) if isinstance(network, Path) else network
+        self.masks = files.dropout
         if inference_precision == "bf16" and "BF16" not in cpu_capabilities():
             raise EngineError(
                 f"{files.xml}: computes in bf16, which this CPU does not support; use a bundle in fp32 or INT8"
@@ -151,10 +152,11 @@ class OpenVinoEngine(ResidentEngine):
         """Let go what a run needs and its result does not. The next run gets it anew."""
         self._requests.drop()
 
-    def run(self, x: Array) -> Array:
+    def run(self, x: Array, masks: Sequence[Array] = ()) -> Array:
         """Compute the scores (1, channels out, D, H, W) of one input (1, channels in, D, H, W).
 
-        The result lies in OpenVINO's memory, and stays as it is for as long as something refers to it.
+        Without `masks` dropout is off: they are ones. The result lies in OpenVINO's memory, and stays as it is for as
+        long as something refers to it.
 
         Raises
         ------
@@ -162,7 +164,8 @@ class OpenVinoEngine(ResidentEngine):
             If OpenVINO refuses the input or fails.
         """
         try:
-            return self._requests.infer(contiguous(x))
+            given = masks or [np.ones(port.shape, np.float32) for port in self._compiled.inputs[1:]]
+            return self._requests.infer(contiguous(x), *given)
         except RuntimeError as error:
             raise EngineError(f"{self._name}: OpenVINO cannot run it on {x.shape} ({last_line(error)})") from error
 

@@ -98,7 +98,10 @@ class Placement:
     @property
     def scores_stay_whole(self) -> bool:
         """True if scores are kept on the whole conformed grid, because they are resampled before they are decoded."""
-        return self.stage.restore.quantity == "scores" and (not self.fit.same or bool(self.stage.mean_with))
+        stage = self.stage
+        return stage.restore.quantity == "scores" and (
+            not self.fit.same or bool(stage.mean_with) or stage.samples is not None
+        )
 
     def sums(self, *, in_turn: bool) -> ScoreSums:
         """Arrays in which the scores of windows are summed, or collected if there are no windows.
@@ -140,6 +143,8 @@ class Placement:
         """
         fit, sums = self.fit, self.sums(in_turn=in_turn)
         stage = self.stage
+        if stage.samples is not None:  # their spread is one channel more
+            heads += 1
         # What is picked of the channels or stacked of slices is copied, and once more if it is turned.
         picked = 2 if stage.inputs or stage.slices > 1 else 1
         taken = 4 * picked * max(prod(stage.input_shape(name, channels)) for name in stage.networks)
@@ -164,6 +169,9 @@ class Placement:
         copies = 3 if self.stage.ensemble == "mean-probabilities" else 1
         taken = planes * (sums.count + copies) + 10 * planes // (4 * heads)
         whole = planes // sums.planes * fit.conformed[0] if self.scores_stay_whole else 0
+        if stage.samples is not None:  # a run, its difference from the mean, the mean and the squares; and the spread
+            running += 16 * heads * window
+            whole += 4 * prod(fit.region)
         if stage.ensemble == "staple":  # label maps of all members, twice, and where they differ
             whole += (2 * len(stage.networks) + 20) * prod(fit.conformed)
         # A slab while it is restored; and while it is activated and averaged with those of other stages.

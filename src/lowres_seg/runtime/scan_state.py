@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lowres_seg.bundle.pipeline import averaged_stages, statistics_sources
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.runtime.placement import Placement
+from lowres_seg.runtime.segmentation import beside
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.volume import Volume
 
@@ -60,6 +61,8 @@ class ScanState:
     scores : dict of str to list of (I, J, K) ndarray, or None
         Activated scores, channel by channel on the region in the scan's storage order, of each stage that a later one
         averages with its own; None until that stage has run.
+    spreads : dict of str to (I, J, K) ndarray
+        Spread of the scores on the scan's own grid, of each stage that has run with samples.
     timings_s : dict of str to float
         Seconds of each step.
     """
@@ -69,6 +72,7 @@ class ScanState:
     results: dict[str, StageResult] = field(default_factory=dict)
     inputs: dict[str, Array | None] = field(default_factory=dict)
     scores: dict[str, list[Array] | None] = field(default_factory=dict)
+    spreads: dict[str, Array] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -77,6 +81,12 @@ class ScanState:
         wanted = [name for stage in stages for name in statistics_sources(stage)]
         averaged = averaged_stages(stages)
         return cls(volumes, channels, inputs=dict.fromkeys(wanted), scores=dict.fromkeys(averaged))
+
+    def spread(self, stages: Sequence[Stage]) -> Volume | None:
+        """Spread of the last stage that restores one, None without any; zero if that stage had nothing to work on."""
+        names = [one.name for one in stages if one.samples is not None and one.restore.quantity == "scores"]
+        nothing = np.zeros(self.grid.shape, np.float32)
+        return beside(self.volumes[0], self.spreads.get(names[-1], nothing)) if names else None
 
     @property
     def grid(self) -> Grid:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowres_seg.runtime.ordering import by_stride
+from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
 
 #: Number of labels up to which each is counted by itself.
 _FEW = 8
+
+
+def beside(scan: Volume, data: NDArray[Any]) -> Volume:
+    """A volume of a scan's grid and name, whose header has the geometry of the scan's."""
+    return Volume(data, scan.grid, None if scan.header is None else carried(scan.header, data), name=scan.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +38,9 @@ class Segmentation:
         `lowres_seg.runtime.doubts` have a `name`.
     numbers : dict of str to float
         Value of each class, of a network that classifies the scan.
+    spread : Volume or None
+        Standard deviation (float32) of the activated scores over the samples of the last stage that has some, largest
+        over the channels that it decodes; None of a bundle whose networks have no dropout.
     """
 
     labels: Volume
@@ -37,6 +48,7 @@ class Segmentation:
     timings_s: dict[str, float]
     doubts: tuple[str, ...] = ()
     numbers: dict[str, float] = field(default_factory=dict)
+    spread: Volume | None = None
 
     def voxels(self) -> dict[str, int]:
         """Number of voxels of each label."""

@@ -29,10 +29,9 @@ from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import ReferenceCase, SelfTest
 from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
-from lowres_seg.runtime.segmentation import Segmentation
+from lowres_seg.runtime.segmentation import Segmentation, beside
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
-from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
 from lowres_seg.wording import sizes
 
@@ -140,7 +139,7 @@ class Segmenter:
         if max_ram_bytes is not None:
             heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
             bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean, rewrite=rewrite)
-            ports = sum(4 * (prod(one.input_shape) + prod(one.output_shape)) for one in manifest.networks.values())
+            ports = sum(4 * prod(shape) for one in manifest.networks.values() for shape in one.shapes)
             bound = replace(bound, ports_bytes=ports)
             lean = bound.lean
             if bound.networks_bytes > max_ram_bytes:
@@ -287,13 +286,12 @@ class Segmenter:
         watch.check()
         final = state.results[self.pipeline.stages[-1].name]
         labels = np.zeros(volumes[0].grid.shape, np.uint8) if final.on_scan is None else final.on_scan
-        header = None if volumes[0].header is None else carried(volumes[0].header, labels)
-        volume = Volume(labels, volumes[0].grid, header, name=name)
+        volume = beside(volumes[0], labels)
         doubts += of_result(self.pipeline, volume)
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
-        return Segmentation(
-            volume, self.pipeline.label_names, loading | state.timings_s, tuple(dict.fromkeys(doubts)), numbers
-        )
+        once, timings = tuple(dict.fromkeys(doubts)), loading | state.timings_s
+        spread = state.spread(self.pipeline.stages)
+        return Segmentation(volume, self.pipeline.label_names, timings, once, numbers, spread)
 
     def read(self, path: str | os.PathLike[str]) -> Volume:
         """Read one channel of a scan. A header that claims more than the bound on memory is refused before its voxels.

@@ -23,7 +23,7 @@ from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.stage_input import prepared
 from lowres_seg.runtime.staple import staple
 from lowres_seg.runtime.watch import Watch
-from lowres_seg.runtime.window_scores import Tiling, scores_of
+from lowres_seg.runtime.window_scores import Runs, Tiling
 from lowres_seg.runtime.windows import Accumulator, rows
 from lowres_seg.volumes.grid import Box
 
@@ -140,15 +140,14 @@ def _slabs(
     averaged = stage.ensemble == "mean-scores"
     members = list(enumerate(zip(stage.networks, engines, strict=True)))
     if stage.windows is None:
+        runs = Runs(stage, watch, len(members))
         with timed(timings_s, step):
             found = []
             for count, (_, (name, engine)) in enumerate(members, 1):
-                watch.check()
-                scores = scores_of(stage, name, engine, x, channels[name])
                 # Engines own the memory of their scores, and one network may be a member twice.
+                scores = runs.scores(count - 1, name, engine, x, channels[name])
                 found.append(scores if len(members) == 1 else scores.copy())
                 engine.release()
-                watch.done(stage.name, count, len(members))
         if following is not None:
             following.prepare()
         whole = slice(0, x.shape[1])
@@ -163,18 +162,17 @@ def _slabs(
     tilings = [Tiling.of(stage, name, x) for name in stage.networks]
     sums = [Accumulator(shape, tiling.windows, planes=arrays.planes) for tiling in tilings[: arrays.count]]
     windows = [list(rows(shape, tilings[group[0][0]].windows)) for group in groups]
-    done, total = 0, sum(len(group) * len(row) for group, its in zip(groups, windows, strict=True) for row, _ in its)
+    total = sum(len(group) * len(row) for group, its in zip(groups, windows, strict=True) for row, _ in its)
+    runs = Runs(stage, watch, total)
     for group, its in zip(groups, windows, strict=True):
         for row, stop in its:
             with timed(timings_s, step):
                 for at in row:
                     for member, (name, engine) in group:
-                        watch.check()
-                        scores = scores_of(stage, name, engine, tilings[member].window(x, at), channels[name])
+                        seen = tilings[member].window(x, at)
+                        scores = runs.scores(member, name, engine, seen, channels[name], at)
                         sums[member if arrays.count > 1 else 0].add(scores, at)
                         del scores  # an engine then has its memory back for the next window
-                        done += 1
-                        watch.done(stage.name, done, total)
             if not in_turn:
                 taken = [one.take(stop) for one in sums]
                 found = [scores for _, scores in taken]
@@ -191,7 +189,8 @@ def _slabs(
 
 def _classes(placement: Placement, decode: Classes, slabs: Iterator[tuple[slice, list[Array]]]) -> dict[str, float]:
     ((_, members),) = slabs
-    values = combine(members, decode, placement.stage.ensemble)
+    sampled = placement.stage.samples is not None  # then scores are activated already, and the last is their spread
+    values = mean(members)[:-1] if sampled else combine(members, decode, placement.stage.ensemble)
     return dict(zip(decode.names, (float(value) for value in values.ravel()), strict=True))
 
 
@@ -291,7 +290,10 @@ def _labels_of_restored(
     whole: Array | None = None
     for slab, members in slabs:
         with timed(timings_s, decode):
-            part = members[0] if late else combine(members, stage.decode, stage.ensemble, probabilities=True)
+            if stage.samples is not None:  # they are activated already
+                part = mean([member.astype(np.float32, copy=False) for member in members])
+            else:
+                part = members[0] if late else combine(members, stage.decode, stage.ensemble, probabilities=True)
             if whole is None and part.shape[1] == fit.conformed[0]:
                 whole = part
                 continue
@@ -300,6 +302,7 @@ def _labels_of_restored(
             whole[:, slab] = part
     assert whole is not None  # noqa: S101 - there is at least one slab
     labels = np.empty(fit.region, np.uint8)
+    spread = None if stage.samples is None else np.empty(fit.region, np.float32)
     kept = whole.dtype if stage.restore.precision == "windows" else np.float32
     restored = _restored(placement, whole, threads)
     while True:
@@ -309,6 +312,8 @@ def _labels_of_restored(
             break
         with timed(timings_s, decode):
             slab, part = piece[0], piece[1].astype(kept, copy=False)
+            if spread is not None:
+                spread[slab], part = part[-1], part[:-1]
             if kept_for_later or others:
                 sure = select(part, stage.decode, probabilities=True)
             if kept_for_later:
@@ -321,6 +326,10 @@ def _labels_of_restored(
         _clear_unseen(placement, labels)
         if activated is not None:
             _clear_unseen(placement, activated)
+    if spread is not None:
+        _clear_unseen(placement, spread)
+        on_scan = scan.spreads[stage.name] = np.zeros(scan.grid.shape, np.float32, order="F")
+        on_scan[placement.oriented.undo_box(placement.box).slices] = placement.oriented.undo(spread)
     if activated is not None:
         scan.scores[stage.name] = [placement.oriented.undo(channel) for channel in activated]
     return labels

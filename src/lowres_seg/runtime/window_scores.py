@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, combinations
 
 import numpy as np
@@ -16,6 +17,8 @@ from lowres_seg.errors import EngineError
 from lowres_seg.runtime.engine import Engine
 from lowres_seg.runtime.finite import count_not_finite
 from lowres_seg.runtime.ordering import contiguous
+from lowres_seg.runtime.sampling import drawn, keys, mean_and_spread
+from lowres_seg.runtime.watch import Watch
 
 Array = NDArray[np.float32]
 
@@ -72,7 +75,9 @@ class Tiling:
         return np.concatenate([ends[0], found, ends[1]], along) if before or after else found
 
 
-def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Sequence[int]) -> Array:
+def scores_of(
+    stage: Stage, network: str, engine: Engine, x: Array, channels: Sequence[int], key: Sequence[int] = ()
+) -> Array:
     """Scores (C, I, J, K) of one window, averaged over mirrored runs. Valid until the engine runs again.
 
     Parameters
@@ -84,6 +89,8 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
         All channels of the stage's input in the window, with the slices on each side that the network sees.
     channels : sequence of int
         Those that the network takes, in its order.
+    key : sequence of int
+        Of the masks of its dropout; without any it is off.
 
     Raises
     ------
@@ -96,10 +103,10 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
     axes = stage.mirror_axes
     flips = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
     total: Array | None = None
-    for flipped in flips:
+    for place, flipped in enumerate(flips):
         along = tuple(1 + axis for axis in flipped)
         seen = _stacked(np.flip(x, along).transpose(0, *(1 + axis for axis in order)), stage)[None]
-        given = engine.run(contiguous(seen))
+        given = engine.run(contiguous(seen), drawn(engine.masks, (*key, place)) if key else ())
         spatial = (1, 1, 1) if isinstance(stage.decode, Classes) else seen.shape[2:]
         if given.shape[0] != 1 or given.shape[2:] != spatial:
             raise EngineError(f"stage {stage.name}: its network gave {given.shape} for an input of {seen.shape}")
@@ -112,6 +119,61 @@ def scores_of(stage: Stage, network: str, engine: Engine, x: Array, channels: Se
     assert total is not None  # noqa: S101 - one of the flips is the empty one
     total /= np.float32(len(flips))
     return total
+
+
+@dataclass(eq=False)
+class Runs:
+    """The runs of a stage's networks over all windows, one after the other.
+
+    Attributes
+    ----------
+    stage : Stage
+    watch : Watch
+        Asked before each run, and told of each.
+    windows : int
+        Number of windows of all networks together.
+    done : int
+    """
+
+    stage: Stage
+    watch: Watch
+    windows: int
+    done: int = 0
+
+    def scores(
+        self,
+        member: int,
+        network: str,
+        engine: Engine,
+        x: Array,
+        channels: Sequence[int],
+        at: tuple[int, int, int] = (0, 0, 0),
+    ) -> Array:
+        """Scores of one window as of `scores_of`; with samples activated, and their spread as a last channel.
+
+        Raises
+        ------
+        EngineError
+            As of `scores_of`, or if the engine has no masks to sample with.
+        """
+        samples = self.stage.samples
+        if samples is None:
+            return self._one(network, engine, x, channels, ())
+        if not engine.masks:
+            raise EngineError(
+                f"stage {self.stage.name}: network {network} was loaded without masks of its dropout, so that all "
+                "samples would be alike; load it with those of the manifest"
+            )
+        runs = (partial(self._one, network, engine, x, channels, key) for key in keys(samples, member, at))
+        return mean_and_spread(runs, self.stage.decode)
+
+    def _one(self, network: str, engine: Engine, x: Array, channels: Sequence[int], key: Sequence[int]) -> Array:
+        self.watch.check()
+        scores = scores_of(self.stage, network, engine, x, channels, key)
+        self.done += 1
+        total = self.windows * (1 if self.stage.samples is None else self.stage.samples.count)
+        self.watch.done(self.stage.name, self.done, total)
+        return scores
 
 
 def _stacked(seen: Array, stage: Stage) -> Array:

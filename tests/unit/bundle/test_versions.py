@@ -74,6 +74,13 @@ NEWER: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         ),
         "stages.0.windows.neighbours",
     ),
+    "dropout": (
+        lambda c: (
+            c["stages"][0].update(samples={"count": 2}),
+            c["networks"]["net"].update(dropout=[{"layer": "drop", "shape": [1, 2, 1, 1, 1], "probability": 0.5}]),
+        ),
+        "stages.0.samples",
+    ),
     "STAPLE": (
         lambda c: c["stages"][0].update(ensemble="staple", restore={"what": "labels", "interpolation": "nearest"}),
         "stages.0.ensemble",

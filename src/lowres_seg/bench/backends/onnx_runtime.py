@@ -31,10 +31,17 @@ class OnnxRuntime(OnnxGraphs):
 
     def load(self, spec: Spec) -> Mapping[str, Engine]:
         """Load the graphs."""
+        from lowres_seg.bundle.bundle import Bundle
         from lowres_seg.export.frameworks.onnx_graph import OrtNetwork
 
+        manifest = Bundle.open(spec.bundle).manifest
         return {
-            name: OrtNetwork(Path(spec.networks[name]["path"]), threads=spec.threads, content=content)
+            name: OrtNetwork(
+                Path(spec.networks[name]["path"]),
+                threads=spec.threads,
+                content=content,
+                dropout=manifest.networks[name].dropout,
+            )
             for name, content in read(spec).items()
         }
 

@@ -39,12 +39,19 @@ class OnnxRuntimeInt8(OnnxRuntime):
         from lowres_seg.quantize import calibration
 
         cases = [Case(case["id"], {c: Path(p) for c, p in case["scan"].items()}) for case in spec.calibrate]
-        inputs = calibration.inputs(Bundle.open(spec.bundle), cases, threads=spec.threads)
+        bundle = Bundle.open(spec.bundle)
+        inputs = calibration.inputs(bundle, cases, threads=spec.threads)
         made = {}
         for name, graph in read(spec).items():
             target = Path(spec.folder) / f"{name}.onnx"
             onnx_int8.quantized(
-                graph, inputs[name], target, name=name, reduce_range=not spec.has_vnni, threads=spec.threads
+                graph,
+                inputs[name],
+                target,
+                name=name,
+                reduce_range=not spec.has_vnni,
+                threads=spec.threads,
+                dropout=bundle.manifest.networks[name].dropout,
             )
             made[name] = {"path": str(target), "sha256": file_sha256(target)}
         return made

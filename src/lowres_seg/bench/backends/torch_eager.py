@@ -110,7 +110,9 @@ class TorchEager:
             else:
                 key = given.get("weights_key") or entry.checkpoint_key
                 entry = entry.model_copy(update={"checkpoint_key": key})
-            networks[name] = load_network(entry, weights, source.home, source.recipe.parts(name))
+            networks[name] = load_network(
+                entry, weights, source.home, source.recipe.parts(name), source.recipe.input_shape(name)
+            )
         (norms,) = {given.get("norms") for given in spec.networks.values()}
         if norms is not None:
             content = checked_bytes(Path(spec.bundle) / NORMS_NAME, norms)

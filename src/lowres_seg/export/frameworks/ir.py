@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class Conversion:
     parameters: int
 
 
-def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool = True) -> Conversion:
+def convert(
+    source: Any, shape: Shape, target: Path, *, masks: Sequence[Shape] = (), with_exact_norms: bool = True
+) -> Conversion:
     """Write TorchScript, a program of torch.export, or an ONNX file, as IR in fp32.
 
     The graph is rewritten exactly first. OpenVINO's own rewrites compute everything that depends on weights alone, such
@@ -62,6 +65,8 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
         (1, C, D, H, W) of the input.
     target : pathlib.Path
         Path of the .xml to write. The .bin is written beside it.
+    masks : sequence of tuple of int
+        Shapes of what it takes behind its input.
     with_exact_norms : bool
         Whether norms sum in steps; else they are OpenVINO's own.
 
@@ -75,10 +80,10 @@ def convert(source: Any, shape: Shape, target: Path, *, with_exact_norms: bool =
             warnings.simplefilter("ignore")  # about how OpenVINO reads programs of torch.export
             if isinstance(source, Path) or hasattr(source, "graph_module"):
                 model = openvino.convert_model(source)
-                model.reshape(list(shape))
+                model.reshape({place: list(one) for place, one in enumerate((shape, *masks))})
             else:
                 # A frozen trace does not say the type of its input.
-                model = openvino.convert_model(source, input=[(list(shape), np.float32)])
+                model = openvino.convert_model(source, input=[(list(one), np.float32) for one in (shape, *masks)])
     except Exception as error:
         raise ExportError(f"OpenVINO cannot convert the network ({cause_of(error)})") from error
     before = _operators(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError, last_line, one_line
 from lowres_seg.export.frameworks import onnx_inputs, onnx_scores
 from lowres_seg.export.frameworks.outputs import Outputs
@@ -133,6 +135,8 @@ class OrtNetwork(ResidentEngine):
     threads : int
     content : bytes, optional
         Content of the file, if it was read already.
+    dropout : sequence of DropoutMask
+        Masks that it takes behind its input.
 
     Raises
     ------
@@ -140,11 +144,13 @@ class OrtNetwork(ResidentEngine):
         If ONNX Runtime cannot load it.
     """
 
-    def __init__(self, path: Path, *, threads: int, content: bytes | None = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, content: bytes | None = None, dropout: Sequence[DropoutMask] = ()
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self._path = path
+        self._path, self.masks = path, dropout
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path) if content is None else content, options, providers=["CPUExecutionProvider"]
@@ -152,16 +158,19 @@ class OrtNetwork(ResidentEngine):
         except Exception as error:
             raise ExportError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute the scores (1, C, D, H, W) of one input.
+    def run(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:
+        """Compute the scores (1, C, D, H, W) of one input. Without `masks` dropout is off.
 
         Raises
         ------
         ExportError
             If ONNX Runtime fails.
         """
+        first, *others = self._session.get_inputs()
+        given = masks or [np.ones(one.shape, np.float32) for one in others]
         try:
-            return np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: x})[0])
+            feed = {first.name: x, **{one.name: mask for one, mask in zip(others, given, strict=True)}}
+            return np.asarray(self._session.run(None, feed)[0])
         except Exception as error:
             raise ExportError(f"{self._path}: ONNX Runtime cannot run it on {x.shape} ({last_line(error)})") from error
 
@@ -185,7 +194,7 @@ class OpenSizes(ResidentEngine):
     ) -> None:
         self._path, self._output, self._parts, self._resize = path, output, parts, resize
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:  # noqa: ARG002
         """Compute the scores of one input (1, C, D, H, W).
 
         Raises

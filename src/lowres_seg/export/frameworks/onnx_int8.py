@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 from onnxruntime.quantization.calibrate import CalibraterBase
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import QuantizationError, last_line
+from lowres_seg.runtime.sampling import drawn
 
 Array = NDArray[np.float32]
 #: End of the names of constants.
@@ -24,7 +26,14 @@ _MARK = "_constant"
 
 
 def quantized(
-    graph: bytes, inputs: Sequence[Array], target: Path, *, name: str, reduce_range: bool, threads: int
+    graph: bytes,
+    inputs: Sequence[Array],
+    target: Path,
+    *,
+    name: str,
+    reduce_range: bool,
+    threads: int,
+    dropout: Sequence[DropoutMask] = (),
 ) -> None:
     """Quantize a graph, and write it.
 
@@ -34,7 +43,7 @@ def quantized(
     Parameters
     ----------
     graph : bytes
-        In f32, with weights inside and one input.
+        In f32, with weights inside and one input, or masks of dropout behind it.
     inputs : sequence of (1, C, D, H, W) ndarray
         Inputs to take the ranges of activations from.
     target : pathlib.Path
@@ -44,6 +53,8 @@ def quantized(
     reduce_range : bool
         Whether weights keep to 7 bits. ONNX Runtime advises it for CPUs without VNNI.
     threads : int
+    dropout : sequence of DropoutMask
+        Masks that the graph takes. They are drawn, as they are when it runs.
 
     Raises
     ------
@@ -61,7 +72,7 @@ def quantized(
                 quantize_static(
                     str(prepared),
                     str(target),
-                    _Reader(prepared, inputs),
+                    _Reader(prepared, inputs, dropout),
                     quant_format=QuantFormat.QDQ,
                     per_channel=True,
                     reduce_range=reduce_range,
@@ -90,14 +101,14 @@ def _name_constants_apart(path: Path) -> None:
 class _Reader(CalibrationDataReader):
     """One input at a time."""
 
-    def __init__(self, graph: Path, inputs: Sequence[Array]) -> None:
+    def __init__(self, graph: Path, inputs: Sequence[Array], dropout: Sequence[DropoutMask]) -> None:
         session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-        self._name = session.get_inputs()[0].name
-        self._left = iter(inputs)
+        self._names = [one.name for one in session.get_inputs()]
+        self._left = iter([[x, *drawn(dropout, [place])] for place, x in enumerate(inputs)])
 
     def get_next(self) -> dict[str, Array] | None:
-        x = next(self._left, None)
-        return None if x is None else {self._name: x}
+        given = next(self._left, None)
+        return None if given is None else dict(zip(self._names, given, strict=True))
 
 
 @contextmanager

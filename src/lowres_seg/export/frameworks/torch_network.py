@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,26 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lowres_seg.bundle.dropout import DropoutMask
 from lowres_seg.errors import ExportError
 from lowres_seg.export.frameworks import states, values, wraps
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.checkpoints import checkpoint, damage, kind_of, members
 from lowres_seg.export.frameworks.decompositions import Decomposed
+from lowres_seg.export.frameworks.dropout import Sampled
 from lowres_seg.export.frameworks.outputs import Outputs
 from lowres_seg.export.frameworks.parts import Parts
-from lowres_seg.export.frameworks.sizes import Resize
 from lowres_seg.runtime.engine import ResidentEngine
 
 #: Importers ask here for `checkpoint` and `kind_of` too, whose home is `checkpoints`.
-__all__ = [
-    "TorchNetwork",
-    "checkpoint",
-    "kind_of",
-    "load_torchscript",
-    "set_threads",
-    "version",
-    "with_state",
-]
+__all__ = ["TorchNetwork", "checkpoint", "kind_of", "load_torchscript", "set_threads", "version", "with_state"]
 
 Shape = tuple[int, ...]
 #: Kinds of value that weights may have.
@@ -53,6 +46,8 @@ class TorchNetwork(ResidentEngine):
         Number of its instance norms with running statistics. At inference they are constant affine maps.
     outputs : Outputs
         Which of its outputs holds the scores.
+    masks : tuple of DropoutMask
+        Those that it takes behind its input, of dropout layers that are kept on.
     weights_key : str
         Key of the checkpoint under which its state was; empty if it was loaded as TorchScript.
     """
@@ -61,9 +56,10 @@ class TorchNetwork(ResidentEngine):
     running_norms: int
     outputs: Outputs = field(default_factory=Outputs)
     weights_key: str = ""
+    masks: tuple[DropoutMask, ...] = ()
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute the scores (1, C, D, H, W) of one input.
+    def run(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float32]:
+        """Compute the scores (1, C, D, H, W) of one input. Without `masks` dropout is off.
 
         Raises
         ------
@@ -72,7 +68,7 @@ class TorchNetwork(ResidentEngine):
         """
         with torch.inference_mode():
             try:
-                result = self.module(torch.from_numpy(np.ascontiguousarray(x)))
+                result = self.module(*map(torch.from_numpy, (np.ascontiguousarray(x), *masks)))
             except ExportError:
                 raise
             except Exception as error:
@@ -82,7 +78,7 @@ class TorchNetwork(ResidentEngine):
             raise ExportError(f"the network gives {found}, expected one tensor (1, C, D, H, W)")
         return np.asarray(result.numpy())
 
-    def run_in_double(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def run_in_double(self, x: NDArray[np.float32], masks: Sequence[NDArray[np.float32]] = ()) -> NDArray[np.float64]:
         """Compute the scores of one input with weights and sums in float64.
 
         Raises
@@ -92,7 +88,8 @@ class TorchNetwork(ResidentEngine):
         """
         with torch.inference_mode():
             try:
-                result = self.module.double()(torch.from_numpy(np.ascontiguousarray(x)).double())
+                given = [torch.from_numpy(one).double() for one in (np.ascontiguousarray(x), *masks)]
+                result = self.module.double()(*given)
             except ExportError:
                 raise
             except Exception as error:
@@ -144,15 +141,26 @@ class TorchNetwork(ResidentEngine):
 
     def keeping(self, channels: Sequence[int]) -> TorchNetwork:
         """The network with some channels of its scores, in a row."""
-        return replace(self, module=wraps.Kept(self.module, channels))
+        return self.within(lambda module: wraps.Kept(module, channels))
 
-    def resizing(self, how: Resize | None) -> TorchNetwork:
-        """The network with its scores resized to the sides of its input, if `how` says how."""
-        return self if how is None else replace(self, module=wraps.Resized(self.module, how))
+    def within(self, wrap: Callable[[Any], Any]) -> TorchNetwork:
+        """The network within a further module."""
+        return replace(self, module=wrap(self.module))
 
-    def flat(self) -> TorchNetwork:
-        """The network of (1, C, H, W) on slices (1, C, D, H, W), one of whose sides is 1."""
-        return replace(self, module=wraps.Flat(self.module))
+    def sampled(self, shape: Shape) -> TorchNetwork:
+        """The network with its dropout layers kept on, for inputs of `shape`.
+
+        Raises
+        ------
+        ExportError
+            If it has no dropout layers, or other ones.
+        """
+        module = Sampled(self.module)
+        return replace(self, module=module, masks=module.masks(shape))
+
+    def _example(self, shape: Shape) -> tuple[torch.Tensor, ...]:
+        """Tensors that it takes for an input of `shape`."""
+        return torch.zeros(shape), *(torch.ones(mask.shape) for mask in self.masks)
 
     def given(self, parts: Parts | None) -> TorchNetwork:
         """The network on one tensor, whose channels are those of the `parts` that it takes.
@@ -163,7 +171,7 @@ class TorchNetwork(ResidentEngine):
             If it takes another number of tensors.
         """
         wraps.taken(self.module).check(parts)
-        return self if parts is None else replace(self, module=wraps.Split(self.module, parts))
+        return self if parts is None else self.within(lambda module: wraps.Split(module, parts))
 
     @property
     def traced(self) -> bool:
@@ -187,7 +195,7 @@ class TorchNetwork(ResidentEngine):
                 # Parity compares with the module itself, so torch need not trace it a second time to check. A trace of
                 # TorchScript keeps its branches.
                 with Decomposed():
-                    traced = torch.jit.trace(self.module, torch.zeros(shape), check_trace=False)
+                    traced = torch.jit.trace(self.module, self._example(shape), check_trace=False)
                 frozen |= not self.traced
                 return torch.jit.freeze(traced.eval(), optimize_numerics=False) if frozen else traced
             except ExportError:
@@ -209,7 +217,7 @@ class TorchNetwork(ResidentEngine):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         with _quiet():
             try:
-                values.check(self.module, x)
+                values.check(self.module, x, *self._example(shape)[1:])
             except ExportError:
                 raise
             except Exception as error:
@@ -225,7 +233,7 @@ class TorchNetwork(ResidentEngine):
         """
         with _quiet(), torch.no_grad(), Decomposed():
             try:
-                return torch.export.export(self.module, (torch.zeros(shape),), strict=False)
+                return torch.export.export(self.module, self._example(shape), strict=False)
             except ExportError:
                 raise
             except Exception as error:
@@ -250,9 +258,9 @@ class TorchNetwork(ResidentEngine):
             try:
                 torch.onnx.export(
                     self.script(shape) if script else self.module,
-                    (torch.zeros(shape),),
+                    self._example(shape),
                     str(path),
-                    input_names=["input"],
+                    input_names=["input", *(f"mask_{place}" for place in range(len(self.masks)))],
                     output_names=["scores"],
                     **options,
                 )

@@ -26,7 +26,7 @@ _INSIDE_TORCH = str(Path(torch.__file__).parent)
 _READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.tensor)
 
 
-def check(module: Any, x: Any) -> None:
+def check(module: Any, x: Any, *others: Any) -> None:
     """Check that the Python code of a network reads no value of its input.
 
     Parameters
@@ -34,6 +34,8 @@ def check(module: Any, x: Any) -> None:
     module : torch.nn.Module
     x : torch.Tensor
         An input to run it on.
+    *others : torch.Tensor
+        What it takes behind it.
 
     Raises
     ------
@@ -42,14 +44,14 @@ def check(module: Any, x: Any) -> None:
     """
     watched = _Watched(x)
     with torch.no_grad(), watched, _Readers(watched):
-        module(x)
+        module(x, *others)
     if watched.place is not None:
         raise ExportError(
             "torch cannot trace the network: its code branches on values of its input or computes with them in Python, "
             f"at {watched.place}; a trace keeps what one input gives, so write it with torch.where, or save the "
             "network with torch.jit.script"
         )
-    if watched.counts and not _same_traces(module, x):
+    if watched.counts and not _same_traces(module, x, *others):
         raise ExportError(
             "torch cannot trace the network: its code branches, cuts or loops by the size of what nonzero, unique or a "
             "mask as an index finds in its input; a trace keeps what one input gives, so write it with torch.where"
@@ -143,16 +145,18 @@ def _place() -> str:
     return f"{Path(file).name}, line {line}" + (f" ({text[:80]})" if text else "")
 
 
-def _same_traces(module: Any, x: Any) -> bool:
+def _same_traces(module: Any, x: Any, *others: Any) -> bool:
     """True if the network traces to one graph on inputs of different values."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(x.shape, generator=generator)
     inputs = [torch.zeros_like(x), x, noise, noise.abs() + 1, 1000 * noise.abs(), -1000 * noise.abs()]
     try:
-        first, *others = (_lines(torch.jit.trace(module, one, check_trace=False).inlined_graph) for one in inputs)
+        first, *rest = (
+            _lines(torch.jit.trace(module, (one, *others), check_trace=False).inlined_graph) for one in inputs
+        )
     except Exception:  # noqa: BLE001 - the network ran on one of them, so whether it runs depends on values
         return False
-    return all(other == first for other in others)
+    return all(other == first for other in rest)
 
 
 def _lines(graph: Any) -> list[Any]:
