@@ -14,8 +14,9 @@ from lowres_seg import Bundle
 from lowres_seg.export import loading, recipes
 
 from .conftest import Command, module_of
-from .test_families import reduced, source_of, with_weights
+from .test_families import one_thread, reduced, source_of, with_weights
 
+__all__ = ["one_thread"]  # a fixture of each test here
 #: Output and input channels of torchvision's ResNet18, and the blocks of each of its layers.
 LAYERS = {"layer1": (64, 64), "layer2": (128, 64), "layer3": (256, 128), "layer4": (512, 256)}
 
@@ -102,9 +103,8 @@ def test_what_resnet18_does_not_fill_is_drawn_alike_every_time(acs: Any, way: st
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("system", ["S02", "S03"])
-def test_a_resnet18_and_a_trained_network_export_with_one_recipe(system: str, tmp_path: Path, command: Command) -> None:
-    source = with_weights(reduced(system, tmp_path))
+def test_a_resnet18_and_a_trained_network_export_with_one_recipe(tmp_path: Path, command: Command) -> None:
+    source = with_weights(reduced("S03", tmp_path))
     torch.save(resnet18(), tmp_path / "resnet18.pth")
     recipe = source.home / "recipe.toml"
     done = command("export", tmp_path / "resnet18.pth", "--recipe", recipe, "-o", tmp_path / "first")

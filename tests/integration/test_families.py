@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ SIDES = {
 ONE = {"networks": '["t1"]', "inputs": '{ t1 = ["t1"] }'}
 #: A system of each family, and both kinds of network of ACS convolutions.
 EXPORTED = ["S02", "S06", "S07", "S08", "S09", "S16", "S19", "S21b"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Layers as narrow as these take longer in two threads, which wait for each other, than in one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def source_of(system: str) -> Source:
@@ -118,7 +128,7 @@ def test_a_narrow_network_gives_scores_of_its_shape(system: str, tmp_path: Path)
 @pytest.mark.parametrize("system", EXPORTED)
 def test_a_system_exports_with_parity(system: str, tmp_path: Path) -> None:
     source = with_weights(reduced(system, tmp_path))
-    bundle = export(source.home / "recipe.toml", tmp_path / "bundle")
+    bundle = export(source.home / "recipe.toml", tmp_path / "bundle", threads=1)
     assert set(bundle.manifest.networks) == set(source.recipe.networks)
     assert bundle.manifest.stages == source.recipe.stages
     assert bundle.manifest.lineage.recipe == source.digest
