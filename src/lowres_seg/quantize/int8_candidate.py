@@ -51,7 +51,7 @@ class Int8:
                 preset=self._settings.preset,
                 reverted=names,
                 max_ram_bytes=self._max_ram_bytes,
-                correct_bias=not isinstance(self._bundle.manifest.stage_of(network).decode, Classes),
+                classifies=isinstance(self._bundle.manifest.stage_of(network).decode, Classes),
             )
         return kept[names]
 
