@@ -16,10 +16,12 @@ from lowres_seg import Bundle, ExportError, ParityError, Segmenter
 from lowres_seg.bench.backends import Subject, backend
 from lowres_seg.bench.spec import Spec
 from lowres_seg.bundle.stage import Classes
+from lowres_seg.cohort import Case
 from lowres_seg.export import export
 from lowres_seg.export.frameworks.slices import takes_slices
 from lowres_seg.export.parity import compare
 from lowres_seg.export.recipe import Parity
+from lowres_seg.quantize import ClassVerdict, quantize
 
 from .conftest import Command, beside
 
@@ -180,3 +182,26 @@ def test_what_export_prints_tells_of_probabilities(grader: Any, tmp_path: Path, 
     assert "net, phantom: openvino with torch: probabilities of classes differ by up to" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 140
     assert Bundle.open(tmp_path / "out").manifest.classes == ("lgg", "hgg")
+
+
+def test_monais_densenet_needs_a_recipe_alone(tmp_path: Path) -> None:
+    """With batch norms, dense blocks and an adaptive pooling, and scores (1, C)."""
+    monai = pytest.importorskip("monai.networks.nets")
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "init_features": 4, "growth_rate": 4}
+    torch.manual_seed(0)
+    network = monai.DenseNet(**arguments, block_config=(2, 2), bn_size=2).eval()
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    given = ", ".join(f"{name} = {value}" for name, value in arguments.items())
+    entry = f'checkpoint = "net.pt"\nfactory = "monai:DenseNet"\narguments = {{ {given}, block_config = [2, 2], bn_size = 2 }}'
+    bundle = export(classifiers.recipe(tmp_path, entry, ("a", "b", "c")), tmp_path / "out")
+    scan = classifiers.head(5, high=True)
+    assert list(Segmenter.load(bundle).predict(scan).numbers.values()) == pytest.approx(
+        probabilities(network, scan), abs=1e-5
+    )
+    cases = [[Case(f"{kind}{n}", {"t1": tmp_path / f"{kind}{n}.nii.gz"}) for n in range(2)] for kind in "cv"]
+    for seed, case in enumerate(cases[0] + cases[1]):
+        classifiers.head(seed, high=seed % 2 == 1).save(case.scan["t1"])
+    done = quantize(bundle.path, tmp_path / "int8", *cases)
+    assert isinstance(done.verdict, ClassVerdict)
+    assert done.verdict.loss() <= 0.02
+    assert Segmenter.load(done.bundle).self_test().passed

@@ -64,8 +64,6 @@ def reduced(system: str, folder: Path) -> Path:
         text = re.sub(r"\[networks\.(?:t1c|t2|flair)\]\n(?:.+\n)+", "", text)  # one of four alike is enough
         text = re.sub(r"(networks|inputs) = .*flair.*", lambda m: f"{m[1]} = {ONE[m[1]]}", text)
         file.write_text(re.sub(r"(shape|roi_size) = \[.*?\]", rf"\1 = {sides}", text), encoding="utf-8")
-    if "classes" in path.read_text(encoding="utf-8"):  # one logit has no range that a difference is a share of
-        path.write_text(path.read_text(encoding="utf-8") + "\n[parity]\nmax_abs_diff = 1e-5\n", encoding="utf-8")
     return path
 
 

@@ -45,8 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     torch.jit.trace(classifiers.trained(1), torch.rand(1, 1, 16, 16, 16)).save(folder / "net.pt")
     export(classifiers.recipe(folder, 'torchscript = "net.pt"', ("hgg",), "sigmoid"), folder / "fp32")
-    # Ranges are a mean over calibration scans, so those of both grades would cut the bright ones off.
-    for name, seeds in (("cal", range(1, 9, 2)), ("val", range(10, 18))):
+    for name, seeds in (("cal", range(4)), ("val", range(10, 18))):
         rows = []
         for seed in seeds:
             classifiers.head(seed, high=seed % 2 == 1).save(folder / f"{seed}.nii.gz")
@@ -96,7 +95,8 @@ def test_int8_keeps_the_decisions_and_the_report_says_how_good_they_are(trained:
         assert row["decision_fp32"] == ("hgg" if row["fp32"]["hgg"] > 0.5 else "not-hgg")
     kinds = [(layer["type"], layer["precision"]) for layer in report["layers"]]
     assert kinds.count(("Convolution", "int8")) == 3
-    # With NNCF's fast correction of biases plain INT8 moves the lowest scores by 2.4, and a probability by 0.34.
+    # As NNCF comes plain INT8 moves probabilities by 0.3: its correction of biases moves all scores alike, and its ranges,
+    # a mean over the calibration scans, cut the bright tumors off.
     assert [attempt["reverted"] for attempt in report["attempts"]] == [[]]
 
 

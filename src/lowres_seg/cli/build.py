@@ -155,7 +155,7 @@ def export(
             probability = row["max_probability_diff"]
             if probability is not None:
                 notes.append(f"{compared}: probabilities of classes differ by up to {probability:.2e}")
-            flipped = f"{row['flipped']} of {row['voxels']}"
+            flipped = f"{row['flipped']} of {row['voxels']}" if probability is None else "no voxels"
             rows.append([compared, f"{row['max_abs_diff']:.2e}", f"{row['mean_abs_diff']:.2e}", flipped])
         for line in columns(rows):
             out.print(plain(line))

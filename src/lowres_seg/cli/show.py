@@ -109,6 +109,9 @@ def _evidence(exported: ExportReport | None, quantized: QuantizeReport | None) -
         alike = [row for row in rows if (row.input, row.reference, row.candidate) == (kind, reference, candidate)]
         scores = f"{candidate} gives the scores of {reference} to within {max(row.max_abs_diff for row in alike):.2g}"
         flips = f"{sum(row.flipped for row in alike)} of {sum(row.voxels for row in alike)} voxels have another label"
+        moved = [row.max_probability_diff for row in alike if row.max_probability_diff is not None]
+        if moved:
+            flips = f"probabilities of classes differ by up to {max(moved):.2g}"
         before = "" if quantized is None else "before it was quantized, "
         yield "parity", f"{before}{_INPUTS.get(kind, f'on {kind}')}, {scores}; {flips}"
     if quantized is not None:
@@ -140,7 +143,8 @@ def _judged(limits: Limits | ClassLimits, result: Result) -> tuple[str, list[str
     from lowres_seg.bundle.reports import ClassLimits
 
     if isinstance(limits, ClassLimits):
-        allowed = f"values may change by {limits.max_probability_change:g}, {limits.max_flipped_decisions} decisions"
+        flips = _counted(limits.max_flipped_decisions, "decision")
+        allowed = f"values of classes may change by {limits.max_probability_change:g}, and {flips} may flip"
         changes = [f"{name} by {one.worst_change:.4f} at most" for name, one in result.classes.items()]
         flipped = f"{_counted(result.flipped_decisions, 'decision')} of {len(result.values)} flipped"
         return allowed, [f"{', '.join(changes)}; {flipped}", *_agreement(result.agreement)]

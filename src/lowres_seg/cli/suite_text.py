@@ -87,7 +87,7 @@ def _classes(suite: Suite) -> list[str]:
         rows.append([bundle])
         rows += [[f"  {where}", *sums.texts().values()] for (name, where), sums in found.items() if name == bundle]
     against = " and ".join(dict.fromkeys(sums.against for sums in found.values() if sums.against))
-    told = f"Changes are against {against} in fp32." if against else "No fp32 network was judged to compare with."
+    told = f"Changes are against {against}." if against else "No fp32 network was judged to compare with."
     return ["", *columns(rows), *columns([[told]]), ""]
 
 

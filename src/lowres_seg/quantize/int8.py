@@ -53,7 +53,10 @@ from nncf.common import factory  # noqa: E402
 from nncf.common.tensor_statistics.statistic_point import StatisticPointsContainer  # noqa: E402
 from nncf.openvino.quantization.backend_parameters import BackendParameters  # noqa: E402
 from nncf.openvino.statistics.aggregator import OVStatisticsAggregator  # noqa: E402
+from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet  # noqa: E402
 
+#: Ranges that hold every value of the calibration scans.
+_LARGEST = RangeEstimatorParametersSet.MINMAX
 #: Memory of a pass that gathers statistics, in units of the network's largest tensor: for the network itself, and for
 #: each point at which statistics are gathered. Larger than measured: see the peak in docs/results.md.
 _PASS, _POINT = 4.0, 1.4
@@ -94,7 +97,7 @@ def quantize_network(
     reverted: Sequence[str],
     max_ram_bytes: int,
     dropout: Sequence[DropoutMask] = (),
-    correct_bias: bool = True,
+    classifies: bool = False,
 ) -> Any:
     """Quantize all layers of a network but those in `reverted`.
 
@@ -114,9 +117,10 @@ def quantize_network(
         Bound on the memory of the process while statistics are gathered.
     dropout : sequence of DropoutMask
         Masks that the network takes behind its input. They are drawn, as they are when it runs.
-    correct_bias : bool
-        Let NNCF move biases so that the means of channels stay. It compares with a constant input, which a padding
-        borders otherwise than a head. A mean over all voxels, which classifiers end in, keeps all of that error.
+    classifies : bool
+        The network ends in a mean over all voxels, which keeps what a voxel's label would not show. Then ranges are the
+        largest of the calibration scans, because NNCF's mean over them cuts a bright class off. And biases stay: NNCF
+        compares means of channels on a constant input, which a padding borders otherwise than a head.
 
     Returns
     -------
@@ -133,7 +137,8 @@ def quantize_network(
         # A bundle runs on other CPUs too. Without VNNI, sums of two products saturate at 16 bits unless weights keep to
         # 7 bits.
         overflow_fix=nncf.OverflowFix.ENABLE,
-        disable_bias_correction=not correct_bias,
+        disable_bias_correction=classifies,
+        activations_range_estimator_params=_LARGEST if classifies else RangeEstimatorParameters(),
         backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
     )
     kept = {*reverted, *_interpolations(model), *nodes_of_norms(model)}

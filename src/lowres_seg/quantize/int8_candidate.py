@@ -62,7 +62,7 @@ class Int8:
                 preset=self._settings.preset,
                 reverted=[*reverted, *left_out],
                 max_ram_bytes=self._max_ram_bytes,
-                correct_bias=not isinstance(self._bundle.manifest.stage_of(network).decode, Classes),
+                classifies=isinstance(self._bundle.manifest.stage_of(network).decode, Classes),
             )
 
         if network in self._left_out:

@@ -224,8 +224,9 @@ class ClassValues:
     def verdict(self, judged: Sequence[Judged]) -> ClassVerdict:
         """Verdict on values and decisions."""
         classes = self._manifest.classes
-        rows = [
-            ClassScore(case.id, case.truth, fp32, values, decision(fp32, classes), decision(values, classes))
-            for case, fp32, values in judged
-        ]
+        rows = []
+        for case, *kept in judged:
+            fp32, values = ({name: float(one[name]) for name in self._manifest.numbers} for one in kept)
+            decided = decision(fp32, classes), decision(values, classes)
+            rows.append(ClassScore(case.id, case.truth, fp32, values, *decided))
         return ClassVerdict(tuple(rows), self._of_classes, classes)

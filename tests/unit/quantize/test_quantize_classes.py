@@ -65,7 +65,7 @@ def test_classes_go_through_their_gate(folder: Path, name: str, val: str, wrong:
     assert max(map(len, text.splitlines())) <= 80
     assert "accuracy" in text
     shown = " ".join(here("show", folder / "out").stdout.split())
-    assert "values may change by 0.02, 0 decisions" in shown
+    assert "values of classes may change by 0.02, and 0 decisions may flip" in shown
     assert "0 decisions of 4 flipped" in shown
     assert "accuracy 0.6667 in fp32, 0.6667 now" in shown
 
