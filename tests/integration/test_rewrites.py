@@ -191,7 +191,8 @@ class Joins(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first = self.up(self.parts[0](x[:, :, ::2, ::2, ::2] if isinstance(self.up, nn.Upsample) else x))
-        joined = torch.cat([first, *(part(x) for part in self.parts[1:])], 1)
+        # Branches of one input are merged; these read different ones.
+        joined = torch.cat([first, *(part(torch.sin(x)) for part in self.parts[1:])], 1)
         found: torch.Tensor = self.last(self.links(joined))
         return found
 

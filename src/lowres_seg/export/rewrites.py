@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lowres_seg.export.links import LINKS, is_by_channel, is_link, linked, part_of, readers
 from lowres_seg.runtime import openvino_engine  # noqa: F401 - before OpenVINO, whose telemetry it keeps out
 
 from openvino import opset13 as opset  # isort: skip
@@ -31,20 +32,20 @@ def narrow_before_upsampling(model: Any) -> None:
     """
     for node in model.get_ordered_ops():
         up = node.input_value(0).get_node() if node.get_type_name() == "Convolution" else None
-        if up is None or not _upsamples(up) or not _is_pointwise(node) or len(_readers(up)) != 1:
+        if up is None or not _upsamples(up) or not _is_pointwise(node) or len(readers(up)) != 1:
             continue
         last = node
-        if [reader.get_type_name() for reader in _readers(node)] == ["Add"]:
-            (add,) = _readers(node)
+        if [reader.get_type_name() for reader in readers(node)] == ["Add"]:
+            (add,) = readers(node)
             bias = add.input_value(1)
-            by_channel = _is_by_channel(add, node.output(0).shape[1])
+            by_channel = is_by_channel(add, node.output(0).shape[1])
             if bias.get_node().get_type_name() == "Constant" and (by_channel or prod(bias.shape) == 1):
                 last = add
-        readers = last.output(0).get_target_inputs()
+        ports = last.output(0).get_target_inputs()
         node.input(0).replace_source_output(up.input_value(0))
         up.input(0).replace_source_output(last.output(0))
-        for reader in readers:
-            reader.replace_source_output(up.output(0))
+        for port in ports:
+            port.replace_source_output(up.output(0))
     model.validate_nodes_and_infer_types()
 
 
@@ -68,7 +69,7 @@ def join_by_planes(model: Any) -> None:
         parts = []
         for index, source in enumerate(sources):
             mine = slice(index * channels, (index + 1) * channels)
-            part = _linked(source, [(link, _part(link, mine)) for link in links])
+            part = _linked(source, [(link, part_of(link, mine)) for link in links])
             parts.append(opset.transpose(part, np.array([0, 2, 3, 4, 1])))
         # (1, D, HWC) each to (1, D, parts × HWC), which in memory is (1, D × parts, H, W, C).
         plane = opset.gather(opset.shape_of(parts[0]), np.array([2, 3, 4]), np.array(0))
@@ -112,9 +113,9 @@ def upsample_rows_first(model: Any) -> None:
         y = opset.reshape(y, np.array([0, 0, 0, -1]), special_zero=True)
         y = opset.transpose(y, np.array([0, 3, 1, 2]))
         y, last = _resized(node, y.output(0), (2, 3)), node
-        while len(_readers(last)) == 1 and _is_activation(_readers(last)[0]):
-            (last,) = _readers(last)
-            y = _LINKS[last.get_type_name()](y, *(last.input_value(port) for port in range(1, last.get_input_size())))
+        while len(readers(last)) == 1 and _is_activation(readers(last)[0]):
+            (last,) = readers(last)
+            y = LINKS[last.get_type_name()](y, *(last.input_value(port) for port in range(1, last.get_input_size())))
         y = opset.transpose(y, np.array([0, 2, 3, 1]))
         y = opset.reshape(y, np.array([0, 0, 0, -1, channels]), special_zero=True)
         y = opset.transpose(y, np.array([0, 4, 1, 2, 3]))
@@ -139,37 +140,16 @@ def _joins_large_parts(node: Any) -> bool:
 def _links_to_convolution(node: Any) -> list[Any]:
     """Nodes from a Concat to the one convolution that reads it, the convolution last; empty if there is none."""
     width, links = node.output(0).shape[1], []
-    while len(_readers(node)) == 1:
-        (node,) = _readers(node)
+    while len(readers(node)) == 1:
+        (node,) = readers(node)
         links.append(node)
         if node.get_type_name() == "Convolution":
             attributes = node.get_attributes()
             plain = attributes["auto_pad"] == "explicit" and attributes["dilations"][0] == 1
             return links if plain and node.input_value(1).get_node().get_type_name() == "Constant" else []
-        if not _is_link(node, width):
+        if not is_link(node, width):
             break
     return []
-
-
-#: Nodes that may lie between a Concat and a convolution. Their second input, if any, is a constant.
-_LINKS = {"Multiply": opset.multiply, "Add": opset.add, "PRelu": opset.prelu, "Relu": opset.relu}
-
-
-def _is_link(node: Any, channels: int) -> bool:
-    """True for a node whose constant is one value, or one value for each channel."""
-    kind = node.get_type_name()
-    if kind not in _LINKS or kind == "Relu":
-        return kind == "Relu"
-    constant = node.input_value(1)
-    by_channel = kind == "PRelu" and list(constant.shape) == [channels]
-    if not (by_channel or prod(constant.shape) == 1 or _is_by_channel(node, channels)):
-        return False
-    return bool(constant.get_node().get_type_name() == "Constant")
-
-
-def _is_by_channel(node: Any, channels: int) -> bool:
-    """True if the second input has one value for each channel of (1, C, D, H, W)."""
-    return list(node.input_value(1).shape)[-4:] == [channels, 1, 1, 1] and prod(node.input_value(1).shape) == channels
 
 
 def _is_activation(node: Any) -> bool:
@@ -187,31 +167,19 @@ def _takes(part: Any, links: list[Any]) -> bool:
         return True
     while links and links[0].get_type_name() in ("Multiply", "Add"):
         links = links[1:]
-    return len(_readers(part)) == 1 and all(_is_activation(link) for link in links)
-
-
-def _part(link: Any, channels: slice) -> list[Any]:
-    """Constant of a link for some of the channels; empty if it has none."""
-    if link.get_input_size() == 1:
-        return []
-    values = link.input_value(1).get_node().data
-    if values.size > 1:
-        values = np.ascontiguousarray(values[channels] if values.ndim == 1 else values[..., channels, :, :, :])
-    return [opset.constant(values)]
+    return len(readers(part)) == 1 and all(_is_activation(link) for link in links)
 
 
 def _linked(source: Any, links: list[tuple[Any, list[Any]]]) -> Any:
     """Output of links with these constants. Scales and shifts move before an upsampling."""
     up = source.get_node()
     early = 0
-    if _upsamples(up) and len(_readers(up)) == 1:
+    if _upsamples(up) and len(readers(up)) == 1:
         while early < len(links) and links[early][0].get_type_name() in ("Multiply", "Add"):
             link, constants = links[early]
-            up.input(0).replace_source_output(_LINKS[link.get_type_name()](up.input_value(0), *constants).output(0))
+            up.input(0).replace_source_output(LINKS[link.get_type_name()](up.input_value(0), *constants).output(0))
             early += 1
-    for link, constants in links[early:]:
-        source = _LINKS[link.get_type_name()](source, *constants).output(0)
-    return source
+    return linked(source, links[early:])
 
 
 def _upsamples(node: Any) -> bool:
@@ -276,7 +244,3 @@ def _is_pointwise(node: Any) -> bool:
         and not any(attributes["pads_begin"])
         and not any(attributes["pads_end"])
     )
-
-
-def _readers(node: Any) -> list[Any]:
-    return [port.get_node() for port in node.output(0).get_target_inputs()]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lowres_seg.errors import ExportError
-from lowres_seg.export import rewrites
+from lowres_seg.export import branches, rewrites
 from lowres_seg.export.frameworks.causes import cause_of
 from lowres_seg.export.frameworks.class_scores import classes_of
 from lowres_seg.export.one_logit import softmax_of_two
@@ -93,6 +93,8 @@ def convert(
     _give_axes(model)
     _check_output(model, shape)
     if _is_static(model):
+        branches.merge_alike(model)
+        branches.finish_in_branches(model)
         rewrites.narrow_before_upsampling(model)
         rewrites.join_by_planes(model)
         rewrites.upsample_rows_first(model)
