@@ -74,7 +74,7 @@ def _is_int8(named: str) -> bool:
 
 def _smaller(model: Any, x: Array) -> tuple[Any, Array]:
     """A network for a window of one of its inputs, and the window; both whole where the network has a fixed size."""
-    box = tuple(slice(0, min(n, _SIDE)) for n in x.shape[2:])
-    window = np.ascontiguousarray(x[(slice(None), slice(None), *box)])
+    box = (slice(None), slice(None), *(slice(0, min(n, _SIDE)) for n in x.shape[2:]))
+    window = np.ascontiguousarray(x[box])
     small = int8.reshaped(model, window.shape)
     return (model, x) if small is None else (small, window)
