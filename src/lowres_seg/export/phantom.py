@@ -13,7 +13,7 @@ from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.volume import Volume
 
 #: Name, half axes in mm (right, anterior, superior), centre in mm, intensity. Later tissues lie inside earlier ones.
-_TISSUES = (
+TISSUES = (
     ("scalp", (82.0, 102.0, 104.0), (0.0, 0.0, 0.0), 700.0),
     ("skull", (76.0, 96.0, 98.0), (0.0, 0.0, 0.0), 120.0),
     ("csf", (70.0, 88.0, 74.0), (0.0, -4.0, 18.0), 220.0),
@@ -22,6 +22,9 @@ _TISSUES = (
     ("left ventricle", (8.0, 30.0, 12.0), (-12.0, 0.0, 22.0), 200.0),
     ("right ventricle", (8.0, 30.0, 12.0), (12.0, 0.0, 22.0), 200.0),
 )
+#: Intensity of the folds of the cortex, which lie in the white matter.
+FOLDS = 500.0
+_GREY, _WHITE = 3, 4
 
 
 def grid(shape: tuple[int, int, int], spacing_mm: float = 2.0) -> Grid:
@@ -45,20 +48,32 @@ def head(shape: tuple[int, int, int] = (96, 112, 112), spacing_mm: float = 2.0, 
     centre, affine = (np.array(shape) - 1) / 2, grid(shape, spacing_mm).affine
     axes = [np.arange(n) * spacing_mm - c * spacing_mm for n, c in zip(shape, centre, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
-    data = np.zeros(shape)
-    for _, half, middle, value in _TISSUES:
-        data[_ellipsoid(x, y, z, half, middle)] = value
-    # Folds of the cortex: without them networks find no brain in the phantom.
-    cortex = _ellipsoid(x, y, z, (67.0, 85.0, 71.0), (0.0, -4.0, 18.0)) & (data == 720.0)
-    folds = np.sin(x / 5.0) * np.sin(y / 6.0) * np.sin(z / 5.0) > 0.35
-    data[cortex & folds] = 500.0
+    data = np.array([0.0, *(value for *_, value in TISSUES), FOLDS])[tissues(x, y, z)]
     noise = np.random.default_rng(seed).normal(0, 12, shape)
     return Volume.from_array(np.clip(data + noise, 0, None).astype(np.int16), affine)
 
 
+def tissues(x: NDArray[np.floating], y: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Tissue of each point: 1 for the first of `TISSUES`, one more than there are for the folds, 0 outside of the head.
+
+    Parameters
+    ----------
+    x, y, z : ndarray of float
+        Millimetres to the right, to the front and up. Their shapes are broadcast.
+    """
+    found = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.uint8)
+    for number, (_, half, middle, _) in enumerate(TISSUES, 1):
+        found[_ellipsoid(x, y, z, half, middle)] = number
+    # Without folds networks find no brain in the phantom.
+    folds = np.sin(x / 5.0) * np.sin(y / 6.0) * np.sin(z / 5.0) > 0.35
+    found[(found == _WHITE + 1) & folds] = len(TISSUES) + 1
+    return found
+
+
 def brain(volume: Volume) -> NDArray[np.bool_]:
     """Mask of the brain of `head`, ventricles included."""
-    return _where(volume, (67.0, 85.0, 71.0), (0.0, -4.0, 18.0))
+    _, half, middle, _ = TISSUES[_GREY]
+    return _where(volume, half, middle)
 
 
 def _where(volume: Volume, half: tuple[float, float, float], middle: tuple[float, float, float]) -> NDArray[np.bool_]:
@@ -69,9 +84,9 @@ def _where(volume: Volume, half: tuple[float, float, float], middle: tuple[float
 
 
 def _ellipsoid(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    z: NDArray[np.float64],
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    z: NDArray[np.floating],
     half: tuple[float, float, float],
     middle: tuple[float, float, float],
 ) -> NDArray[np.bool_]:
