@@ -59,7 +59,7 @@ class Training:
         Windows a step.
     steps : int
     minutes : float
-        About what that takes on two cores of a server CPU.
+        A guess of what that takes on two cores of a server CPU; `training.json` has what it took.
     """
 
     task: Task

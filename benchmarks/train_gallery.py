@@ -30,16 +30,16 @@ from lowres_seg.runtime.compiled_cache import VARIABLE
 
 WINDOW, HEAD, WHOLE = (64, 64, 64), (80, 96, 80), (64, 64, 64)
 SYSTEMS = {
-    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 4),
-    "S02": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 4),
-    "S04": Training("grades", 0.25, WHOLE, WHOLE, 4, 200, 4),
-    "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 5),
-    "S07": Training("tumors", 1.0, (64, 64, 108), (64, 64, 108), 2, 200, 8),
-    "S08": Training("tumors", 0.25, WINDOW, HEAD, 2, 400, 5),
-    "S09": Training("tumors", 0.25, WINDOW, HEAD, 2, 400, 4),
+    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 10),
+    "S02": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 10),
+    "S04": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 6),
+    "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
+    "S07": Training("tumors", 1.0, (64, 64, 108), (64, 64, 108), 1, 200, 20),
+    "S08": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
+    "S09": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
     "S10": Training("grades", 0.25, WHOLE, WHOLE, 4, 300, 4),
     "S16": Training("strokes", 0.5, (1, 96, 112), (96, 112, 48), 8, 400, 4),
-    "S19": Training("annotators", 0.25, (1, 128, 128), (128, 128, 48), 8, 400, 4),
+    "S19": Training("annotators", 0.25, (1, 128, 128), (128, 128, 48), 8, 300, 3),
     "S21b": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 1),
     "S21c": Training("grades", 0.25, WHOLE, WHOLE, 4, 200, 5),
 }
