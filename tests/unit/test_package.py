@@ -34,7 +34,9 @@ HOMES = {
     },
     "onnxruntime": {"export.frameworks.onnx_graph", "export.frameworks.onnx_int8"},
     "openvino": {
+        "export.branches",
         "export.frameworks.ir",
+        "export.links",
         "export.one_logit",
         "export.rewrites",
         "quantize.int8",

@@ -136,8 +136,7 @@ def predict(
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
     scans += [] if cases is None else files_of(cases)
     replaces_table = force or (resume and volume_table is not None and is_table(volume_table))
-    known = class_table is not None and class_tables.is_written(class_table, manifest)
-    replaces_classes = force or (resume and known)
+    replaces_classes = force or (resume and class_table is not None and class_tables.is_written(class_table, manifest))
     replaces_provenance = force or (resume and provenance is not None and provenances.is_provenance(provenance))
     further = []
     files = (volume_table, replaces_table), (class_table, replaces_classes), (provenance, replaces_provenance)

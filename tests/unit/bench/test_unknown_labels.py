@@ -37,13 +37,12 @@ def measure(tiny: Path, tmp_path: Path, lopsided: Callable[..., Volume]) -> Call
     return run
 
 
-@pytest.mark.parametrize("value", [4, 255])
-def test_a_value_that_the_bundle_does_not_know_is_an_error(measure: Callable[..., Any], value: int) -> None:
-    done = measure(value)
+def test_a_value_that_the_bundle_does_not_know_is_an_error(measure: Callable[..., Any]) -> None:
+    done = measure(255)
     assert done.exit_code == 1
     (line,) = [line for line in done.output.splitlines() if "label.nii.gz" in line]
-    assert f"does not know: {value} in 3 voxels; it writes 1;" in line
-    assert f"--ignore-label {value}" in line
+    assert "does not know: 255 in 3 voxels; it writes 1;" in line
+    assert "--ignore-label 255" in line
     assert "mean Dice" not in done.output
 
 
