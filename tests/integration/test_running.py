@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from openvino import opset13 as opset
 from torch import nn
 
 from lowres_seg.cohort.cases import Case
@@ -125,6 +126,13 @@ def test_norms_that_are_written_by_hand_keep_f32(kind: str) -> None:
 @pytest.mark.parametrize("kind", [Squeeze, lambda: nn.InstanceNorm3d(16), lambda: nn.BatchNorm3d(16), nn.Sigmoid])
 def test_other_layers_are_no_norms_by_hand(kind: Callable[[], nn.Module]) -> None:
     assert hand_written(converted(Between(kind()))) == {}
+
+
+def test_a_norm_of_open_size_is_no_error() -> None:
+    given = opset.parameter([1, 4, -1, 8, 8], np.float32)
+    square = opset.reduce_mean(opset.multiply(given, given), np.array([2, 3, 4]), keep_dims=True)
+    model = openvino.Model([opset.divide(given, opset.sqrt(square))], [given], "open")
+    assert hand_written(model) == {}
 
 
 NETWORK = """

@@ -98,7 +98,7 @@ def _users(statistics: Sequence[Any], few: int) -> dict[str, Any]:
     while waiting:
         for reader in (port.get_node() for port in waiting.pop().output(0).get_target_inputs()):
             name = reader.get_friendly_name()
-            if name not in {*seen, *found} and reader.get_type_name() in _BETWEEN:
+            if name not in {*seen, *found} and reader.get_type_name() in _BETWEEN and _is_static(reader):
                 found[name] = reader
                 if _values(reader) <= few:
                     waiting.append(reader)

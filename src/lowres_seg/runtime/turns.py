@@ -63,10 +63,10 @@ class Turns:
         try:
             yield
         finally:
-            linux.give_back_memory()
             with self._changed:
                 self._running.pop(thread, None)  # a child that was forked meanwhile has none
                 self._changed.notify_all()
+            linux.give_back_memory()
 
     def _wait(self, thread: int, need_bytes: int, watch: Watch) -> None:
         ticket = object()
