@@ -57,10 +57,7 @@ def named(name: str) -> Path:
     """
     found = _known(name)
     if found is None:
-        raise ExportError(
-            f"{name}: does not exist, and no recipe has this name; expected the path of what was trained, or one of "
-            f"{', '.join(names())}{near(_folder_name(name), [*names(), *ids()])}"
-        )
+        raise ExportError(f"{name}: no recipe has this name; expected {_expected(name)}")
     return found
 
 
@@ -78,7 +75,17 @@ def chosen(source: Path) -> Path:
         return named(source.name)
     if is_bundle:
         raise ExportError(f"{source}: is a bundle already; expected what was trained, or one of {', '.join(names())}")
-    return named(source.name) if is_name and not source.exists() else source
+    if not is_name or source.exists():
+        return source
+    raise ExportError(
+        f"{source}: does not exist, and no recipe has this name; expected the path of what was trained, or "
+        f"{_expected(source.name)}"
+    )
+
+
+def _expected(name: str) -> str:
+    """Names of all recipes, and which may have been meant, for a message."""
+    return f"one of {', '.join(names())}{near(_folder_name(name), [*names(), *ids()])}"
 
 
 def _known(name: str) -> Path | None:

@@ -161,6 +161,8 @@ def test_a_system_is_found_by_name_and_by_id() -> None:
     assert recipes.named("S21B") == recipes.named("s21b") == recipes.named("cnn-idh")
     assert recipes.chosen(Path("S02")) == path
     with pytest.raises(ExportError, match=r"S99: does not exist, and no recipe has this name"):
+        recipes.chosen(Path("S99"))
+    with pytest.raises(ExportError, match=r"^S99: no recipe has this name; expected one of acs_all.*did you mean S19"):
         recipes.named("S99")
 
 
