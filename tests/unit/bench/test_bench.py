@@ -135,10 +135,15 @@ def test_a_child_runs_on_its_cores(tiny: Path) -> None:
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_killed_child_is_a_result_and_the_rest_go_on(tiny: Path, make_bundle: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["while the word is sent", "before the word is sent"])
+def test_a_killed_child_is_a_result_and_the_rest_go_on(
+    tiny: Path, make_bundle: Callable[..., Path], *, gone: bool
+) -> None:
     def kill(child: Child, word: str, spec: Any) -> None:
         if word == "go" and spec.bundle.endswith("tiny"):
             os.kill(child.pid, signal.SIGKILL)
+            if gone:
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     suite = bench(plan(tiny, make_bundle("other"), what=("network",)), start_child=children(kill))
     first, second = suite.benchmarks

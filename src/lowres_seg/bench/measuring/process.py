@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,10 @@ class Child:
             host.kill_tree(self.pid)
             self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+            if pipe is not None:
+                # A word that the process did not live to read is still held, and closing the pipe tries to write it.
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     def _end(self) -> str:
         """How the process ended."""
