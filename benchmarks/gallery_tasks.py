@@ -14,6 +14,7 @@ from typing import Literal
 
 import heads
 import numpy as np
+import real_heads
 import torch
 import torch.nn.functional as F
 from monai.inferers import sliding_window_inference
@@ -36,6 +37,8 @@ KEPT, STEPS_A_HEAD = 12, 4
 ON_LABELS = 0.67
 #: Share of the heads with a high grade.
 HIGH_GRADES = {"tumors": 0.75, "annotators": 0.75, "grades": 0.5}
+#: Share of the heads of task "tumors" that are real cases, where there are any.
+REAL = 1 / 6
 #: Heads that are not trained on, and the first of their seeds.
 UNSEEN, UNSEEN_GRADES, UNSEEN_SEED = 6, 40, 1_000_000_000
 _AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
@@ -107,6 +110,10 @@ class System:
         factory = loading._function(self.source.home, entry.factory)  # noqa: SLF001
         module: nn.Module = factory(**{**entry.arguments, "width": self.training.width})
         return module
+
+    def real_cases(self) -> list[str]:
+        """Names of the real cases that it is trained on beside synthetic heads."""
+        return real_heads.cases() if self.training.task == "tumors" and REAL else []
 
     def head(self, seed: int, *, high_grade: bool) -> heads.Head:
         """A head of the task; strokes have no grade."""
@@ -241,14 +248,19 @@ class System:
         return (self.stage.inputs or {}).get(network, self.recipe.channels)
 
     def batches(self, channels: Sequence[str], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Windows of heads without end. A new head takes the place of the oldest one every few steps."""
+        """Windows of heads and real cases without end. A new one takes the place of the oldest every few steps."""
         rng = np.random.default_rng((2, seed))
+        share = HIGH_GRADES.get(self.training.task, 0.0)
+        real = [self.example(real_heads.tumor(name, self.training.head), channels) for name in self.real_cases()]
         kept: list[Example] = []
         for step in count():
             while len(kept) < KEPT or step % STEPS_A_HEAD == 0:
-                share = HIGH_GRADES.get(self.training.task, 0.0)
-                head = self.head(int(rng.integers(UNSEEN_SEED)), high_grade=rng.random() < share)
-                kept = [*kept, self.example(head, channels)][-KEPT:]
+                if real and rng.random() < REAL:
+                    example = real[rng.integers(len(real))]
+                else:
+                    head = self.head(int(rng.integers(UNSEEN_SEED)), high_grade=rng.random() < share)
+                    example = self.example(head, channels)
+                kept = [*kept, example][-KEPT:]
                 if len(kept) == KEPT:
                     break
             drawn = [self.window(kept[rng.integers(len(kept))], rng) for _ in range(self.training.batch)]

@@ -5,7 +5,8 @@
 
 Weights go to the user's cache, with `training.json`: what was trained, and its scores on heads that it never saw. So
 does the recipe at the width that was trained, which `export` takes. The heads are those of `heads.py`: scores say
-that a network learned them, and nothing about patients. Needs lowres-seg[all].
+that a network learned them, and nothing about patients. Networks that segment tumors also see the three real cases of
+`real_heads.py`, where these are there; they are never scored on them. Needs lowres-seg[all].
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SYSTEMS = {
     "S10": Training("grades", 0.25, WHOLE, WHOLE, 4, 300, 4),
     "S16": Training("strokes", 0.5, (1, 96, 112), (96, 112, 48), 8, 400, 4),
     "S19": Training("annotators", 0.25, (1, 128, 128), (128, 128, 48), 8, 300, 3),
-    "S21b": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 1),
+    "S21b": Training("grades", 1.0, WHOLE, WHOLE, 4, 120, 3),
     "S21c": Training("grades", 0.25, WHOLE, WHOLE, 4, 200, 5),
 }
 #: Systems whose graph is that of another one.
@@ -89,8 +90,9 @@ def folder_of(name: str, training: Training, seed: int) -> Path:
 
 def trained(name: str, training: Training, seed: int = 0, threads: int = 2) -> Path:
     """Folder of a trained system, which is trained if it is not there or was trained in another way."""
-    folder = folder_of(name, training, seed)
+    folder, system = folder_of(name, training, seed), System(name, training)
     what = json.loads(json.dumps({key: value for key, value in asdict(training).items() if key != "minutes"}))
+    what["real cases"] = system.real_cases()
     if (folder / RECORD).is_file() and json.loads((folder / RECORD).read_text("utf-8"))["training"] == what:
         return folder
     begin = None
@@ -99,7 +101,7 @@ def trained(name: str, training: Training, seed: int = 0, threads: int = 2) -> P
         begin = trained(other, replace(SYSTEMS[other], width=training.width), seed, threads)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)
-    system, started = System(name, training), perf_counter()
+    started = perf_counter()
     networks = {}
     for number, network in enumerate(system.recipe.networks):
         torch.manual_seed(seed)
