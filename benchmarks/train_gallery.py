@@ -31,13 +31,13 @@ from lowres_seg.runtime.compiled_cache import VARIABLE
 
 WINDOW, HEAD, WHOLE = (64, 64, 64), (80, 96, 80), (64, 64, 64)
 SYSTEMS = {
-    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 10),
-    "S02": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 10),
+    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 7),
+    "S02": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 6),
     "S04": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 6),
-    "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
-    "S07": Training("tumors", 1.0, (64, 64, 108), (64, 64, 108), 1, 200, 20),
+    "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 10),
+    "S07": Training("tumors", 1.0, (64, 64, 108), (64, 64, 108), 1, 120, 12),
     "S08": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
-    "S09": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
+    "S09": Training("tumors", 0.25, WINDOW, HEAD, 1, 250, 9),
     "S10": Training("grades", 0.25, WHOLE, WHOLE, 4, 300, 4),
     "S16": Training("strokes", 0.5, (1, 96, 112), (96, 112, 48), 8, 400, 4),
     "S19": Training("annotators", 0.25, (1, 128, 128), (128, 128, 48), 8, 300, 3),
