@@ -60,7 +60,7 @@ def series(
 
 def enhanced(images: list[Dataset], *, per_frame: bool = False) -> Dataset:
     """One multi-frame image of the images of a series, with its orientation shared or in each frame."""
-    made = _image(EnhancedMRImageStorage, generate_uid(entropy_srcs=["enhanced", str(len(images))]))
+    made = _image(EnhancedMRImageStorage, generate_uid(entropy_srcs=["enhanced", images[0].SOPInstanceUID]))
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         setattr(made, name, images[0][name].value)
     made.InstanceNumber = 1

@@ -137,13 +137,21 @@ def test_a_multi_frame_image_is_a_source(tmp_path: Path, per_frame: bool) -> Non
         assert frame.PlanePositionSequence[0].ImagePositionPatient == images[number - 1].ImagePositionPatient
 
 
-def test_frames_at_one_place_count_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", [False, True])
+def test_frames_at_one_place_count_once(tmp_path: Path, second: bool) -> None:
     """A multi-frame image may hold magnitude and phase, or several echoes."""
     images = series((5, 6, 7))
     values, volume = label_map(images)
-    made = segmentation([enhanced([*images, *images])], volume, LABELS, TINY)
+    source = enhanced([*images, *images])
+    numbers = {source.SOPInstanceUID: range(6, 11)} if second else None
+    made = segmentation([source], volume, LABELS, TINY, numbers=numbers)
     write(tmp_path / "seg.dcm", made)
     np.testing.assert_array_equal(in_slice_order(tmp_path / "seg.dcm", images), np.array([0, 1, 2, 0, 3])[values])
+    referred = {
+        int(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)
+        for frame in made.PerFrameFunctionalGroupsSequence
+    }
+    assert referred == set(range(6, 11) if second else range(1, 6))
 
 
 def test_a_labelmap_has_the_values_of_labels(tmp_path: Path) -> None:
@@ -320,11 +328,21 @@ def test_a_source_that_does_not_say_where_it_lies_is_refused(name: str) -> None:
         segmentation(images, volume, LABELS, TINY)
 
 
-def test_several_multi_frame_images_are_refused() -> None:
+def test_several_multi_frame_images_are_a_source(tmp_path: Path) -> None:
     images = series()
-    _, volume = label_map(images)
-    with pytest.raises(InputError, match="is one of 2 multi-frame images"):
-        segmentation([enhanced(images[:3]), enhanced(images[3:])], volume, LABELS, TINY)
+    values, volume = label_map(images)
+    parts = [enhanced(images[:2]), enhanced(images[2:])]
+    made = segmentation(parts[::-1], volume, LABELS, TINY)
+    write(tmp_path / "seg.dcm", made)
+    np.testing.assert_array_equal(in_slice_order(tmp_path / "seg.dcm", images), np.array([0, 1, 2, 0, 3])[values])
+    assert errors_of(tmp_path / "seg.dcm") == []
+    assert len(made.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 2
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        (part,) = [one for one in parts if one.SOPInstanceUID == reference.ReferencedSOPInstanceUID]
+        assert reference.ReferencedSOPClassUID == pydicom.uid.EnhancedMRImageStorage
+        place = part.PerFrameFunctionalGroupsSequence[reference.ReferencedFrameNumber - 1].PlanePositionSequence[0]
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == place.ImagePositionPatient
 
 
 def test_codes_come_from_the_manifest_or_a_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,8 @@ _FORMED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
 _PIXEL_GROUPS = (0x0028, 0x5200, 0x7FE0)
 
 Kind = Literal["binary", "labelmap"]
+#: A source, and one of its frames.
+Slice = tuple[Any, Frame]
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ def segmentation(
     algorithm: Algorithm,
     *,
     kind: Kind = "binary",
+    numbers: Mapping[str, Collection[int]] | None = None,
 ) -> Any:
     """Make a DICOM segmentation of a label map on the grid of a series.
 
     Parameters
     ----------
     sources : sequence of pydicom.Dataset
-        Images of one series in any order, of one frame each; or one image of many frames. Their pixels are not used.
+        Images of one series in any order, of one frame or of many. Their pixels are not used.
     labels : Volume
         Label map (uint8).
     segments : sequence of Label
@@ -100,6 +103,9 @@ def segmentation(
         ``binary`` has a frame for each label and slice, with the label's number in the order of `segments`.
         ``labelmap`` has one for each slice, whose pixels are the values of labels. Frames without a label are there
         too, so that other tools read the whole grid; of more than 2048 frames they are left out.
+    numbers : mapping of str to collection of int, optional
+        Numbers of the frames, from 1, that the label map is of, by the UID of a multi-frame image. Without it, it is of
+        the first of those that lie at one place.
 
     Returns
     -------
@@ -111,23 +117,27 @@ def segmentation(
     InputError
         If a source does not say which image it is and where it lies, or if the sources are not the label map's slices.
     """
-    frames, owners = _frames(sources)
-    found = planes(labels.data, labels.grid, frames, [name_of(owner) for owner in owners])
+    check(sources)
+    slices = [
+        (source, frame)
+        for source in sources
+        for frame in frames_of(source)
+        if frame.number is None or numbers is None or frame.number in numbers.get(str(source.SOPInstanceUID), ())
+    ]
+    found = planes(labels.data, labels.grid, [frame for _, frame in slices], [name_of(source) for source, _ in slices])
+    first = slices[0][1]
+    order = sorted(found, key=lambda n: _distance(slices[n][1], first))
+    slices = [slices[n] for n in order]
     described = sorted(segments, key=lambda label: label.value)
-    numbers = {label.value: label.value if kind == "labelmap" else n for n, label in enumerate(described, start=1)}
-    order = sorted(found, key=lambda n: _distance(frames[n], frames[0]))
-    spacing = _spacing_mm([frames[n] for n in order])
-    pixels = _numbered(np.stack([found[n] for n in order]), numbers)
-    uids = _uids(owners[0], labels, described, algorithm, kind)
-    images = _stand_ins([frames[n] for n in order], [owners[n] for n in order], sources, spacing)
-    whole = frames[0].number is None or len(order) == len(frames)
+    values = {label.value: label.value if kind == "labelmap" else n for n, label in enumerate(described, start=1)}
+    uids = _uids(sources[0], labels, described, algorithm, kind)
     made = Segmentation(
-        images,
-        pixels,
+        _stand_ins(slices),
+        _numbered(np.stack([found[n] for n in order]), values),
         kind.upper(),
-        [_description(numbers[label.value], label, algorithm) for label in described],
+        [_description(values[label.value], label, algorithm) for label in described],
         series_instance_uid=uids[0],
-        series_number=_series_number(owners[0]),
+        series_number=_series_number(sources[0]),
         sop_instance_uid=uids[1],
         instance_number=1,
         manufacturer=_PROGRAM,
@@ -136,14 +146,14 @@ def segmentation(
         device_serial_number=algorithm.digest,
         content_label="SEGMENTATION",
         content_description=f"Segmentation by {algorithm.name} {algorithm.version}"[:_LONGEST],
-        series_description=_series_description(owners[0], algorithm),
+        series_description=_series_description(sources[0], algorithm),
         omit_empty_frames=len(order) * (1 if kind == "labelmap" else len(described)) > _MOST_FRAMES,
-        plane_positions=None if whole else [_plane_position(frames[n]) for n in order],
         specific_character_set="ISO_IR 192",
     )
+    _refer(made, slices)
     for name in _FORMED:
-        if name in owners[0]:
-            made[name] = copy.deepcopy(owners[0][name])
+        if name in sources[0]:
+            made[name] = copy.deepcopy(sources[0][name])
     return made
 
 
@@ -162,8 +172,14 @@ def write(path: Path, made: Any) -> None:
         raise InputError(f"{path}: its header cannot be written ({one_line(error)}); repair the source") from error
 
 
-def _frames(sources: Sequence[Any]) -> tuple[list[Frame], list[Any]]:
-    """Frames of the sources, and the source of each."""
+def check(sources: Sequence[Any]) -> None:
+    """Check that images are of one series, and say all that a segmentation refers to.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
     if not sources:
         raise InputError("sources: there are none, expected the images of a series")
     for source in sources:
@@ -180,13 +196,6 @@ def _frames(sources: Sequence[Any]) -> tuple[list[Frame], list[Any]]:
             f"{name_of(sources[0])}: is one of images of {len(series)} series and {len(frames_of_reference)} frames of "
             "reference; expected one series in one frame"
         )
-    pairs = [(frame, source) for source in sources for frame in frames_of(source)]
-    if len(sources) > 1 and any(frame.number is not None for frame, _ in pairs):
-        raise InputError(
-            f"{name_of(sources[0])}: is one of {len(sources)} multi-frame images of a series; a segmentation refers to "
-            "one; name a mask in NIfTI instead, such as -o mask.nii.gz"
-        )
-    return [frame for frame, _ in pairs], [source for _, source in pairs]
 
 
 def _distance(frame: Frame, first: Frame) -> float:
@@ -205,7 +214,7 @@ def _numbered(values: NDArray[np.uint8], numbers: dict[int, int]) -> NDArray[np.
     """The planes with the numbers of segments in place of the values of labels."""
     table = np.zeros(256, np.uint8)
     table[list(numbers)] = list(numbers.values())
-    unknown = sorted({int(value) for value in np.unique(values)} - {0, *numbers})
+    unknown = sorted(set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()) - {0, *numbers})
     if unknown:
         raise InputError(f"labels: have the value {unknown[0]}, expected those of the segments: {sorted(numbers)}")
     return table[values]
@@ -259,45 +268,55 @@ def _concept(code: Code) -> CodedConcept:
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _plane_position(frame: Frame) -> Any:
-    return highdicom.PlanePositionSequence("PATIENT", list(frame.position))
+def _stand_ins(slices: Sequence[Slice]) -> list[Any]:
+    """Datasets of one frame in place of the slices of the sources, under UIDs of their own.
 
-
-def _stand_ins(
-    frames: Sequence[Frame], owners: Sequence[Any], sources: Sequence[Any], spacing_mm: float | None
-) -> list[Any]:
-    """Datasets in place of the sources, in the order of the frames.
-
-    Each has what a segmentation refers to. All have one orientation and the spacing that their positions have, which
-    scanners write with rounding, in vendors' own ways, or not at all. The first has the patient and the study as well.
+    Each has what the geometry of a segmentation comes from. All have one orientation and the spacing that their
+    positions have, which scanners write with rounding, in vendors' own ways, or not at all. The first has the patient
+    and the study as well.
     """
-    common = pydicom.Dataset()
-    common.ImageOrientationPatient = [_decimal(value) for value in frames[0].orientation]
-    measures = pydicom.Dataset()
-    measures.PixelSpacing = [_decimal(value) for value in frames[0].pixel_mm]
-    measures.SliceThickness = _decimal(frames[0].thickness_mm or spacing_mm or 1.0)
-    if spacing_mm is not None:
-        measures.SpacingBetweenSlices = _decimal(spacing_mm)
-    if frames[0].number is not None:
-        made = _described(sources[0])
-        shared = pydicom.Dataset()
-        shared.PlaneOrientationSequence = [common]
-        shared.PixelMeasuresSequence = [measures]
-        made.SharedFunctionalGroupsSequence = [shared]
-        made.PerFrameFunctionalGroupsSequence = [_positioned(frame) for frame in frames_of(sources[0])]
-        made.NumberOfFrames = len(made.PerFrameFunctionalGroupsSequence)
-        return [made]
-    images = [_described(owners[0]), *(_identified(owner) for owner in owners[1:])]
-    for image, frame in zip(images, frames, strict=True):
-        image.update(common)
-        image.update(measures)
-        image.ImagePositionPatient = [_decimal(value) for value in frame.position]
-    return images
+    first, spacing = slices[0][1], _spacing_mm([frame for _, frame in slices])
+    made = []
+    for number, (source, frame) in enumerate(slices):
+        one = _described(source) if number == 0 else pydicom.Dataset()
+        one.SOPClassUID, one.SOPInstanceUID = pydicom.uid.MRImageStorage, _place(number)
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            one[name] = source[name]
+        one.Rows, one.Columns = frame.shape
+        one.ImageOrientationPatient = [_decimal(value) for value in first.orientation]
+        one.ImagePositionPatient = [_decimal(value) for value in frame.position]
+        one.PixelSpacing = [_decimal(value) for value in first.pixel_mm]
+        one.SliceThickness = _decimal(first.thickness_mm or spacing or 1.0)
+        if spacing is not None:
+            one.SpacingBetweenSlices = _decimal(spacing)
+        made.append(one)
+    return made
 
 
-def _positioned(frame: Frame) -> Any:
+def _place(number: int) -> str:
+    """UID of a stand-in."""
+    return f"2.25.{number + 1}"
+
+
+def _refer(made: Any, slices: Sequence[Slice]) -> None:
+    """Let a segmentation refer to the sources, where it refers to their stand-ins."""
+    places = {_place(number): one for number, one in enumerate(slices)}
+    for item in made.PerFrameFunctionalGroupsSequence:
+        for reference in item.DerivationImageSequence[0].SourceImageSequence:
+            if reference.ReferencedSOPInstanceUID not in places:  # frames of several labels have one item
+                continue
+            source, frame = places[reference.ReferencedSOPInstanceUID]
+            reference.update(_reference(source))
+            if frame.number is not None:
+                reference.ReferencedFrameNumber = frame.number
+    sources = {str(source.SOPInstanceUID): source for source, _ in slices}
+    made.SourceImageSequence = [_reference(source) for source in sources.values()]
+    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = [_reference(source) for source in sources.values()]
+
+
+def _reference(source: Any) -> Any:
     made = pydicom.Dataset()
-    made.PlanePositionSequence = _plane_position(frame)
+    made.ReferencedSOPClassUID, made.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
     return made
 
 
@@ -305,19 +324,11 @@ def _decimal(value: float) -> Any:
     return pydicom.valuerep.DSfloat(float(value), auto_format=True)
 
 
-def _identified(source: Any) -> Any:
-    """What a reference to a source image needs."""
-    made = pydicom.Dataset()
-    for name in (*_IDENTITY, "Rows", "Columns"):
-        setattr(made, name, source[name].value)
-    return made
-
-
 def _described(source: Any) -> Any:
     """What a source says of itself, its patient, its study and its equipment, in Unicode."""
-    made = _identified(source)
+    made = pydicom.Dataset()
     for tag in source.keys():  # noqa: SIM118 - a dataset yields elements, which would be read with all pixels
-        if not tag.is_private and tag.group not in _PIXEL_GROUPS and tag not in made:
+        if not tag.is_private and tag.group not in _PIXEL_GROUPS:
             made[tag] = copy.deepcopy(source[tag])
     made.decode()
     for name in _NEEDED:
