@@ -17,10 +17,12 @@ HOMES = {
     "PIL": {"bench.html.pictures"},
     "cc3d": {"runtime.cleanup"},
     "cryptography": {"bundle.signature"},
+    "dicomweb_client": {"dicom.web"},
     "dynamic_network_architectures": {"export.importers.nnunet_network"},
     "edt": {"metrics.distances"},
     "fill_voids": {"runtime.cleanup"},
     "google": {"export.frameworks.onnx_graph"},
+    "highdicom": {"dicom.segmentation"},
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
     "isal": {"volumes.nifti", "volumes.stored"},
@@ -45,6 +47,8 @@ HOMES = {
         "runtime.probe",
     },
     "psutil": {"host"},
+    "pydicom": {"dicom.segmentation"},
+    "requests": {"dicom.web"},
     "rich": {"cli.screen"},
     "torch": {
         "export.importers.monai_classes",
@@ -108,7 +112,14 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         for line in required
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
-    imported = {"pillow": "PIL", "pyyaml": "yaml", "dynamic-network-architectures": "dynamic_network_architectures"}
+    imported = {
+        "pylibjpeg-openjpeg": "openjpeg",
+        "python-gdcm": "gdcm",
+        "dicomweb-client": "dicomweb_client",
+        "pillow": "PIL",
+        "pyyaml": "yaml",
+        "dynamic-network-architectures": "dynamic_network_architectures",
+    }
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 
 

@@ -1,7 +1,8 @@
-"""The import of nibabel, without the modules that it reads from the web with. Import this module before nibabel.
+"""The import of nibabel, without the modules that it reads from the web and DICOM with. Import this before nibabel.
 
 nibabel imports urllib, which loads ssl and http: a quarter of its import, for images that are read from an address.
-Those modules are imported when something asks for them.
+Those modules are imported when something asks for them. It also imports pydicom where that is installed, for a DICOM
+header within a NIfTI file, which is not read here: such an extension stays bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +26,17 @@ def _when_asked() -> ModuleType:
     return module
 
 
-if "nibabel" not in sys.modules and _NAME not in sys.modules:
-    sys.modules[_NAME] = _when_asked()
+def _kept_out() -> dict[str, ModuleType | None]:
+    """What stands for a module that is not loaded, while nibabel is imported; of None, an import says it is missing."""
+    places = {_NAME: _when_asked(), "pydicom": None}
+    return {name: place for name, place in places.items() if name not in sys.modules}
+
+
+if "nibabel" not in sys.modules:
+    _places = _kept_out()
+    sys.modules.update(_places)  # type: ignore[arg-type]
     try:
         import nibabel  # noqa: F401
     finally:
-        del sys.modules[_NAME]
+        for _place in _places:
+            del sys.modules[_place]
