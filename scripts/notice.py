@@ -12,9 +12,11 @@ PAGE = Path(__file__).resolve().parents[1] / "NOTICE"
 HEAD = """lowres-seg
 Licensed under the Apache License, Version 2.0; see LICENSE.
 
-The wheel of lowres-seg holds no code of others. Installing it without extras brings these packages from their own
-distributions, each under its own licence. This file is made by scripts/notice from their metadata. docs/licences.md
-says what the LGPL of some of them means for software that embeds lowres-seg.
+The wheel of lowres-seg holds NiiVue and what it needs, a viewer for the pages of `lowres-seg view`. Their licences
+(BSD-2, MIT, ISC) lie in lowres_seg/view/niivue-licences.txt, and in each page. It holds no other code of others.
+Installing it without extras brings these packages from their own distributions, each under its own licence. This
+file is made by scripts/notice from their metadata. docs/licences.md says what the LGPL of some of them means for
+software that embeds lowres-seg.
 
 """
 

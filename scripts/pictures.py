@@ -1,9 +1,10 @@
-"""Pictures of the documentation, under docs/pictures/: a mask on a head, a terminal, a report, the site.
+"""Pictures of the documentation, under docs/pictures/: a mask on a head, a terminal, a report, the site, a page.
 
-    scripts/pictures BUNDLE SCAN SUITE
+    scripts/pictures BUNDLE SCAN SUITE HEAD
 
-BUNDLE segments the brain on SCAN, whose licence lets a slice be shown. SUITE is a file that `bench` wrote. The site is
-built anew. Needs a Chromium.
+BUNDLE segments the brain on SCAN, whose licence lets a slice be shown. SUITE is a file that `bench` wrote. HEAD is
+a scan that may be given away whole, for the page of `view`; BUNDLE segments it too. The site is built anew. Needs a
+Chromium.
 """
 
 from __future__ import annotations
@@ -29,22 +30,25 @@ HERE = Path(__file__).resolve().parents[1]
 PICTURES = HERE / "docs" / "pictures"
 #: Widths of a page, and the height of what is shown of it.
 WIDTHS, HEIGHT = (1100, 400), 1500
+#: Chromium draws the page of `view` without a GPU.
+DRAWING = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 TERMINAL = """<body style="margin:0;background:#0d1117"><pre style="margin:0;padding:18px 22px;width:80ch;color:#e6edf3;
 font:15px/1.45 'DejaVu Sans Mono',monospace;white-space:pre-wrap">{}</pre></body>"""
 
 
 def main() -> None:
     """Make all pictures."""
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 5:
         raise SystemExit(__doc__)
-    bundle, scan, suite = map(Path, sys.argv[1:])
+    bundle, scan, suite, head = map(Path, sys.argv[1:])
     PICTURES.mkdir(exist_ok=True)
     mask(bundle, scan)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
         folder = Path(name)
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=DRAWING)
         page = browser.new_page(viewport={"width": 800, "height": 10})
         terminal(page, bundle, scan, folder)
+        view(page, bundle, head, folder)
         lowres_seg("report", suite, "-o", folder / "report.html")
         subprocess.run([HERE / "scripts" / "site"], check=True)
         for width in WIDTHS:
@@ -83,6 +87,17 @@ def terminal(page: Page, bundle: Path, scan: Path, folder: Path) -> None:
     shown = [f"<b>$ lowres-seg {' '.join(one)}</b>\n{html.escape(lowres_seg(*one, at=folder))}" for one in commands]
     page.set_content(TERMINAL.format("\n".join(shown)))
     save(page.locator("pre").screenshot(), "terminal.png")
+
+
+def view(page: Page, bundle: Path, head: Path, folder: Path) -> None:
+    """The page of `view`, with the mask of a head."""
+    (folder / "T1w.nii.gz").symlink_to(head.resolve())
+    lowres_seg("predict", bundle.resolve(), "T1w.nii.gz", "-o", "T1w_mask.nii.gz", at=folder)
+    lowres_seg("view", "T1w.nii.gz", "T1w_mask.nii.gz", "--bundle", bundle.resolve(), "-o", "view.html", at=folder)
+    page.set_viewport_size({"width": 1100, "height": 700})
+    page.goto((folder / "view.html").as_uri())
+    page.wait_for_selector("body[data-state=shown]", timeout=300_000)
+    save(page.screenshot(timeout=300_000), "view.png")
 
 
 def lowres_seg(*words: str | Path, at: Path = HERE) -> str:

@@ -79,6 +79,12 @@ def test_predict_imports_nothing_of_build_time_and_tells_nobody(tiny: Path, scan
     assert list(home.iterdir()) == []
 
 
+def test_view_does_neither(scan: Path, tmp_path: Path) -> None:
+    volume = Volume.load(scan)
+    Volume((volume.data > 0.5).astype("uint8"), volume.grid).save(tmp_path / "m.nii")
+    assert watched(tmp_path / "home", "view", scan, tmp_path / "m.nii") == "0 [] []"
+
+
 def test_verify_and_doctor_do_neither(tiny: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ HOMES = {
     "highdicom": {"dicom.segmentation"},
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
-    "isal": {"volumes.nifti", "volumes.stored"},
-    "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
+    "isal": {"volumes.encoded", "volumes.nifti", "volumes.stored"},
+    "nibabel": {"volumes.encoded", "volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
     "onnx": {
         "export.frameworks.onnx_graph",
@@ -71,6 +72,7 @@ HOMES = {
         "cli.new_recipe",
         "cli.options",
         "cli.trust",
+        "cli.view",
         "cli.workstation",
     },
 }
@@ -127,3 +129,13 @@ def test_modules_are_small(modules: dict[str, Path]) -> None:
     assert len(modules) > 200
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules.items()}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_the_wheel_stays_small(checkout: Path) -> None:
+    """A wheel is a zip of these files. One with the runtime alone is downloaded by every container that has it."""
+    package = Path(lowres_seg.__file__).parent
+    folders = [package] if (package / "recipes").is_dir() else [package, checkout / "export"]
+    files = [p for folder in folders for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    names = {path.name for path in files}
+    assert {"niivue.js.gz", "page.html", "recipe.toml"} <= names
+    assert 500_000 < sum(len(zlib.compress(path.read_bytes())) for path in files) < 3_000_000

@@ -23,6 +23,7 @@ ORDER = [
     "show",
     "verify",
     "predict",
+    "view",
     "bench",
     "compare",
     "report",

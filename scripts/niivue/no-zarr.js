@@ -1,0 +1,2 @@
+// In place of zarrita, which reads volumes from a network: the page has its volumes in itself.
+export {};
