@@ -66,6 +66,7 @@ HOMES = {
         "cli.measure",
         "cli.new_recipe",
         "cli.options",
+        "cli.result_options",
         "cli.trust",
         "cli.workstation",
     },

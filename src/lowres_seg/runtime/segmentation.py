@@ -149,7 +149,7 @@ class Segmentation:
         InputError
             If the file is unusable, or both grids share no space.
         """
-        target = other if isinstance(other, Volume) else Volume.load(other)
+        target = other if isinstance(other, Volume) else Volume.blank(other)
         mine = self.labels.grid
         regrid.check_overlap(mine, target.grid, (self.labels.name, target.name))
 
