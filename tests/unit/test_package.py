@@ -71,6 +71,7 @@ HOMES = {
         "cli.measure",
         "cli.new_recipe",
         "cli.options",
+        "cli.result_options",
         "cli.trust",
         "cli.view",
         "cli.workstation",

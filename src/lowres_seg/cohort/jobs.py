@@ -19,6 +19,7 @@ from lowres_seg import atomic, endings
 from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.anonymous import without_paths
+from lowres_seg.cohort.finish import Finish
 from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
@@ -97,6 +98,7 @@ def run_jobs(
     resume: bool = False,
     digests: bool = False,
     progress: Progress | None = None,
+    finish: Finish | None = None,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -114,6 +116,8 @@ def run_jobs(
         Whether outcomes have the digests of what was read and written; with a ledger they do.
     progress : callable, optional
         Called within each scan as by `Segmenter.predict`.
+    finish : Finish, optional
+        What is made of each result before it is written.
 
     Yields
     ------
@@ -122,7 +126,14 @@ def run_jobs(
     for job in jobs:
         try:
             yield _outcome(
-                segmenter, job, force=force, ledger=ledger, resume=resume, digests=digests, progress=progress
+                segmenter,
+                job,
+                force=force,
+                ledger=ledger,
+                resume=resume,
+                digests=digests,
+                progress=progress,
+                finish=Finish() if finish is None else finish,
             )
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
@@ -141,6 +152,7 @@ def _outcome(
     resume: bool,
     digests: bool,
     progress: Progress | None,
+    finish: Finish,
 ) -> Outcome:
     again = ""
     if ledger is not None and resume:
@@ -154,12 +166,18 @@ def _outcome(
         scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.scan) if digests else {}
+        finish.check(next(iter(scan.values())).grid, job.name)
         load_s = perf_counter() - start
-        result = segmenter.predict(scan, progress=progress)
+        found = segmenter.predict(scan, progress=progress)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
-    timings = result.timings_s | {"load": load_s + result.timings_s["load"]}
+    timings = found.timings_s | {"load": load_s + found.timings_s["load"]}
+    whole, result = found, found
+    if finish.options:
+        start = perf_counter()
+        whole, result = finish.applied(found, threads=segmenter.threads)
+        timings["finish"] = perf_counter() - start
     done = Outcome(
         job,
         None,
@@ -177,7 +195,8 @@ def _outcome(
     except OSError as error:
         raise atomic.unwritable(job.output, error) from error
     with atomic.files(job.files, force=force or resume) as staged:
-        _write(result, job, scan, dict(zip(job.files, staged, strict=True)))
+        masked = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
+        _write(result, job, masked, dict(zip(job.files, staged, strict=True)))
         if digests:
             outputs = {name: file_sha256(path) for name, path in zip(job.outputs, staged, strict=True)}
             done = replace(done, inputs=inputs, outputs=outputs)
@@ -324,14 +343,14 @@ def is_table(path: Path) -> bool:
         return False
 
 
-def _write(result: Segmentation, job: Job, scan: Mapping[str, Volume], staged: Mapping[Path, Path]) -> None:
+def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged: Mapping[Path, Path]) -> None:
     """Write the files of a job to the places where they wait for their names."""
     if not result.label_names:
         staged[job.output].write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
         return
-    masked = {target: _masked(scan[channel], result) for channel, target in job.masked.items()}
+    scans = {target: masked[channel] for channel, target in job.masked.items()}
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
-    for target, volume in {job.output: result.labels, **masked, **spread}.items():
+    for target, volume in {job.output: result.labels, **scans, **spread}.items():
         nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 

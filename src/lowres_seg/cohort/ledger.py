@@ -18,7 +18,7 @@ from typing import Any
 
 from lowres_seg import atomic
 from lowres_seg.bundle.bundle import file_sha256
-from lowres_seg.errors import InputError, in_one_line
+from lowres_seg.errors import InputError, in_one_line, shown
 
 NAME = ".lowres-seg.jsonl"
 #: Size of a ledger of some hundred thousand cases.
@@ -41,8 +41,8 @@ class Entry:
         sha256 of the manifest.
     version : str
         Of this tool.
-    options : dict of str to bool
-        Options that change what is written.
+    options : dict of str to bool, float or str
+        Options that change what is written: whether each was given, its value, or the digest of the file it names.
     files : dict of str to str
         sha256 of each file written, by its path from the ledger's folder; the mask comes first. Of a case that failed
         they are empty, and an anonymous ledger names only files that are there.
@@ -60,7 +60,7 @@ class Entry:
     scan: dict[str, str]
     bundle: str
     version: str
-    options: dict[str, bool]
+    options: dict[str, bool | float | str]
     files: dict[str, str]
     inputs: dict[str, str] = field(default_factory=dict)
     why: str = ""
@@ -84,10 +84,10 @@ class Ledger:
         sha256 of the bundle's manifest.
     version : str
         Of this tool.
-    options : dict of str to bool
+    options : dict of str to bool, float or str
         Options that change what is written.
     labels : iterable of str
-        Names of the bundle's labels.
+        Names of the labels that results have.
     anonymous : bool
         Whether lines leave out the paths of scans. They name the files that lie beside the ledger all the same.
 
@@ -102,7 +102,7 @@ class Ledger:
         folder: Path,
         bundle: str,
         version: str,
-        options: Mapping[str, bool],
+        options: Mapping[str, bool | float | str],
         *,
         labels: Iterable[str],
         anonymous: bool = False,
@@ -160,7 +160,7 @@ class Ledger:
             return None, in_one_line(self._differs(last))
         entries = [entry for entry in entries if set(entry.voxels) == set(entry.volumes_ml) == self._labels]
         if not entries:
-            return None, "its line in the ledger does not have the bundle's labels"
+            return None, "its line in the ledger does not have the labels of this run"
         entries = [entry for entry in entries if entry.files == there]
         if not entries:
             return None, "not all of its files are there"
@@ -213,13 +213,14 @@ class Ledger:
 
     def _differs(self, entry: Entry) -> str:
         """How a case was done that this run would do otherwise, in words."""
-        options: dict[str, bool] = self._same["options"]
+        options: dict[str, bool | float | str] = self._same["options"]
         ways = ["with another bundle"] if entry.bundle != self._same["bundle"] else []
         ways += [f"by version {entry.version}"] if entry.version != self._same["version"] else []
         for name in sorted({*entry.options, *options}):
             was = entry.options.get(name, False)
             if was != options.get(name, False):
-                ways.append(f"{'with' if was else 'without'} --{name.replace('_', '-')}")
+                value = "" if isinstance(was, bool) else f" {was:g}" if isinstance(was, float) else f" {shown(was)}"
+                ways.append(f"{'without' if was is False else 'with'} --{name.replace('_', '-')}{value}")
         return f"it was done {', '.join(ways) or 'by a version that did not say with which options'}"
 
     def _named(self, file: Path) -> str:
@@ -273,7 +274,8 @@ def _entry(line: bytes) -> Entry | None:
         and isinstance(content.get("threads", 0), int)
         and all(_holds(part, (str,)) for part in texts)
         and all(_holds(part, (int, float)) and all(map(_is_plain, part.values())) for part in numbers)
-        and _holds(entry.options, (bool,))
+        and _holds(entry.options, (bool, int, float, str))
+        and all(isinstance(value, bool | str) or _is_plain(value) for value in entry.options.values())
         and (bool(entry.files) or entry.outcome == "failed")
         and all(map(_is_below, entry.files))
     )

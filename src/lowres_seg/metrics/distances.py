@@ -112,7 +112,8 @@ def directed(
     found_a, found_b = searches
     pairs = len(found_a.left) * len(found_b.found) + len(found_b.left) * len(found_a.found)
     if pairs * _PAIR_S > transforms:
-        return _transform(b, spacing, threads)[a], _transform(a, spacing, threads)[b]
+        to_b, to_a = (distance_to(one, spacing, threads=threads) for one in (b, a))
+        return to_b[a].astype(np.float64), to_a[b].astype(np.float64)
     places_a, places_b = (np.argwhere(mask) * np.array(spacing) for mask in (a, b))
     found_a.finish(places_a, places_b)
     found_b.finish(places_b, places_a)
@@ -131,11 +132,25 @@ def _offsets(spacing: Spacing) -> tuple[NDArray[np.int64], NDArray[np.float64], 
     return steps[order], distances[order], (most[0], most[1], most[2])
 
 
-def _transform(points: Mask, spacing: Spacing, threads: int) -> NDArray[np.float64]:
-    """Distance of every voxel to the nearest of `points`, in mm."""
+def distance_to(points: Mask, spacing_mm: Spacing, *, threads: int = 1, what: str = "HD95") -> NDArray[np.float32]:
+    """Distance of every voxel to the nearest of `points`, in mm; infinite if there is none.
+
+    Parameters
+    ----------
+    points : (I, J, K) ndarray of bool
+    spacing_mm : tuple of 3 float
+    threads : int
+    what : str
+        What needs it, for the message.
+
+    Raises
+    ------
+    MissingExtraError
+        If edt is not installed.
+    """
     try:
         import edt
     except ImportError as error:
-        raise MissingExtraError("HD95 needs edt, not installed here: pip install edt") from error
-    found = edt.edt(~points, anisotropy=spacing, black_border=False, parallel=threads)
-    return np.asarray(found, dtype=np.float64)
+        raise MissingExtraError(f"{what} needs edt, not installed here: pip install edt") from error
+    found = edt.edt(~points, anisotropy=spacing_mm, black_border=False, parallel=threads)
+    return np.asarray(found, np.float32)

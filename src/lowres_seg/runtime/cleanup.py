@@ -45,7 +45,7 @@ def clean(labels: Labels, rules: Sequence[CleanupRule], voxel_mm3: float) -> Lab
 
 def keep_largest_of(labels: Labels, rule: LargestComponent) -> Labels:
     """Keep the largest components of the labels that the rule names, together or each by itself."""
-    named = list(rule.labels) or [int(value) for value in np.unique(labels[_box(labels)]) if value]
+    named = list(rule.labels) or [int(value) for value in np.unique(labels[nonzero_slices(labels)]) if value]
     for group in [[value] for value in named] if rule.each else [named]:
         labels = keep_largest(labels, rule.connectivity, of=group, count=rule.count, all_ties=rule.ties == "all")
     return labels
@@ -58,7 +58,7 @@ def keep_largest(
 
     Of components of one size those are kept that come first; with `all_ties` all that are as large as the last one.
     """
-    box = _box(labels)
+    box = nonzero_slices(labels)
     part = labels[box]
     foreground = part != 0 if of is None else np.isin(part, of)
     components, found = _connected(foreground, connectivity, return_N=True)
@@ -78,14 +78,14 @@ def keep_largest(
 
 def component_sizes(mask: NDArray[np.bool_], connectivity: int = 26) -> NDArray[np.int64]:
     """Sizes of the connected components of an (I, J, K) mask, in voxels."""
-    components = _connected(mask[_box(mask)], connectivity)
+    components = _connected(mask[nonzero_slices(mask)], connectivity)
     return np.asarray(np.bincount(components.ravel())[1:], np.int64)
 
 
 def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
     """Give what `rule.label` encloses that label: in 3D, or slice by slice along one axis."""
     mask = labels == rule.label
-    box = _box(mask) if rule.slices_along is None else np.s_[:, :, :]
+    box = nonzero_slices(mask) if rule.slices_along is None else np.s_[:, :, :]
     mask, part = mask[box], labels[box]
     if not mask.any():
         return labels
@@ -106,7 +106,7 @@ def fill_holes(labels: Labels, rule: FillHoles) -> Labels:
     return result
 
 
-def _box(labels: NDArray[Any]) -> tuple[slice, slice, slice]:
+def nonzero_slices(labels: NDArray[Any]) -> tuple[slice, slice, slice]:
     """The box of what is not zero in an (I, J, K) array. What lies outside is neither enclosed nor connected."""
     box = [slice(0, n) for n in labels.shape]
     for axis in range(3):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.bundle.stage import Above, BoxOf, NonZero
-from lowres_seg.runtime.cleanup import keep_largest
+from lowres_seg.runtime.cleanup import keep_largest, nonzero_slices
 from lowres_seg.runtime.conform import Fit
 from lowres_seg.volumes.grid import Box, three
+
+
+def box_of_nonzero(array: NDArray[Any]) -> Box | None:
+    """Box around what is not zero in an (I, J, K) array; None if everything is."""
+    slices = nonzero_slices(array)
+    if not all(part.stop for part in slices):
+        return None
+    return Box(three(part.start for part in slices), three(part.stop for part in slices))
 
 
 def box_of_values(channels: Sequence[NDArray[np.float32]], rule: NonZero | Above) -> Box:

@@ -291,7 +291,8 @@ class Segmenter:
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         once, timings = tuple(dict.fromkeys(doubts)), loading | state.timings_s
         spread = state.spread(self.pipeline.stages)
-        return Segmentation(volume, self.pipeline.label_names, timings, once, numbers, spread)
+        regions = self.pipeline.evaluated
+        return Segmentation(volume, self.pipeline.label_names, timings, once, numbers, spread, regions)
 
     def read(self, path: str | os.PathLike[str]) -> Volume:
         """Read one channel of a scan. A header that claims more than the bound on memory is refused before its voxels.

@@ -237,3 +237,30 @@ def _apart(sform: Grid, qform: Grid) -> list[str]:
     """Doubt about a sform and a qform that disagree."""
     apart = sform.difference(qform, shift_mm=_SHIFT_MM, stretch=_STRETCH, turn_degrees=_TURN_DEGREES)
     return [f"sform and qform of its header disagree: {apart}; the sform was used"] if apart else []
+
+
+def shifted(header: Any, data: NDArray[Any], start: tuple[int, int, int], affine: Affine) -> Any:
+    """A new header for a box of an image that begins at voxel `start`, as `carried` makes it for all of it.
+
+    Parameters
+    ----------
+    header : nibabel.Nifti1Header
+        Of the whole image.
+    data : (I, J, K) ndarray
+        Voxels of the box.
+    start : tuple of 3 int
+    affine : (4, 4) ndarray
+        Of the box. The new header gets it where the old one names no orientation, because a guess depends on the shape.
+    """
+    new = carried(header, data)
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        new.set_sform(affine, 2)
+        return new
+    first = np.array([*start, 1.0])
+    if int(header["sform_code"]):
+        for row in ("srow_x", "srow_y", "srow_z"):
+            new[row][3] = np.asarray(header[row], np.float64) @ first
+    if int(header["qform_code"]):
+        at = np.asarray(header.get_qform(), np.float64) @ first
+        new["qoffset_x"], new["qoffset_y"], new["qoffset_z"] = at[:3]
+    return new

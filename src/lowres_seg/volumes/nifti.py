@@ -90,8 +90,8 @@ def is_header(value: object) -> bool:
     return isinstance(value, nibabel.Nifti1Header)
 
 
-def read_grid(path: Path) -> Grid:
-    """Read the grid of a NIfTI file from its header.
+def read_space(path: Path) -> tuple[Grid, Any]:
+    """Read the grid of a NIfTI file, and its header.
 
     Raises
     ------
@@ -99,7 +99,8 @@ def read_grid(path: Path) -> Grid:
         As for `read`, without what the voxels say.
     """
     with _opened(path) as stream:
-        return _described(path, stream).grid
+        found = _described(path, stream)
+        return found.grid, found.header
 
 
 def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:

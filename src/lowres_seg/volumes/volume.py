@@ -112,6 +112,19 @@ class Volume:
         data, grid, header, doubts = nifti.read(path)
         return cls(data, grid, header, doubts, str(path))
 
+    @classmethod
+    def blank(cls, path: str | os.PathLike[str]) -> Volume:
+        """A volume of zeros with the grid and the header of a file, whose voxels are not read. It takes no memory.
+
+        Raises
+        ------
+        InputError
+            As for `load`, without what the voxels say.
+        """
+        path = as_path(path, "path of a scan")
+        grid, header = nifti.read_space(path)
+        return cls(np.broadcast_to(np.float32(0), grid.shape), grid, header, name=str(path))
+
     @staticmethod
     def read_grid(path: str | os.PathLike[str]) -> Grid:
         """Read the grid of a NIfTI file from its header, without its voxels.
@@ -121,7 +134,7 @@ class Volume:
         InputError
             As for `load`, without what the voxels say.
         """
-        return nifti.read_grid(as_path(path, "path of a scan"))
+        return nifti.read_space(as_path(path, "path of a scan"))[0]
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write as NIfTI, with the dtype of `data` or one with the same values. The file appears whole or not at all.

@@ -36,8 +36,8 @@ def test_every_way(kind: str, way: str, spacing: tuple[float, float, float], mon
     monkeypatch.setattr(distances, "_POINT_S", 0.0)
     monkeypatch.setattr(distances, "_PAIR_S", 1.0 if way == "transform" else 1e-12)
     transforms: list[int] = []
-    transform = distances._transform
-    monkeypatch.setattr(distances, "_transform", lambda *a: transforms.append(1) or transform(*a))
+    transform = distances.distance_to
+    monkeypatch.setattr(distances, "distance_to", lambda *a, **b: transforms.append(1) or transform(*a, **b))
     a, b = masks(kind)
     for found, expected in zip(directed(a, b, spacing), (by_hand(a, b, spacing), by_hand(b, a, spacing)), strict=True):
         there = np.isfinite(found)
