@@ -36,8 +36,8 @@ SYSTEMS = {
     "S04": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 6),
     "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 10),
     "S07": Training("tumors", 1.0, (64, 64, 108), (64, 64, 108), 1, 120, 12),
-    "S08": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 15),
-    "S09": Training("tumors", 0.25, WINDOW, HEAD, 1, 250, 9),
+    "S08": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 12),
+    "S09": Training("tumors", 0.25, WINDOW, HEAD, 1, 500, 12),
     "S10": Training("grades", 0.25, WHOLE, WHOLE, 4, 300, 4),
     "S16": Training("strokes", 0.5, (1, 96, 112), (96, 112, 48), 8, 400, 4),
     "S19": Training("annotators", 0.25, (1, 128, 128), (128, 128, 48), 8, 300, 3),
@@ -51,6 +51,8 @@ BEGINS_WITH = {"S06": ("S04", "encoder.", "classifier.")}
 
 LEAST = {"Dice": 0.80, "AUC": 0.90}
 RATE = 3e-3
+#: Share of the steps after which batch norms keep their statistics, and the weight of one batch in these.
+SETTLED, MOMENTUM = 0.6, 0.03
 RECORD = "training.json"
 
 
@@ -60,15 +62,27 @@ def train(
     loss: Callable[[Tensor, Tensor], Tensor],
     steps: int,
     *,
+    settles: bool = False,
     told: Callable[[int, float], None] = lambda *_: None,
 ) -> list[float]:
-    """Train a network in place, and give the loss of each step. `told` hears the step and the loss."""
+    """Train a network in place, and give the loss of each step. `told` hears the step and the loss.
+
+    With `settles`, batch norms compute with their running mean in the last part of the steps, as they will when the
+    network is used. Where a batch is one window, that differs from its own statistics.
+    """
     network.train()
+    kinds = (nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = [module for module in network.modules() if settles and isinstance(module, kinds)]
+    for norm in norms:
+        norm.momentum = MOMENTUM
     weights = [value for value in network.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     losses = []
     for step, (x, wanted) in zip(range(steps), batches, strict=False):
+        if step == int(SETTLED * steps):
+            for norm in norms:
+                norm.eval()
         optimizer.zero_grad()
         found = loss(network(x), wanted)
         found.backward()
@@ -114,7 +128,7 @@ def trained(name: str, training: Training, seed: int = 0, threads: int = 2) -> P
                 print(f"  {name} {network} step {step + 1} of {training.steps}: loss {loss:.3f}", flush=True)
 
         batches = system.batches(system.channels(network), 100 * seed + number)
-        train(module, batches, system.loss, training.steps, told=told)
+        train(module, batches, system.loss, training.steps, settles=training.batch == 1, told=told)
     seconds = perf_counter() - started
     record = {
         "system": name,
