@@ -16,6 +16,10 @@ from lowres_seg import Volume
 #: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
 BUILD_TIME = (
     "cryptography",
+    "pydicom",
+    "highdicom",
+    "dicomweb_client",
+    "gdcm",
     "torch",
     "nncf",
     "onnx",

@@ -45,6 +45,7 @@ HOMES = {
         "runtime.probe",
     },
     "psutil": {"host"},
+    "pydicom": {"dicom.instances", "dicom.pixels"},
     "rich": {"cli.screen"},
     "torch": {
         "export.importers.monai_classes",
@@ -108,7 +109,14 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         for line in required
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
-    imported = {"pillow": "PIL", "pyyaml": "yaml", "dynamic-network-architectures": "dynamic_network_architectures"}
+    imported = {
+        "pillow": "PIL",
+        "pyyaml": "yaml",
+        "dynamic-network-architectures": "dynamic_network_architectures",
+        "pylibjpeg-openjpeg": "openjpeg",
+        "python-gdcm": "gdcm",
+        "dicomweb-client": "dicomweb_client",
+    }
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 
 
