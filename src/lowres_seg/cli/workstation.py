@@ -15,6 +15,7 @@ from lowres_seg import __version__, endings
 from lowres_seg.cli.options import (
     EXIT_ERROR,
     EXIT_GATE,
+    Align,
     AsJson,
     BundlePath,
     Debug,
@@ -22,15 +23,19 @@ from lowres_seg.cli.options import (
     MaxRam,
     NoCache,
     Quiet,
+    Reference,
     RequireKey,
+    Series,
     Threads,
     Verbose,
     app,
     debugging,
+    one_of,
     ram_bytes,
 )
+from lowres_seg.cli.outcomes import case_content, own_text, summary_text
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_error, print_json, steps
-from lowres_seg.errors import LowresSegError, in_one_line
+from lowres_seg.errors import LowresSegError
 from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
@@ -46,7 +51,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Scans (.nii, .nii.gz); CHANNEL=PATH for each channel of one scan; or a table of cases (.csv, .tsv).",
+            help="Scans: NIfTI files, or folders, zips or files of DICOM; CHANNEL=PATH for each channel of one scan, "
+            "or a DICOM folder and CHANNEL=SERIES for each; or a table of cases (.csv, .tsv).",
         ),
     ],
     output: Annotated[
@@ -59,6 +65,9 @@ def predict(
         ),
     ],
     *,
+    series: Series = None,
+    reference: Reference = None,
+    align: Align = None,
     volume_table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Write a table with the millilitres of each label.")
     ] = None,
@@ -113,10 +122,13 @@ def predict(
         from lowres_seg.cohort.ledger import Ledger
         from lowres_seg.cohort.listing import table_of, without_own
         from lowres_seg.cohort.naming import is_folder
+        from lowres_seg.dicom.inputs import understood, with_sources
+        from lowres_seg.runtime.alignment import aligned
         from lowres_seg.runtime.segmenter import Segmenter
         from lowres_seg.volumes.nifti import SUFFIXES
 
     bound = ram_bytes(max_ram)
+    by_header = align is not None and one_of("--align", align, ("header",)) == "header"
     opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
     masks = bool(manifest.labels)
@@ -130,7 +142,7 @@ def predict(
         raise typer.BadParameter("goes with a folder, whose ledger knows what is done", param_hint="--resume")
     named, own = without_own(inputs, output)
     if own:
-        err.print(f"[yellow]note:[/] {plain(_own(own))}")
+        err.print(f"[yellow]note:[/] {plain(own_text(own))}")
     reads = [bundle, *filter(None, [required(require_key)])]
     cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
@@ -145,8 +157,9 @@ def predict(
             atomic.check_target(file, force=replaced, inputs=[*reads, *scans])
             further.append(file)
     reads += further
+    dicom = None if cases is not None else understood(named, manifest.channels)
     jobs = list_jobs(
-        named if cases is None else cases,
+        cases if cases is not None else named if dicom is None else dicom.scans,
         output,
         manifest.channels,
         force=force or resume,
@@ -155,7 +168,11 @@ def predict(
         spread_map=spread_map,
         reads=reads,
     )
-    options = {"apply_mask": apply_mask, "reproducible": reproducible}
+    jobs = with_sources(jobs, dicom, series)
+    if reference is not None and reference not in manifest.channels:
+        raise typer.BadParameter(f"{reference!r}, expected {' or '.join(manifest.channels)}", param_hint="--reference")
+    options: dict[str, Any] = {"apply_mask": apply_mask, "reproducible": reproducible}
+    options |= {name: word for name, word in (("reference", reference), ("align", align)) if word is not None}
     ledger = None
     if into_folder:
         labels = manifest.label_names.values()
@@ -186,6 +203,7 @@ def predict(
         resume=resume,
         digests=provenance is not None,
         progress=bar.moves,
+        align=partial(aligned, reference=reference, by_header=by_header),
     )
     whole = True
     with endings.put_off():
@@ -213,7 +231,7 @@ def predict(
                 write = partial(provenances.write, content=content)
                 whole &= _written(write, provenance, force=replaces_provenance, shown=shown)
             if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
-                err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
+                err.print(plain(summary_text(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         statuses = [outcome.status for outcome in outcomes]
@@ -225,7 +243,8 @@ def predict(
                 "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},
                 **({} if anonymous else {"own": own}),
                 "cases": [
-                    _case(number, outcome, anonymous=anonymous) for number, outcome in enumerate(outcomes, start=1)
+                    case_content(number, outcome, anonymous=anonymous)
+                    for number, outcome in enumerate(outcomes, start=1)
                 ],
             }
         )
@@ -347,54 +366,3 @@ def _written(write: Callable[..., None], path: Path, *, force: bool, shown: bool
     if shown:
         out.print(plain(f"{path}: written"))
     return True
-
-
-def _summary(outcomes: list[Outcome], total: int, own: list[str]) -> str:
-    """Line with the number of scans that are done, failed (and why), and skipped."""
-    statuses = [outcome.status for outcome in outcomes]
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    why = [f"{outcome.job.name}: {_reason(outcome)}" for outcome in failed[:3]]
-    why += [f"{len(failed) - 3} more"] if len(failed) > 3 else []
-    parts = [
-        f"{statuses.count('done')} done",
-        f"{len(failed)} failed" + (f" ({'; '.join(why)})" if why else ""),
-        f"{statuses.count('skipped') + len(own)} skipped",
-    ]
-    if len(outcomes) < total:
-        parts.append(f"{total - len(outcomes)} not begun or not ended; --resume goes on with them")
-    return " ".join(f"summary: {', '.join(parts)}".split("\n"))
-
-
-def _reason(outcome: Outcome) -> str:
-    """What was found, out of an error's message."""
-    said = " ".join(str(outcome.error).splitlines()).removeprefix(f"{in_one_line(outcome.job.name)}: ")
-    return said.partition("; ")[0]
-
-
-def _own(own: list[str]) -> str:
-    some = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
-    return f"skipped {some}: written by this tool, as masks or masked scans; to segment them, name no other scans"
-
-
-def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
-    from lowres_seg.cohort.anonymous import without_paths
-
-    job = outcome.job
-    failed = outcome.error is not None
-    texts = ["" if outcome.error is None else str(outcome.error), *outcome.doubts]
-    error, *doubts = [without_paths(text, job) for text in texts] if anonymous else texts
-    scan = {channel: str(path) for channel, path in job.scan.items()}
-    return {
-        "case": number,
-        **({} if anonymous else {**({"id": job.id} if job.id else {}), "scan": scan}),
-        "outcome": outcome.status,
-        "threads": outcome.threads,
-        **({} if anonymous else {"mask": None if failed else str(job.output)}),
-        "error": error if failed else None,
-        "voxels": outcome.voxels,
-        "volumes_ml": outcome.volumes_ml,
-        "numbers": outcome.numbers,
-        "timings_s": outcome.timings_s,
-        "doubts": doubts,
-        "doubt_names": outcome.doubt_names,
-    }

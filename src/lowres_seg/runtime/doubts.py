@@ -18,7 +18,18 @@ from lowres_seg.bundle.rules import LargestComponent
 from lowres_seg.runtime.cleanup import component_sizes
 from lowres_seg.volumes.volume import Volume
 
-DoubtName = Literal["empty", "nothing-to-look-at", "beyond-the-field", "volume", "cut-off", "fragments", "padding"]
+DoubtName = Literal[
+    "empty",
+    "nothing-to-look-at",
+    "beyond-the-field",
+    "volume",
+    "cut-off",
+    "fragments",
+    "padding",
+    "series",
+    "guessed-channel",
+    "another-grid",
+]
 #: Section of the mask on a border plane of the scan, as a share of its widest section along that axis.
 CUT_OFF = 0.25
 #: Planes along an axis below which no widest section is known.
