@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "quantize": ("nncf",),
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
     "sign": ("cryptography",),
-    "dicom": ("pydicom", "highdicom", "openjpeg", "gdcm", "dicomweb_client"),
+    "dicom": ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "gdcm", "dicomweb_client"),
 }
 
 

@@ -19,6 +19,7 @@ BUILD_TIME = (
     "pydicom",
     "highdicom",
     "dicomweb_client",
+    "gdcm",
     "requests",
     "torch",
     "nncf",

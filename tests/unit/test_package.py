@@ -48,7 +48,7 @@ HOMES = {
         "runtime.probe",
     },
     "psutil": {"host"},
-    "pydicom": {"dicom.segmentation"},
+    "pydicom": {"dicom.instances", "dicom.pixels", "dicom.segmentation", "dicom.web"},
     "requests": {"dicom.web"},
     "rich": {"cli.screen"},
     "torch": {
@@ -116,12 +116,12 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
     imported = {
-        "pylibjpeg-openjpeg": "openjpeg",
-        "python-gdcm": "gdcm",
-        "dicomweb-client": "dicomweb_client",
         "pillow": "PIL",
         "pyyaml": "yaml",
         "dynamic-network-architectures": "dynamic_network_architectures",
+        "pylibjpeg-openjpeg": "openjpeg",
+        "python-gdcm": "gdcm",
+        "dicomweb-client": "dicomweb_client",
     }
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 

@@ -46,6 +46,26 @@ IgnoreLabel = Annotated[
         show_default=False,
     ),
 ]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SERIES", help="Series of a DICOM folder: its UID, number or description.", show_default="the only one"
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHANNEL", help="Channel on whose grid the others and the mask lie.", show_default="the first"
+    ),
+]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        metavar="header",
+        help="Resample NIfTI channels of one space to one grid, by what their headers say.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors and notes only.")]

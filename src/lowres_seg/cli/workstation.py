@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from lowres_seg import __version__, endings
 from lowres_seg.cli.options import (
     EXIT_ERROR,
     EXIT_GATE,
+    Align,
     AsJson,
     BundlePath,
     Debug,
@@ -20,10 +21,13 @@ from lowres_seg.cli.options import (
     MaxRam,
     NoCache,
     Quiet,
+    Reference,
     RequireKey,
+    Series,
     Threads,
     Verbose,
     app,
+    one_of,
     ram_bytes,
 )
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
@@ -44,7 +48,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Scans (.nii, .nii.gz); CHANNEL=PATH for each channel of one scan; or a table of cases (.csv, .tsv).",
+            help="Scans: NIfTI files, or folders, zips or files of DICOM; CHANNEL=PATH for each channel of one scan, "
+            "or a DICOM folder and CHANNEL=SERIES for each; or a table of cases (.csv, .tsv).",
         ),
     ],
     output: Annotated[
@@ -57,6 +62,9 @@ def predict(
         ),
     ],
     *,
+    series: Series = None,
+    reference: Reference = None,
+    align: Align = None,
     volume_table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Write a table with the millilitres of each label.")
     ] = None,
@@ -116,10 +124,13 @@ def predict(
         from lowres_seg.cohort.ledger import Ledger
         from lowres_seg.cohort.listing import table_of, without_own
         from lowres_seg.cohort.naming import is_folder
+        from lowres_seg.dicom.inputs import understood, with_sources
+        from lowres_seg.runtime.alignment import aligned
         from lowres_seg.runtime.segmenter import Segmenter
         from lowres_seg.volumes.nifti import SUFFIXES
 
     bound = ram_bytes(max_ram)
+    by_header = align is not None and one_of("--align", align, ("header",)) == "header"
     opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
     masks = bool(manifest.labels)
@@ -151,8 +162,9 @@ def predict(
             atomic.check_target(file, force=replaced, inputs=[*reads, *scans])
             further.append(file)
     reads += further
+    dicom = None if cases is not None else understood(named, manifest.channels)
     jobs = list_jobs(
-        named if cases is None else cases,
+        cases if cases is not None else named if dicom is None else dicom.scans,
         output,
         manifest.channels,
         force=force or resume,
@@ -161,7 +173,11 @@ def predict(
         spread_map=spread_map,
         reads=reads,
     )
-    options = {"apply_mask": apply_mask, "reproducible": reproducible, **finish.options}
+    jobs = with_sources(jobs, dicom, series)
+    if reference is not None and reference not in manifest.channels:
+        raise typer.BadParameter(f"{reference!r}, expected {' or '.join(manifest.channels)}", param_hint="--reference")
+    options: dict[str, Any] = {"apply_mask": apply_mask, "reproducible": reproducible, **finish.options}
+    options |= {name: word for name, word in (("reference", reference), ("align", align)) if word is not None}
     ledger = None
     if into_folder:
         names = label_names.values()
@@ -193,6 +209,7 @@ def predict(
         digests=provenance is not None,
         progress=bar.moves,
         finish=finish,
+        align=partial(aligned, reference=reference, by_header=by_header),
     )
     whole = True
     with endings.put_off():

@@ -34,4 +34,6 @@ def without_paths(text: str, job: Job) -> str:
     stands |= {in_one_line(found): stand for found, stand in stands.items()}  # as an error shows it
     for found in sorted(stands, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(found)}", stands[found], text)
+    for name in job.sources:  # files within its folder or zip
+        text = re.sub(rf"(\({re.escape(name)}\))/[^:]*", r"\1", text)
     return _ABSOLUTE.sub("(path)", text)

@@ -1,9 +1,9 @@
 """Tables of cases. A case is read when its turn comes.
 
-A **case** is one study: the file of each channel of its scan, and its label map if there is one. A table is CSV, or TSV
-if its name ends in .tsv. It has a column for each channel, and optionally the columns ``label``, ``class`` and ``id``.
-Paths are relative to the table. A case without an id is called by its first file's name. Where several files have one
-name, a case is called by the part of its path that differs.
+A **case** is one study: the file of each channel of its scan, or its folder of DICOM files where these are read, and
+its label map if there is one. A table is CSV, or TSV if its name ends in .tsv. It has a column for each channel, and
+optionally the columns ``label``, ``class`` and ``id``. Paths are relative to the table. A case without an id is called
+by its first file's name. Where several files have one name, a case is called by the part of its path that differs.
 
 The column ``class`` is the truth for a bundle that classifies: the name of a class. Of a bundle with a single class it
 is the name or 1 for a case of that class, and not-NAME or 0 for another. Capitals do not matter. An empty field is no
@@ -203,7 +203,7 @@ def _case(path: Path, line: int, row: dict[str, Any], channels: Sequence[str], c
         if channel not in files:
             raise InputError(f"{path}: line {line} names no file for channel {channel}")
     for column, file in files.items():
-        if not file.is_file():
+        if not file.exists():
             raise InputError(f"{path}: line {line}, column {column}: {file} does not exist")
     label = files.pop("label", None)
     return Case(row.get("id", "").strip(), files, label, _truth(path, line, row.get("class", "").strip(), classes))
@@ -228,7 +228,7 @@ def _truth(path: Path, line: int, word: str, classes: Sequence[str]) -> str | No
 def _file(folder: Path, name: str) -> Path:
     """File that a table names: exactly, or without the blanks around its name where no file has them."""
     exact = folder / name
-    return exact if exact.is_file() else folder / name.strip()
+    return exact if exact.exists() else folder / name.strip()
 
 
 def _named(cases: Sequence[Case], channels: Sequence[str]) -> list[Case]:

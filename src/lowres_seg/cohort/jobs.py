@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from lowres_seg.cohort.finish import Finish
 from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
+from lowres_seg.runtime.alignment import aligned
 from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
@@ -32,6 +33,7 @@ from lowres_seg.volumes.volume import Volume
 
 __all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
 
+Align = Callable[[Mapping[str, Volume]], dict[str, Volume]]
 _COLUMNS = ["scan", "mask", "label", "name", "voxels", "millilitres", "error"]
 #: Name of the doubts about a header, which have none of their own.
 _HEADER = "header"
@@ -99,6 +101,7 @@ def run_jobs(
     digests: bool = False,
     progress: Progress | None = None,
     finish: Finish | None = None,
+    align: Align = aligned,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -118,6 +121,8 @@ def run_jobs(
         Called within each scan as by `Segmenter.predict`.
     finish : Finish, optional
         What is made of each result before it is written.
+    align : callable
+        Takes the volumes of a scan by channel, and gives them on one grid.
 
     Yields
     ------
@@ -134,6 +139,7 @@ def run_jobs(
                 digests=digests,
                 progress=progress,
                 finish=Finish() if finish is None else finish,
+                align=align,
             )
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
@@ -153,19 +159,20 @@ def _outcome(
     digests: bool,
     progress: Progress | None,
     finish: Finish,
+    align: Align,
 ) -> Outcome:
     again = ""
     if ledger is not None and resume:
-        entry, again = ledger.done(job.files, job.scan)
+        entry, again = ledger.done(job.files, job.reads())
         if entry is not None:
             return _skipped(job, entry)
     start = perf_counter()
-    before = _stamps(job)
     with endings.allowed():  # the caller may put the end of the process off, so that no outcome is lost
+        before = _stamps(job)
         segmenter.prepare()
-        scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
+        scan = align(read(segmenter, job))
         digests = digests or ledger is not None
-        inputs = ledgers.digests(job.scan) if digests else {}
+        inputs = ledgers.digests(job.reads()) if digests else {}
         finish.check(next(iter(scan.values())).grid, job.name)
         load_s = perf_counter() - start
         found = segmenter.predict(scan, progress=progress)
@@ -204,6 +211,20 @@ def _outcome(
             _record(ledger, done, segmenter.threads)
     timings["save"] = perf_counter() - start
     return done
+
+
+def read(segmenter: Segmenter, job: Job) -> dict[str, Volume]:
+    """Read each channel of a job's scan.
+
+    Raises
+    ------
+    InputError
+        If one is unusable, or needs more memory than the bound.
+    """
+    return {
+        channel: job.sources[channel].volume() if channel in job.sources else segmenter.read(path)
+        for channel, path in job.scan.items()
+    }
 
 
 def _skipped(job: Job, entry: Entry) -> Outcome:
@@ -293,7 +314,7 @@ def _release(error: BaseException | None) -> None:
 def _stamps(job: Job) -> dict[Path, tuple[int, int, int] | None]:
     """Size, time of change and identity of each file of a scan; None of one that cannot be looked at."""
     found: dict[Path, tuple[int, int, int] | None] = {}
-    for path in job.scan.values():
+    for path in (path for paths in job.reads().values() for path in paths):
         try:
             status = path.stat()
         except OSError:  # reading it says why
@@ -357,7 +378,7 @@ def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged:
 def _masked(scan: Volume, result: Segmentation) -> Volume:
     """The scan with everything outside the labels set to zero, in its own dtype where that holds it."""
     data = np.where(result.labels.data != 0, scan.data, 0)
-    dtype = scan.header.get_data_dtype()
+    dtype = np.dtype(np.float32) if scan.header is None else scan.header.get_data_dtype()
     if dtype.kind in "iu" and dtype.itemsize <= 2:
         limits = np.iinfo(dtype)
         if (data == np.round(data)).all() and limits.min <= data.min() and data.max() <= limits.max:

@@ -8,10 +8,11 @@ names, so a case is believed done only when every digest agrees with what is on 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -120,15 +121,15 @@ class Ledger:
         for entry in found:
             self._add(entry)
 
-    def done(self, files: list[Path], scan: Mapping[str, Path]) -> tuple[Entry | None, str]:
+    def done(self, files: list[Path], scan: Mapping[str, Sequence[Path]]) -> tuple[Entry | None, str]:
         """Entry of a case whose files are all there as it says, from the same scan and bundle.
 
         Parameters
         ----------
         files : list of pathlib.Path
             What the case writes, its mask first.
-        scan : mapping of str to pathlib.Path
-            By channel.
+        scan : mapping of str to sequence of pathlib.Path
+            Files of each channel.
 
         Returns
         -------
@@ -246,15 +247,19 @@ def read(path: Path) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-def digests(scan: Mapping[str, Path]) -> dict[str, str]:
-    """Digest of the file of each channel.
+def digests(scan: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """Digest of the file of each channel; of several files, that of their digests in their order.
 
     Raises
     ------
     OSError
         If one cannot be read.
     """
-    return {channel: file_sha256(path) for channel, path in scan.items()}
+    found = {channel: [file_sha256(path) for path in paths] for channel, paths in scan.items()}
+    return {
+        channel: one[0] if len(one) == 1 else hashlib.sha256("".join(one).encode()).hexdigest()
+        for channel, one in found.items()
+    }
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -11,6 +11,7 @@ from lowres_seg import atomic
 from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
+from lowres_seg.cohort.sources import Source
 from lowres_seg.errors import InputError, shown
 from lowres_seg.volumes.nifti import SUFFIXES, stem
 from lowres_seg.wording import counted
@@ -32,6 +33,8 @@ class Job:
         The map of the spread to write, of a bundle that has samples.
     id : str
         Id of its case in a table of cases; empty if it comes from none.
+    sources : dict of str to Source
+        Of channels that are no NIfTI file.
     """
 
     scan: Mapping[str, Path]
@@ -39,6 +42,7 @@ class Job:
     masked: Mapping[str, Path] = field(default_factory=dict)
     spread: Path | None = None
     id: str = ""
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,6 +61,17 @@ class Job:
         """All files to write, the mask first."""
         return list(self.outputs.values())
 
+    def reads(self) -> dict[str, Sequence[Path]]:
+        """Files of each channel.
+
+        Raises
+        ------
+        InputError
+            If a source is unusable.
+        """
+        sources = self.sources
+        return {name: sources[name].files() if name in sources else [path] for name, path in self.scan.items()}
+
 
 def without_own(inputs: Sequence[str], output: str) -> tuple[list[str], list[str]]:
     """Split inputs into those to segment, and masks that this tool wrote and a pattern for names caught.
@@ -67,7 +82,7 @@ def without_own(inputs: Sequence[str], output: str) -> tuple[list[str], list[str
     -------
     inputs, own : list of str
     """
-    words = [_channel_word(word) for word in inputs]
+    words = [channel_word(word) for word in inputs]
     if any(channel is not None for channel, _ in words):
         return list(inputs), []
     listed: set[str] = set()
@@ -87,7 +102,7 @@ def table_of(inputs: Sequence[str], channels: Sequence[str]) -> Cases | None:
     InputError
         If the table cannot be used, or does not stand alone.
     """
-    words = [_channel_word(word) for word in inputs]
+    words = [channel_word(word) for word in inputs]
     tables = [path for channel, path in words if channel is None and path.suffix.lower() in (".csv", ".tsv")]
     if not tables:
         return None
@@ -97,7 +112,7 @@ def table_of(inputs: Sequence[str], channels: Sequence[str]) -> Cases | None:
 
 
 def list_jobs(
-    inputs: Sequence[str] | Cases,
+    inputs: Sequence[str] | Sequence[Mapping[str, Path]] | Cases,
     output: str | os.PathLike[str],
     channels: Sequence[str],
     *,
@@ -111,8 +126,9 @@ def list_jobs(
 
     Parameters
     ----------
-    inputs : sequence of str, or Cases
-        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or a table of cases.
+    inputs : sequence of str, sequence of mapping of str to pathlib.Path, or Cases
+        Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or scans, by channel; or a
+        table of cases.
     output : path
         A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
         missing. In it, scans of the same name get a folder each, called by the part of their paths that differs. Those
@@ -139,10 +155,13 @@ def list_jobs(
     """
     path, name = Path(output), os.fspath(output)
     ids: list[str] = []
-    words = [] if isinstance(inputs, Cases) else [_channel_word(word) for word in inputs]
+    words = [] if isinstance(inputs, Cases) else [channel_word(word) for word in inputs if isinstance(word, str)]
+    scans: list[Mapping[str, Path]]
     if isinstance(inputs, Cases):
         scans, ids = [case.scan for case in inputs], [case.id for case in inputs]
         reads = [*reads, *files_of(inputs)]
+    elif not words:
+        scans = [scan for scan in inputs if not isinstance(scan, str)]
     elif all(channel is not None for channel, _ in words):
         named = [channel for channel, _ in words if channel is not None]
         if sorted(named) != sorted(channels):
@@ -170,8 +189,9 @@ def list_jobs(
         jobs = [Job(scans[0], path, spread=spread_map)]
     else:
         firsts = [next(iter(scan.values())) for scan in scans]
-        parts = differing_parts(firsts, [stem(first) for first in firsts])
-        paths = [path / part / (stem(first) + ending) for part, first in zip(parts, firsts, strict=True)]
+        names = [stem(first) for first in firsts]
+        parts = differing_parts(firsts, names)
+        paths = [path / part / (called + ending) for part, called in zip(parts, names, strict=True)]
         if ids:
             paths = [path / _below(id_) / (stem(Path(id_)) + ending) for id_ in ids]
         jobs = [Job(scan, mask) for scan, mask in zip(scans, paths, strict=True)]
@@ -207,7 +227,7 @@ def one_scan(words: Sequence[str]) -> Path | dict[str, Path]:
     InputError
         If several paths come without channels.
     """
-    pairs = [_channel_word(word) for word in words]
+    pairs = [channel_word(word) for word in words]
     if len(pairs) == 1 and pairs[0][0] is None:
         return pairs[0][1]
     if any(channel is None for channel, _ in pairs):
@@ -215,7 +235,8 @@ def one_scan(words: Sequence[str]) -> Path | dict[str, Path]:
     return {channel: path for channel, path in pairs if channel is not None}
 
 
-def _channel_word(word: str) -> tuple[str | None, Path]:
+def channel_word(word: str) -> tuple[str | None, Path]:
+    """Channel and path of a word of the command line; the channel of ``CHANNEL=PATH``, or None of a path."""
     channel, equals, path = word.partition("=")
     if equals and "/" not in channel and "\\" not in channel and not os.path.exists(word):  # noqa: PTH110
         return channel, Path(path)

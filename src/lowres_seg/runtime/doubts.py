@@ -28,6 +28,9 @@ DoubtName = Literal[
     "padding",
     "label-gone",
     "beyond-the-grid",
+    "series",
+    "guessed-channel",
+    "another-grid",
 ]
 #: Section of the mask on a border plane of the scan, as a share of its widest section along that axis.
 CUT_OFF = 0.25

@@ -41,7 +41,7 @@ _FEWEST_STEPS = 1000
 
 
 def stem(path: Path) -> str:
-    """Name of a NIfTI file without its suffix, whose letters may be of either case.
+    """Name of a NIfTI file without its suffix, whose letters may be of either case; or name of a folder.
 
     Examples
     --------
@@ -51,6 +51,8 @@ def stem(path: Path) -> str:
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
+    if os.path.isdir(path):  # noqa: PTH112 - False where nobody may look
+        return Path(os.path.abspath(path)).name  # noqa: PTH100 - a link keeps the name that a user gave it
     return path.stem
 
 
@@ -88,6 +90,17 @@ class Described:
 def is_header(value: object) -> bool:
     """Tell whether something is a header of NIfTI-1 or NIfTI-2, as nibabel has it."""
     return isinstance(value, nibabel.Nifti1Header)
+
+
+def header_of(grid: Grid, dtype: np.dtype[Any]) -> Any:
+    """A header for a grid in the space of the scanner, in millimetres, as files have that are made of DICOM."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape(grid.shape)
+    header.set_sform(grid.affine, code=1)
+    header.set_qform(grid.affine, code=1, strip_shears=True)
+    header.set_xyzt_units("mm")
+    return header
 
 
 def read_space(path: Path) -> tuple[Grid, Any]:

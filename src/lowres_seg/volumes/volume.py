@@ -31,6 +31,9 @@ class Volume:
         What a reader of the result should know about the source file.
     name : str
         Path of the source file, or what the caller calls the scan, for messages and the log.
+    frame_of_reference : str
+        UID of the space that the grid lies in, of DICOM; empty if the source names none. Volumes of one frame lie in
+        one space.
 
     Raises
     ------
@@ -44,6 +47,7 @@ class Volume:
     header: Any = field(default=None, repr=False)
     doubts: tuple[str, ...] = ()
     name: str = "volume"
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         data: Any = self.data
@@ -62,6 +66,8 @@ class Volume:
             raise InputError(f"doubts: found {described(doubts)}, expected a tuple of str")
         if not isinstance(self.name, str):
             raise InputError(f"name: found {described(self.name)}, expected the name of a scan as str")
+        if not isinstance(self.frame_of_reference, str):
+            raise InputError(f"frame_of_reference: found {described(self.frame_of_reference)}, expected a UID as str")
         if self.data.shape != self.grid.shape:
             raise InputError(f"voxels of shape {self.data.shape} on a grid of shape {self.grid.shape}")
 

@@ -1,8 +1,8 @@
-"""The import of nibabel, without the modules that it reads from the web and DICOM with. Import this before nibabel.
+"""The import of nibabel, without modules that it has no use for here. Import this module before nibabel.
 
 nibabel imports urllib, which loads ssl and http: a quarter of its import, for images that are read from an address.
-Those modules are imported when something asks for them. It also imports pydicom where that is installed, for a DICOM
-header within a NIfTI file, which is not read here: such an extension stays bytes.
+Those modules are imported when something asks for them. It imports pydicom where that is installed, for DICOM headers
+within extensions, which nothing here reads; nibabel then takes them as bytes.
 """
 
 from __future__ import annotations
@@ -12,31 +12,26 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_NAME = "urllib.request"
+_WEB, _DICOM = "urllib.request", "pydicom"
 
 
 def _when_asked() -> ModuleType:
     """A module in the place of another one, which is imported when an attribute of it is asked for."""
 
     def find(attribute: str) -> Any:
-        return getattr(importlib.import_module(_NAME), attribute)
+        return getattr(importlib.import_module(_WEB), attribute)
 
-    module = ModuleType(_NAME)
+    module = ModuleType(_WEB)
     module.__getattr__ = find  # type: ignore[method-assign]
     return module
 
 
-def _kept_out() -> dict[str, ModuleType | None]:
-    """What stands for a module that is not loaded, while nibabel is imported; of None, an import says it is missing."""
-    places = {_NAME: _when_asked(), "pydicom": None}
-    return {name: place for name, place in places.items() if name not in sys.modules}
-
-
 if "nibabel" not in sys.modules:
-    _places = _kept_out()
-    sys.modules.update(_places)  # type: ignore[arg-type]
+    stands: dict[str, Any] = {_WEB: _when_asked(), _DICOM: None}  # a module that is None cannot be imported
+    stands = {name: stand for name, stand in stands.items() if name not in sys.modules}
+    sys.modules.update(stands)
     try:
         import nibabel  # noqa: F401
     finally:
-        for _place in _places:
-            del sys.modules[_place]
+        for name in stands:
+            del sys.modules[name]

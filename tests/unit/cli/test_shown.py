@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lowres_seg import Volume
+from lowres_seg import InputError, Volume
 
 QUICK = ["--cores", 1, "--passes", 2, "--rounds", 3]
 
@@ -107,28 +107,38 @@ def dicom(path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["a.dcm", "b.dcm"], ["series/IM-0001"], ["notes.txt", "deep/er/1.IMA"]])
-def test_a_folder_of_dicom_files_says_how_to_convert_it(tiny: Path, tmp_path: Path, names: list[str]) -> None:
+def test_a_folder_of_dicom_files_says_how_to_convert_it(tmp_path: Path, names: list[str]) -> None:
     folder = tmp_path / "dicom folder"
     for name in names:
         dicom(folder / name)
-    done = run("predict", tiny, folder, "-o", tmp_path / "m.nii")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith(f"error: {folder}: is a folder of DICOM files, expected a NIfTI file; convert it")
-    assert done.stderr.endswith(f": dcm2niix -z y -o NIFTI_FOLDER '{folder}'\n")
+    with pytest.raises(InputError) as refused:
+        Volume.load(folder)
+    told = str(refused.value)
+    assert told.startswith(f"{folder}: is a folder of DICOM files, expected a NIfTI file; convert it")
+    assert told.endswith(f": dcm2niix -z y -o NIFTI_FOLDER '{folder}'")
 
 
 @pytest.mark.parametrize("name", ["1.dcm", "IM-0001"])
-def test_a_dicom_file_says_how_to_convert_its_folder(tiny: Path, tmp_path: Path, name: str) -> None:
+def test_a_dicom_file_says_how_to_convert_its_folder(tmp_path: Path, name: str) -> None:
     dicom(tmp_path / name)
-    done = run("predict", tiny, tmp_path / name, "-o", tmp_path / "m.nii")
+    with pytest.raises(InputError, match="is a DICOM file, expected a NIfTI file; convert its folder first: dcm2niix"):
+        Volume.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("words", [["series"], ["series/1"], ["t1=series"], ["series", "t1=5"], ["cases.csv"]])
+def test_dicom_says_which_extra_reads_it(tiny: Path, tmp_path: Path, words: list[str]) -> None:
+    dicom(tmp_path / "series" / "1")
+    (tmp_path / "cases.csv").write_text("t1\nseries\n", encoding="utf-8")
+    hidden = (
+        "import sys; from importlib import util; real = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'pydicom' else real(name, *a)\n"
+        "from lowres_seg.cli import main; main()"
+    )
+    command = [sys.executable, "-c", hidden, "predict", str(tiny), *words, "-o", "m.nii"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "is a DICOM file, expected a NIfTI file; convert its folder first: dcm2niix" in done.stderr
-    assert done.stderr.endswith(f" {tmp_path}\n")
-
-
-def test_a_real_series_is_known(tiny: Path, realdata: Path, tmp_path: Path) -> None:
-    done = run("predict", tiny, realdata / "dicom", "-o", tmp_path / "m.nii")
-    assert "is a folder of DICOM files" in done.stderr
+    assert done.stderr.startswith("error: dicom needs pydicom")
+    assert "not installed here: pip install" in done.stderr
 
 
 def test_a_folder_of_scans_names_one_and_an_empty_one_says_what_it_is(tiny: Path, scan: Path, tmp_path: Path) -> None:
