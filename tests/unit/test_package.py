@@ -23,9 +23,10 @@ HOMES = {
     "google": {"export.frameworks.onnx_graph"},
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
-    "isal": {"volumes.nifti", "volumes.stored"},
-    "nibabel": {"volumes.grid", "volumes.nifti", "volumes.without_web"},
+    "isal": {"volumes.freesurfer", "volumes.nifti", "volumes.stored"},
+    "nibabel": {"volumes.freesurfer", "volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
+    "nrrd": {"volumes.nrrd_file"},
     "onnx": {
         "export.frameworks.onnx_graph",
         "export.frameworks.onnx_inputs",
@@ -109,7 +110,12 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
         for line in required
         if re.search(rf"extra == ['\"]{extra}['\"]", line) and "python_version" not in line
     }
-    imported = {"pillow": "PIL", "pyyaml": "yaml", "dynamic-network-architectures": "dynamic_network_architectures"}
+    imported = {
+        "pillow": "PIL",
+        "pynrrd": "nrrd",
+        "pyyaml": "yaml",
+        "dynamic-network-architectures": "dynamic_network_architectures",
+    }
     assert {imported.get(name, name) for name in named} == set(extras.EXTRAS[extra])
 
 

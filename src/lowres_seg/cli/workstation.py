@@ -44,7 +44,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Scans (.nii, .nii.gz); CHANNEL=PATH for each channel of one scan; or a table of cases (.csv, .tsv).",
+            help="Scans (.nii.gz, .nii, .mgz, .nrrd); CHANNEL=PATH for each channel of one scan; "
+            "or a table of cases (.csv, .tsv).",
         ),
     ],
     output: Annotated[
@@ -53,7 +54,7 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="Mask to write (.nii.gz, .nii; .json if the bundle classifies), or a folder for several scans.",
+            help="Mask to write (as scans; .json if the bundle classifies), or a folder for several scans.",
         ),
     ],
     *,
@@ -117,7 +118,7 @@ def predict(
         from lowres_seg.cohort.listing import table_of, without_own
         from lowres_seg.cohort.naming import is_folder
         from lowres_seg.runtime.segmenter import Segmenter
-        from lowres_seg.volumes.nifti import SUFFIXES
+        from lowres_seg.volumes.files import SUFFIXES
 
     bound = ram_bytes(max_ram)
     opened = Bundle.open(bundle, require_key=require_key)

@@ -27,7 +27,7 @@ from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.runtime.watch import Progress
-from lowres_seg.volumes import nifti
+from lowres_seg.volumes import files
 from lowres_seg.volumes.volume import Volume
 
 __all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
@@ -351,7 +351,7 @@ def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged:
     scans = {target: masked[channel] for channel, target in job.masked.items()}
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
     for target, volume in {job.output: result.labels, **scans, **spread}.items():
-        nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
+        files.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 
 def _masked(scan: Volume, result: Segmentation) -> Volume:

@@ -12,7 +12,8 @@ from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
 from lowres_seg.errors import InputError, shown
-from lowres_seg.volumes.nifti import SUFFIXES, stem
+from lowres_seg.volumes import nifti
+from lowres_seg.volumes.files import SUFFIXES, check_packages, stem, suffix
 from lowres_seg.wording import counted
 
 
@@ -114,9 +115,9 @@ def list_jobs(
     inputs : sequence of str, or Cases
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or a table of cases.
     output : path
-        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs. Those
-        of a table are called by the ids of their cases.
+        A file of NIfTI, MGH or NRRD for one scan, or a JSON file where there are no masks; a folder for several, made
+        if it is missing. In it, scans of the same name get a folder each, called by the part of their paths that
+        differs. Those of a table are called by the ids of their cases.
         `naming.is_folder` tells the two apart.
     channels : sequence of str
         Of the bundle.
@@ -127,7 +128,7 @@ def list_jobs(
     masks : bool
         Whether the bundle gives masks, and not a number for each class.
     spread_map : pathlib.Path, optional
-        NIfTI file for the spread of one scan's scores.
+        File for the spread of one scan's scores.
     reads : iterable of pathlib.Path
         Other files and folders that are read, such as the bundle.
 
@@ -161,8 +162,8 @@ def list_jobs(
     into_folder = is_folder(name, suffixes)
     if spread_map is not None and (into_folder or not spread_map.name.endswith(SUFFIXES)):
         raise InputError(
-            f"{spread_map}: the spread is a map of one scan; expected a name that ends in .nii.gz or .nii, and one "
-            "mask as output, no folder"
+            f"{spread_map}: the spread is a map of one scan; expected a name that ends in "
+            f"{' or '.join(SUFFIXES)}, and one mask as output, no folder"
         )
     if not into_folder:
         if len(scans) > 1:
@@ -183,6 +184,8 @@ def list_jobs(
     jobs = [replace(job, id=id_) for job, id_ in zip(jobs, ids, strict=True)] if ids else jobs
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
+    for target in (file for job in jobs for file in job.files):
+        check_packages(target)
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
     targets = [file for job in jobs for file in job.files]
     atomic.check_targets(targets, force=force or into_folder, inputs=inputs_read, make_folders=into_folder)
@@ -231,11 +234,13 @@ def _below(id_: str) -> PurePath:
 
 
 def _masked_paths(job: Job) -> dict[str, Path]:
-    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several."""
+    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several.
+
+    They are .mgz, .mgh or .nrrd where the mask is.
+    """
+    ending = ".nii.gz" if job.output.name.endswith(nifti.SUFFIXES) else suffix(job.output)
     suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
-    return {
-        channel: job.output.with_name(f"{stem(job.output)}_{suffix}.nii.gz") for channel, suffix in suffixes.items()
-    }
+    return {channel: job.output.with_name(f"{stem(job.output)}_{word}{ending}") for channel, word in suffixes.items()}
 
 
 def _listed(folder: Path) -> set[str]:
