@@ -27,7 +27,7 @@ from lowres_seg.cli.options import (
     ram_bytes,
 )
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
-from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, check_together
+from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, Scores, check_together
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
 from lowres_seg.wording import counted
 
@@ -68,6 +68,7 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    scores: Scores = None,
     labels: ChosenLabels = None,
     border: Border = None,
     crop: Crop = False,
@@ -127,7 +128,7 @@ def predict(
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     _check_tables(manifest, volume_table, class_table)
-    check_together(manifest, labels=labels, border=border, crop=crop, like=like)
+    check_together(manifest, labels=labels, border=border, crop=crop, like=like, scores=scores)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -136,7 +137,7 @@ def predict(
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
-    finish = Finish.checked(manifest, labels, border, crop=crop, like=like)
+    finish = Finish.checked(manifest, labels, border, crop=crop, like=like, scores=scores)
     label_names = finish.label_names(manifest)
     reads = [bundle, *filter(None, [required(require_key), like])]
     cases = table_of(named, manifest.channels)
@@ -160,6 +161,7 @@ def predict(
         apply_mask=apply_mask,
         masks=masks,
         spread_map=spread_map,
+        scored=() if scores is None else list(label_names.values()),
         reads=reads,
     )
     options = {"apply_mask": apply_mask, "reproducible": reproducible, **finish.options}

@@ -31,6 +31,8 @@ class Job:
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
     spread : pathlib.Path or None
         The map of the spread to write, of a bundle that has samples.
+    scores : dict of str to pathlib.Path
+        The score to write for each label, by its name; none if empty.
     id : str
         Id of its case in a table of cases; empty if it comes from none.
     """
@@ -40,6 +42,7 @@ class Job:
     masked: Mapping[str, Path] = field(default_factory=dict)
     spread: Path | None = None
     id: str = ""
+    scores: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -48,10 +51,15 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``, ``spread``."""
+        """All files to write, by what they hold: ``mask`` or ``classes`` first.
+
+        Then ``masked CHANNEL``, ``spread`` and ``score LABEL``.
+        """
         first = "classes" if self.output.suffix == ".json" else "mask"
         spread = {} if self.spread is None else {"spread": self.spread}
-        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}, **spread}
+        masked = {f"masked {channel}": path for channel, path in self.masked.items()}
+        scores = {f"score {label}": path for label, path in self.scores.items()}
+        return {first: self.output, **masked, **spread, **scores}
 
     @property
     def files(self) -> list[Path]:
@@ -106,6 +114,7 @@ def list_jobs(
     apply_mask: bool,
     masks: bool = True,
     spread_map: Path | None = None,
+    scored: Sequence[str] = (),
     reads: Iterable[Path] = (),
 ) -> list[Job]:
     """List the jobs of some inputs, and refuse before anything runs what could not be written.
@@ -129,6 +138,8 @@ def list_jobs(
         Whether the bundle gives masks, and not a number for each class.
     spread_map : pathlib.Path, optional
         File for the spread of one scan's scores.
+    scored : sequence of str
+        Names of the labels whose score is to be written, beside the masks.
     reads : iterable of pathlib.Path
         Other files and folders that are read, such as the bundle.
 
@@ -184,6 +195,8 @@ def list_jobs(
     jobs = [replace(job, id=id_) for job, id_ in zip(jobs, ids, strict=True)] if ids else jobs
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
+    if scored:
+        jobs = [replace(job, scores=_score_paths(job, scored)) for job in jobs]
     for target in (file for job in jobs for file in job.files):
         check_packages(target)
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
@@ -238,9 +251,18 @@ def _masked_paths(job: Job) -> dict[str, Path]:
 
     They are .mgz, .mgh or .nrrd where the mask is.
     """
-    ending = ".nii.gz" if job.output.name.endswith(nifti.SUFFIXES) else suffix(job.output)
+    ending = _ending(job)
     suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
     return {channel: job.output.with_name(f"{stem(job.output)}_{word}{ending}") for channel, word in suffixes.items()}
+
+
+def _score_paths(job: Job, labels: Sequence[str]) -> dict[str, Path]:
+    """Paths beside the mask: MASK_score_LABEL.nii.gz, or in the format of the mask."""
+    return {label: job.output.with_name(f"{stem(job.output)}_score_{label}{_ending(job)}") for label in labels}
+
+
+def _ending(job: Job) -> str:
+    return ".nii.gz" if job.output.name.endswith(nifti.SUFFIXES) else suffix(job.output)
 
 
 def _listed(folder: Path) -> set[str]:
