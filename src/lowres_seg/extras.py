@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
     "sign": ("cryptography",),
     "dicom": ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "gdcm", "dicomweb_client"),
+    "nrrd": ("nrrd",),
 }
 
 

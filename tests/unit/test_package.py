@@ -26,9 +26,10 @@ HOMES = {
     "highdicom": {"dicom.segmentation"},
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
-    "isal": {"volumes.encoded", "volumes.nifti", "volumes.stored"},
-    "nibabel": {"volumes.encoded", "volumes.grid", "volumes.nifti", "volumes.without_web"},
+    "isal": {"volumes.encoded", "volumes.freesurfer", "volumes.nifti", "volumes.stored"},
+    "nibabel": {"volumes.encoded", "volumes.freesurfer", "volumes.grid", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
+    "nrrd": {"volumes.nrrd_file"},
     "onnx": {
         "export.frameworks.onnx_graph",
         "export.frameworks.onnx_inputs",
@@ -117,6 +118,7 @@ def test_the_table_of_extras_is_the_packages_metadata(extra: str) -> None:
     }
     imported = {
         "pillow": "PIL",
+        "pynrrd": "nrrd",
         "pyyaml": "yaml",
         "dynamic-network-architectures": "dynamic_network_architectures",
         "pylibjpeg-openjpeg": "openjpeg",

@@ -35,6 +35,8 @@ def tell(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
             out.print(plain(f"{path}: written, with zero outside the labels"))
         if outcome.job.spread is not None:
             out.print(plain(f"{outcome.job.spread}: written, the spread of the samples"))
+        for label, path in outcome.job.scores.items():
+            out.print(plain(f"{path}: written, the score of {label}"))
         if verbose:
             out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
 
@@ -94,6 +96,7 @@ def case_json(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, An
         "outcome": outcome.status,
         "threads": outcome.threads,
         **({} if anonymous else {"mask": None if failed else str(job.output)}),
+        **({} if anonymous or failed or not job.scores else {"scores": {k: str(v) for k, v in job.scores.items()}}),
         "error": error if failed else None,
         "voxels": outcome.voxels,
         "volumes_ml": outcome.volumes_ml,

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lowres_seg.cli.options import one_of
+
 if TYPE_CHECKING:
     from lowres_seg.bundle.manifest import Manifest
 
+Scores = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Also write each label's score: float16, or uint8 (255 times a probability).",
+        show_default=False,
+    ),
+]
 ChosenLabels = Annotated[
     str | None,
     typer.Option(
@@ -34,12 +44,21 @@ Like = Annotated[
 
 
 def check_together(
-    manifest: Manifest, *, labels: str | None, border: float | None, crop: bool, like: Path | None
+    manifest: Manifest,
+    *,
+    labels: str | None,
+    border: float | None,
+    crop: bool,
+    like: Path | None,
+    scores: str | None,
 ) -> None:
     """Refuse options that do not go with the bundle, or with each other."""
     given = {"--labels": labels is not None, "--border": border is not None, "--crop": crop, "--like": like is not None}
+    given["--scores"] = scores is not None
     for option in (name for name, is_given in given.items() if is_given and not manifest.labels):
         raise typer.BadParameter("the bundle gives no mask", param_hint=option)
+    if scores is not None:
+        one_of("--scores", scores, ("float16", "uint8"))
     if crop and like is not None:
         raise typer.BadParameter(
             "gives the mask the whole grid of the other scan; leave --crop out", param_hint="--like"

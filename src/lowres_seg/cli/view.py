@@ -46,7 +46,7 @@ def view(
         from lowres_seg import atomic
         from lowres_seg.bundle.bundle import Bundle
         from lowres_seg.view.page import write_page
-        from lowres_seg.volumes.nifti import stem
+        from lowres_seg.volumes.files import stem
         from lowres_seg.volumes.volume import Volume
 
     target = mask.with_name(f"{stem(mask)}.html") if output is None else output

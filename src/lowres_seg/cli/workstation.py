@@ -31,7 +31,7 @@ from lowres_seg.cli.options import (
     ram_bytes,
 )
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
-from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, check_together
+from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, Scores, check_together
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
 from lowres_seg.wording import counted
 
@@ -48,8 +48,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Scans: NIfTI files, or folders, zips or files of DICOM; CHANNEL=PATH for each channel of one scan, "
-            "or a DICOM folder and CHANNEL=SERIES for each; or a table of cases (.csv, .tsv).",
+            help="Scans (.nii.gz, .nii, .mgz, .nrrd), or folders, zips or files of DICOM; CHANNEL=PATH for each "
+            "channel of one scan, or a DICOM folder and CHANNEL=SERIES for each; or a table of cases (.csv, .tsv).",
         ),
     ],
     output: Annotated[
@@ -58,7 +58,7 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="Mask to write (.nii.gz, .nii; .json if the bundle classifies), or a folder for several scans.",
+            help="Mask to write (as scans; .json if the bundle classifies), or a folder for several scans.",
         ),
     ],
     *,
@@ -75,6 +75,7 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    scores: Scores = None,
     labels: ChosenLabels = None,
     border: Border = None,
     crop: Crop = False,
@@ -127,7 +128,7 @@ def predict(
         from lowres_seg.dicom.inputs import understood, with_sources
         from lowres_seg.runtime.alignment import aligned
         from lowres_seg.runtime.segmenter import Segmenter
-        from lowres_seg.volumes.nifti import SUFFIXES
+        from lowres_seg.volumes.files import SUFFIXES
 
     bound = ram_bytes(max_ram)
     by_header = align is not None and one_of("--align", align, ("header",)) == "header"
@@ -137,7 +138,7 @@ def predict(
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     _check_tables(manifest, volume_table, class_table)
-    check_together(manifest, labels=labels, border=border, crop=crop, like=like)
+    check_together(manifest, labels=labels, border=border, crop=crop, like=like, scores=scores)
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -146,7 +147,7 @@ def predict(
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
-    finish = Finish.checked(manifest, labels, border, crop=crop, like=like)
+    finish = Finish.checked(manifest, labels, border, crop=crop, like=like, scores=scores)
     label_names = finish.label_names(manifest)
     reads = [bundle, *filter(None, [required(require_key), like])]
     cases = table_of(named, manifest.channels)
@@ -171,6 +172,7 @@ def predict(
         apply_mask=apply_mask,
         masks=masks,
         spread_map=spread_map,
+        scored=() if scores is None else list(label_names.values()),
         reads=reads,
     )
     jobs = with_sources(jobs, dicom, series)

@@ -9,6 +9,7 @@ from lowres_seg.bundle.bundle import file_sha256
 from lowres_seg.bundle.pipeline import Pipeline
 from lowres_seg.runtime import regrid
 from lowres_seg.runtime.border import millimetres
+from lowres_seg.runtime.kept_scores import ScoreType, as_score_type
 from lowres_seg.runtime.label_choice import chosen
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.volumes.grid import Grid
@@ -32,6 +33,8 @@ class Finish:
         Another scan, whose grid the result gets; its voxels are not looked at.
     like_sha256 : str
         Of its file.
+    scores : ScoreType or None
+        Type of the scores of labels that are written beside them.
     """
 
     labels: str | None = None
@@ -39,23 +42,32 @@ class Finish:
     crop: bool = False
     like: Volume | None = None
     like_sha256: str = ""
+    scores: ScoreType | None = None
 
     @classmethod
     def checked(
-        cls, pipeline: Pipeline, labels: str | None, border_mm: float | None, *, crop: bool, like: Path | None
+        cls,
+        pipeline: Pipeline,
+        labels: str | None,
+        border_mm: float | None,
+        *,
+        crop: bool,
+        like: Path | None,
+        scores: str | None = None,
     ) -> Finish:
         """Check what a user asks for against a bundle, before anything runs.
 
         Raises
         ------
         InputError
-            If a label is unknown, the border is no number, or the other scan cannot be read.
+            If a label is unknown or has no score, the border is no number, or the other scan cannot be read.
         """
         if labels is not None:
             chosen(labels, pipeline.label_names, pipeline.evaluated)
         border = 0.0 if border_mm is None else millimetres(border_mm, "--border")
         other = None if like is None else Volume.blank(like)
-        return cls(labels, border, crop, other, "" if like is None else file_sha256(like))
+        digest = "" if like is None else file_sha256(like)
+        return cls(labels, border, crop, other, digest, as_score_type(scores, pipeline))
 
     @property
     def options(self) -> Options:
@@ -63,6 +75,7 @@ class Finish:
         options: Options = {} if self.labels is None else {"labels": self.labels}
         options |= {"border": self.border_mm} if self.border_mm else {}
         options |= {"crop": True} if self.crop else {}
+        options |= {} if self.scores is None else {"scores": self.scores}
         return options | ({"like": self.like_sha256} if self.like is not None else {})
 
     def label_names(self, pipeline: Pipeline) -> dict[int, str]:
@@ -82,6 +95,11 @@ class Finish:
         """
         if self.like is not None:
             regrid.check_overlap(grid, self.like.grid, (name, self.like.name))
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is made of a result."""
+        return bool(self.options.keys() - {"scores"})
 
     def applied(self, result: Segmentation, *, threads: int = 1) -> tuple[Segmentation, Segmentation]:
         """The result with its labels and border on the scan's whole grid, and the result to write.

@@ -28,7 +28,7 @@ from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
 from lowres_seg.runtime.watch import Progress
-from lowres_seg.volumes import nifti
+from lowres_seg.volumes import files
 from lowres_seg.volumes.volume import Volume
 
 __all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
@@ -175,13 +175,13 @@ def _outcome(
         inputs = ledgers.digests(job.reads()) if digests else {}
         finish.check(next(iter(scan.values())).grid, job.name)
         load_s = perf_counter() - start
-        found = segmenter.predict(scan, progress=progress)
+        found = segmenter.predict(scan, progress=progress, scores=finish.scores)
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
     timings = found.timings_s | {"load": load_s + found.timings_s["load"]}
     whole, result = found, found
-    if finish.options:
+    if finish.changes:
         start = perf_counter()
         whole, result = finish.applied(found, threads=segmenter.threads)
         timings["finish"] = perf_counter() - start
@@ -371,8 +371,9 @@ def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged:
         return
     scans = {target: masked[channel] for channel, target in job.masked.items()}
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
-    for target, volume in {job.output: result.labels, **scans, **spread}.items():
-        nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
+    scores = {target: result.scores[name] for name, target in job.scores.items()}
+    for target, volume in {job.output: result.labels, **scans, **spread, **scores}.items():
+        files.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 
 def _masked(scan: Volume, result: Segmentation) -> Volume:

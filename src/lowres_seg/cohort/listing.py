@@ -13,7 +13,8 @@ from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
 from lowres_seg.cohort.sources import Source
 from lowres_seg.errors import InputError, shown
-from lowres_seg.volumes.nifti import SUFFIXES, stem
+from lowres_seg.volumes import nifti
+from lowres_seg.volumes.files import SUFFIXES, check_packages, stem, suffix
 from lowres_seg.wording import counted
 
 
@@ -31,6 +32,8 @@ class Job:
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
     spread : pathlib.Path or None
         The map of the spread to write, of a bundle that has samples.
+    scores : dict of str to pathlib.Path
+        The score to write for each label, by its name; none if empty.
     id : str
         Id of its case in a table of cases; empty if it comes from none.
     sources : dict of str to Source
@@ -43,6 +46,7 @@ class Job:
     spread: Path | None = None
     id: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
+    scores: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -51,10 +55,15 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``, ``spread``."""
+        """All files to write, by what they hold: ``mask`` or ``classes`` first.
+
+        Then ``masked CHANNEL``, ``spread`` and ``score LABEL``.
+        """
         first = "classes" if self.output.suffix == ".json" else "mask"
         spread = {} if self.spread is None else {"spread": self.spread}
-        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}, **spread}
+        masked = {f"masked {channel}": path for channel, path in self.masked.items()}
+        scores = {f"score {label}": path for label, path in self.scores.items()}
+        return {first: self.output, **masked, **spread, **scores}
 
     @property
     def files(self) -> list[Path]:
@@ -120,6 +129,7 @@ def list_jobs(
     apply_mask: bool,
     masks: bool = True,
     spread_map: Path | None = None,
+    scored: Sequence[str] = (),
     reads: Iterable[Path] = (),
 ) -> list[Job]:
     """List the jobs of some inputs, and refuse before anything runs what could not be written.
@@ -130,9 +140,9 @@ def list_jobs(
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or scans, by channel; or a
         table of cases.
     output : path
-        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs. Those
-        of a table are called by the ids of their cases.
+        A file of NIfTI, MGH or NRRD for one scan, or a JSON file where there are no masks; a folder for several, made
+        if it is missing. In it, scans of the same name get a folder each, called by the part of their paths that
+        differs. Those of a table are called by the ids of their cases.
         `naming.is_folder` tells the two apart.
     channels : sequence of str
         Of the bundle.
@@ -143,7 +153,9 @@ def list_jobs(
     masks : bool
         Whether the bundle gives masks, and not a number for each class.
     spread_map : pathlib.Path, optional
-        NIfTI file for the spread of one scan's scores.
+        File for the spread of one scan's scores.
+    scored : sequence of str
+        Names of the labels whose score is to be written, beside the masks.
     reads : iterable of pathlib.Path
         Other files and folders that are read, such as the bundle.
 
@@ -180,8 +192,8 @@ def list_jobs(
     into_folder = is_folder(name, suffixes)
     if spread_map is not None and (into_folder or not spread_map.name.endswith(SUFFIXES)):
         raise InputError(
-            f"{spread_map}: the spread is a map of one scan; expected a name that ends in .nii.gz or .nii, and one "
-            "mask as output, no folder"
+            f"{spread_map}: the spread is a map of one scan; expected a name that ends in "
+            f"{' or '.join(SUFFIXES)}, and one mask as output, no folder"
         )
     if not into_folder:
         if len(scans) > 1:
@@ -203,6 +215,10 @@ def list_jobs(
     jobs = [replace(job, id=id_) for job, id_ in zip(jobs, ids, strict=True)] if ids else jobs
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
+    if scored:
+        jobs = [replace(job, scores=_score_paths(job, scored)) for job in jobs]
+    for target in (file for job in jobs for file in job.files):
+        check_packages(target)
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
     targets = [file for job in jobs for file in job.files]
     atomic.check_targets(targets, force=force or into_folder, inputs=inputs_read, make_folders=into_folder)
@@ -252,11 +268,22 @@ def _below(id_: str) -> PurePath:
 
 
 def _masked_paths(job: Job) -> dict[str, Path]:
-    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several."""
+    """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several.
+
+    They are .mgz, .mgh or .nrrd where the mask is.
+    """
+    ending = _ending(job)
     suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
-    return {
-        channel: job.output.with_name(f"{stem(job.output)}_{suffix}.nii.gz") for channel, suffix in suffixes.items()
-    }
+    return {channel: job.output.with_name(f"{stem(job.output)}_{word}{ending}") for channel, word in suffixes.items()}
+
+
+def _score_paths(job: Job, labels: Sequence[str]) -> dict[str, Path]:
+    """Paths beside the mask: MASK_score_LABEL.nii.gz, or in the format of the mask."""
+    return {label: job.output.with_name(f"{stem(job.output)}_score_{label}{_ending(job)}") for label in labels}
+
+
+def _ending(job: Job) -> str:
+    return ".nii.gz" if job.output.name.endswith(nifti.SUFFIXES) else suffix(job.output)
 
 
 def _listed(folder: Path) -> set[str]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from lowres_seg import host
 from lowres_seg.errors import InputError, one_line
 from lowres_seg.volumes.dicom import is_dicom
-from lowres_seg.volumes.nifti import SUFFIXES
+from lowres_seg.volumes.files import SUFFIXES
 from lowres_seg.wording import sizes
 
 #: File that lists the others of a medium.

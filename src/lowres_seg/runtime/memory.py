@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from lowres_seg.bundle.bundle import NetworkFiles
+from lowres_seg.bundle.bundle import Bundle, NetworkFiles
 from lowres_seg.bundle.pipeline import Pipeline, averaged_stages
 from lowres_seg.errors import InputError
+from lowres_seg.runtime import kept_scores
 from lowres_seg.runtime.openvino_engine import InferencePrecision, Rewrite, read_graph
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.volumes.grid import Grid
@@ -61,9 +62,40 @@ class MemoryBound:
         """Part of the bound that scans may take."""
         return self.most_bytes - self.networks_bytes - _BASE_BYTES
 
-    def scan_bytes(self, pipeline: Pipeline, grid: Grid) -> int:
+    def scan_bytes(self, pipeline: Pipeline, grid: Grid, *, scores: bool = False) -> int:
         """Part of the bound that a scan on `grid` takes."""
-        return bytes_of_scan(pipeline, grid, self.heads, lean=self.lean) - _BASE_BYTES + self.ports_bytes
+        need = bytes_of_scan(pipeline, grid, self.heads, lean=self.lean, scores=scores)
+        return need - _BASE_BYTES + self.ports_bytes
+
+    @classmethod
+    def of_bundle(
+        cls,
+        bundle: Bundle,
+        files: Mapping[str, NetworkFiles],
+        most_bytes: int,
+        *,
+        lean: bool,
+        rewrite: Rewrite | None = None,
+    ) -> MemoryBound:
+        """Bound for the networks of a bundle, as `choose` makes it.
+
+        Raises
+        ------
+        InputError
+            If the largest network alone needs more.
+        """
+        manifest = bundle.manifest
+        heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
+        bound = cls.choose(manifest, files, heads, most_bytes, lean=lean, rewrite=rewrite)
+        if bound.networks_bytes > most_bytes:
+            wide = any(network.precision == "fp32" for network in manifest.networks.values())
+            need, most = sizes(bound.networks_bytes, most_bytes)
+            raise InputError(
+                f"{bundle.path}: its largest network alone needs about {need}, the bound is {most}; raise "
+                f"--max-ram (max_ram_bytes){' or use a bundle in INT8' if wide else ''}"
+            )
+        ports = sum(4 * prod(shape) for one in manifest.networks.values() for shape in one.shapes)
+        return replace(bound, ports_bytes=ports)
 
     @classmethod
     def choose(
@@ -93,7 +125,7 @@ class MemoryBound:
         lean = lean or sum(sizes) > _SHARE_OF_NETWORKS * most_bytes
         return cls(most_bytes, max(sizes) if lean else sum(sizes), lean, heads)
 
-    def check(self, pipeline: Pipeline, grid: Grid, where: str) -> None:
+    def check(self, pipeline: Pipeline, grid: Grid, where: str, *, scores: bool = False) -> None:
         """Check that a scan on `grid` can be segmented within the bound.
 
         Raises
@@ -101,7 +133,7 @@ class MemoryBound:
         InputError
             If it cannot. The message begins with `where`.
         """
-        need = self.networks_bytes + bytes_of_scan(pipeline, grid, self.heads, lean=self.lean)
+        need = self.networks_bytes + bytes_of_scan(pipeline, grid, self.heads, lean=self.lean, scores=scores)
         if need > self.most_bytes:
             found, most = sizes(need, self.most_bytes)
             raise InputError(
@@ -124,11 +156,12 @@ def bytes_of_networks(
     return found
 
 
-def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, lean: bool) -> int:
+def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, lean: bool, scores: bool = False) -> int:
     """Estimate the bytes of the process and of all arrays from a scan on `grid` to its labels, at their peak.
 
-    A stage whose region is found while it runs is counted for the whole scan.
+    A stage whose region is found while it runs is counted for the whole scan. With `scores` those of labels are kept.
     """
+    placements = {stage.name: Placement.of(stage, grid) for stage in pipeline.stages}
     voxels = prod(grid.shape)
     # The scan as it was read, a label map for each stage, and the masks from which one is made.
     held = voxels * (4 * len(pipeline.channels) + 2 * len(pipeline.stages) + 2)
@@ -138,8 +171,9 @@ def bytes_of_scan(pipeline: Pipeline, grid: Grid, heads: Mapping[str, int], *, l
         8 * voxels * max(heads[name] for name in stage.networks) for stage in pipeline.stages if stage.name in averaged
     )
     held += 4 * voxels * any(stage.samples is not None for stage in pipeline.stages)  # the spread
+    held += kept_scores.bytes_of(pipeline.stages, placements, heads, voxels) if scores else 0
     stages = [
-        Placement.of(stage, grid).array_bytes(
+        placements[stage.name].array_bytes(
             len(pipeline.channels),
             max(heads[name] for name in stage.networks),
             in_turn=lean and len(stage.networks) > 1,

@@ -6,11 +6,13 @@ grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowres_seg.bundle.stage import Stage
 from lowres_seg.runtime.conform import SLAB_BYTES, Fit
@@ -72,6 +74,28 @@ class Placement:
     def cropped(self, kept: Box) -> Placement:
         """Keep a box of the resampled region."""
         return replace(self, fit=self.fit.cropped(kept, self.stage.conform, self.stage.shape))
+
+    def restored(self, y: NDArray[np.float32], threads: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Resample (C, *conformed) to the region in slabs, as the stage says."""
+        restore = self.stage.restore
+        return self.fit.restored(
+            y,
+            restore.interpolation,
+            across=restore.separate_interpolation,
+            outside=restore.outside,
+            border=self.stage.conform.border,
+            threads=threads,
+        )
+
+    def clear_unseen(self, values: NDArray[Any], to: float = 0) -> None:
+        """Set what (..., I, J, K) says about voxels of the region that the conformed grid does not cover."""
+        seen = self.fit.seen
+        if seen == Box.whole(self.fit.region):
+            return
+        for axis, (start, stop) in enumerate(zip(seen.start, seen.stop, strict=True)):
+            along = np.moveaxis(values, axis - 3, 0)
+            along[:start] = to
+            along[stop:] = to
 
     @property
     def conformed_voxel_mm3(self) -> float:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.bundle.pipeline import averaged_stages, statistics_sources
 from lowres_seg.bundle.stage import Stage
+from lowres_seg.runtime.kept_scores import ScoreType, scored_stages
 from lowres_seg.runtime.placement import Placement
 from lowres_seg.runtime.segmentation import beside
 from lowres_seg.volumes.grid import Grid
@@ -65,6 +67,10 @@ class ScanState:
         Spread of the scores on the scan's own grid, of each stage that has run with samples.
     timings_s : dict of str to float
         Seconds of each step.
+    score_type : ScoreType or None
+        Type in which the scores of labels are kept; None if they are not.
+    kept : dict of str to dict of int to (I, J, K) ndarray
+        Scores of labels on the scan's own grid, of each stage whose scores are kept; empty until that stage has run.
     """
 
     volumes: Sequence[Volume]
@@ -74,13 +80,33 @@ class ScanState:
     scores: dict[str, list[Array] | None] = field(default_factory=dict)
     spreads: dict[str, Array] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    score_type: ScoreType | None = None
+    kept: dict[str, dict[int, NDArray[Any]]] = field(default_factory=dict)
 
     @classmethod
-    def before(cls, stages: Sequence[Stage], volumes: Sequence[Volume], channels: Sequence[str]) -> ScanState:
+    def before(
+        cls,
+        stages: Sequence[Stage],
+        volumes: Sequence[Volume],
+        channels: Sequence[str],
+        score_type: ScoreType | None = None,
+    ) -> ScanState:
         """State of a scan before the first of its stages."""
+        kept: dict[str, dict[int, NDArray[Any]]] = (
+            {} if score_type is None else {stage.name: {} for stage in scored_stages(stages)}
+        )
         wanted = [name for stage in stages for name in statistics_sources(stage)]
         averaged = averaged_stages(stages)
-        return cls(volumes, channels, inputs=dict.fromkeys(wanted), scores=dict.fromkeys(averaged))
+        inputs, scores = dict.fromkeys(wanted), dict.fromkeys(averaged)
+        return cls(volumes, channels, inputs=inputs, scores=scores, score_type=score_type, kept=kept)
+
+    def label_scores(self, names: Mapping[int, str]) -> dict[str, Volume]:
+        """Score of each label, of the last stage that writes it; zero of a label that none has."""
+        if self.score_type is None:
+            return {}
+        found = {value: scores for stage in self.kept.values() for value, scores in stage.items()}
+        nothing = np.broadcast_to(np.zeros((), self.score_type), self.grid.shape)
+        return {name: beside(self.volumes[0], found.get(value, nothing)) for value, name in names.items()}
 
     def spread(self, stages: Sequence[Stage]) -> Volume | None:
         """Spread of the last stage that restores one, None without any; zero if that stage had nothing to work on."""

@@ -14,7 +14,7 @@ from lowres_seg.errors import InputError
 from lowres_seg.runtime import regrid
 from lowres_seg.runtime.border import bordered, millimetres
 from lowres_seg.runtime.doubts import Doubt
-from lowres_seg.runtime.label_choice import chosen, kept
+from lowres_seg.runtime.label_choice import Chosen, chosen, kept
 from lowres_seg.runtime.ordering import by_stride
 from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
@@ -52,6 +52,12 @@ class Segmentation:
         over the channels that it decodes; None of a bundle whose networks have no dropout.
     regions : dict of str to tuple of int
         Label values of each evaluated region of the bundle, which `choose` knows by name.
+    scores : dict of str to Volume
+        Score of each label, where `predict` was asked for them: float16 as the stage decodes it, or uint8, 255 times a
+        probability. Clean-up and border have not changed them.
+    scores_add : bool
+        Whether the scores of labels exclude each other, so that `choose` adds up those of merged labels; else it takes
+        the highest.
     """
 
     labels: Volume
@@ -61,6 +67,8 @@ class Segmentation:
     numbers: dict[str, float] = field(default_factory=dict)
     spread: Volume | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scores: dict[str, Volume] = field(default_factory=dict)
+    scores_add: bool = False
 
     def voxels(self) -> dict[str, int]:
         """Number of voxels of each label."""
@@ -98,8 +106,22 @@ class Segmentation:
             labels=beside(self.labels, data),
             label_names={label.values[0]: label.name for label in choice},
             regions={},
+            scores={label.name: self._merged(label) for label in choice} if self.scores else {},
             doubts=self.doubts + ((Doubt("empty", told),) if emptied else ()),
         )
+
+    def _merged(self, label: Chosen) -> Volume:
+        """Score of several labels in one."""
+        parts = [self.scores[self.label_names[value]] for value in label.values]
+        data = parts[0].data
+        for part in parts[1:]:
+            if not self.scores_add:
+                data = np.maximum(data, part.data)
+            elif data.dtype == np.uint8:
+                data = np.minimum(data.astype(np.uint16) + part.data, 255).astype(np.uint8)
+            else:
+                data = np.minimum(data + part.data, 1).astype(data.dtype)
+        return beside(parts[0], data)
 
     def border(self, border_mm: float, *, threads: int = 1) -> Segmentation:
         """Grow what is labelled into the background by a distance, or shrink it if the distance is below zero.
@@ -133,7 +155,8 @@ class Segmentation:
         """
         box = regrid.box_around_labels(self.labels)
         spread = None if self.spread is None else regrid.cropped(self.spread, box)
-        return replace(self, labels=regrid.cropped(self.labels, box), spread=spread)
+        scores = {name: regrid.cropped(score, box) for name, score in self.scores.items()}
+        return replace(self, labels=regrid.cropped(self.labels, box), spread=spread, scores=scores)
 
     def like(self, other: Volume | str | os.PathLike[str]) -> Segmentation:
         """Put the result on the grid of another scan in the same space: labels of the nearest voxel, other maps linear.
@@ -161,7 +184,8 @@ class Segmentation:
         doubts = (Doubt("beyond-the-grid", told),) if lost else ()
         spread = None if self.spread is None else moved(self.spread, linear=True)
         found = self._without(moved(self.labels, linear=False), f"the grid of {target.name}", doubts)
-        return replace(found, spread=spread)
+        scores = {name: moved(score, linear=True) for name, score in self.scores.items()}
+        return replace(found, spread=spread, scores=scores)
 
     def _without(self, labels: Volume, by: str, doubts: tuple[str, ...] = ()) -> Segmentation:
         """The result with other labels, and a doubt for each label that has lost all its voxels."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, zip_longest
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from lowres_seg.runtime.compiled_cache import CompiledCache, as_cache
 from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
+from lowres_seg.runtime.kept_scores import ScoreType, add_up, as_score_type
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import ReferenceCase, SelfTest
@@ -33,7 +32,6 @@ from lowres_seg.runtime.segmentation import Segmentation, beside
 from lowres_seg.runtime.turns import Turns
 from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.volume import Volume
-from lowres_seg.wording import sizes
 
 
 class Segmenter:
@@ -137,18 +135,8 @@ class Segmenter:
         rewrite = sum_in_steps if reproducible else None
         bound = None
         if max_ram_bytes is not None:
-            heads = {name: network.output_shape[1] for name, network in manifest.networks.items()}
-            bound = MemoryBound.choose(manifest, files, heads, max_ram_bytes, lean=lean, rewrite=rewrite)
-            ports = sum(4 * prod(shape) for one in manifest.networks.values() for shape in one.shapes)
-            bound = replace(bound, ports_bytes=ports)
+            bound = MemoryBound.of_bundle(bundle, files, max_ram_bytes, lean=lean, rewrite=rewrite)
             lean = bound.lean
-            if bound.networks_bytes > max_ram_bytes:
-                wide = any(network.precision == "fp32" for network in manifest.networks.values())
-                need, most = sizes(bound.networks_bytes, max_ram_bytes)
-                raise InputError(
-                    f"{bundle.path}: its largest network alone needs about {need}, the bound is {most}; raise "
-                    f"--max-ram (max_ram_bytes){' or use a bundle in INT8' if wide else ''}"
-                )
         kept = None if bundle.signed_by is not None or bound is not None else as_cache(cache)
         if kept is not None and bundle.holds(kept.folder):
             raise InputError(
@@ -188,6 +176,7 @@ class Segmenter:
         progress: Progress | None = None,
         cancelled: Callable[[], object] | None = None,
         deadline_s: float | None = None,
+        scores: ScoreType | None = None,
     ) -> Segmentation:
         """Segment one scan. Several threads may call it at once; one that has no room waits for its turn.
 
@@ -204,6 +193,8 @@ class Segmenter:
         deadline_s : float, optional
             Seconds, waiting included, after which the prediction ends at the next window. Infinity is no deadline. Zero
             and less are a budget that is spent, and end it before it begins.
+        scores : {"float16", "uint8"}, optional
+            Keep the score of each label beside the labels, as it is or as 255 times a probability.
 
         Returns
         -------
@@ -214,7 +205,8 @@ class Segmenter:
         ------
         InputError
             If `scan` is neither a volume nor a path; if a channel is missing, unknown or on another grid; if it holds
-            NaN, infinity or one single value; or if the scan needs more memory than the bound.
+            NaN, infinity or one single value; if the scan needs more memory than the bound; or if no label has a score,
+            or one that `scores` does not hold.
         EngineError
             If a network fails.
         CancelledError
@@ -223,15 +215,16 @@ class Segmenter:
             If it is not done within `deadline_s`.
         """
         watch = Watch(progress, cancelled, deadline_s)
+        kept = as_score_type(scores, self.pipeline)
         scans = by_channel(scan, self.pipeline.channels)
         first = scans[self.pipeline.channels[0]]
         name = first.name if isinstance(first, Volume) else os.fspath(first)
         watch.waits(name)
         try:
-            with self._turns.turn(self._scan_bytes(scans), watch):
+            with self._turns.turn(self._scan_bytes(scans, kept), watch):
                 try:
                     watch.at(f"{name}: reading")
-                    found = self._predict(scans, watch)
+                    found = self._predict(scans, watch, kept)
                 except BaseException:
                     self._release()
                     raise
@@ -254,25 +247,25 @@ class Segmenter:
         for engine in chain.from_iterable(self._engines.values()):
             engine.release()
 
-    def _scan_bytes(self, scans: Mapping[str, VolumeOrPath]) -> int:
+    def _scan_bytes(self, scans: Mapping[str, VolumeOrPath], scores: ScoreType | None) -> int:
         """Part of the bound on memory that a scan takes; 0 without a bound."""
         if self._bound is None or self._bound.lean:
             return 0
         first = scans[self.pipeline.channels[0]]
         grid = first.grid if isinstance(first, Volume) else Volume.read_grid(first)
-        return self._bound.scan_bytes(self.pipeline, grid)
+        return self._bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
 
-    def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch) -> Segmentation:
+    def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch, scores: ScoreType | None) -> Segmentation:
         self.prepare()
         loading: dict[str, float] = {}
         with timed(loading, "load"):
             volumes = read_channels(scans, self.pipeline.channels, self.read)
         name = volumes[0].name
         if self._bound is not None:
-            self._bound.check(self.pipeline, volumes[0].grid, name)
+            self._bound.check(self.pipeline, volumes[0].grid, name, scores=scores is not None)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
         doubts += of_scan(volumes)
-        state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels)
+        state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels, scores)
         firsts = [self._first(stage) for stage in self.pipeline.stages]
         for stage, following in zip_longest(self.pipeline.stages, firsts[1:]):
             watch.at(f"{name}: stage {stage.name}")
@@ -291,8 +284,9 @@ class Segmenter:
         numbers = {name: value for result in state.results.values() for name, value in result.numbers.items()}
         once, timings = tuple(dict.fromkeys(doubts)), loading | state.timings_s
         spread = state.spread(self.pipeline.stages)
-        regions = self.pipeline.evaluated
-        return Segmentation(volume, self.pipeline.label_names, timings, once, numbers, spread, regions)
+        names, regions = self.pipeline.label_names, self.pipeline.evaluated
+        kept, adds = state.label_scores(names), add_up(self.pipeline)
+        return Segmentation(volume, names, timings, once, numbers, spread, regions, kept, adds)
 
     def read(self, path: str | os.PathLike[str]) -> Volume:
         """Read one channel of a scan. A header that claims more than the bound on memory is refused before its voxels.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from lowres_seg.errors import InputError
 from lowres_seg.runtime.cleanup import clean
 from lowres_seg.runtime.decode import combine, labels_of, mean, select, vote
 from lowres_seg.runtime.engine import Engine, run_in_turn
+from lowres_seg.runtime.kept_scores import KeptScores
 from lowres_seg.runtime.label_values import rounded
 from lowres_seg.runtime.ordering import fortran
 from lowres_seg.runtime.placement import Placement, orient
@@ -79,7 +79,12 @@ def run(
         return StageResult(placement, None, None, _classes(placement, stage.decode, slabs))
     slabs = _slabs(placement, engines, x, scan, watch, following)
     del x
-    labels = _labels(placement, slabs, scan, threads)
+    kept = KeptScores(placement) if stage.name in scan.kept else None
+    labels = _labels(placement, slabs if kept is None else kept.watched(slabs), scan, threads)
+    if kept is not None and scan.score_type is not None:
+        with timed(scan.timings_s, f"{stage.name}.scores"):
+            others = [_turned(placement, scan.scores[name]) for name in stage.mean_with]
+            scan.kept[stage.name] = kept.on_scan(scan.score_type, others, scan.grid.shape, threads)
     with timed(scan.timings_s, f"{stage.name}.cleanup"):
         labels = clean(labels, stage.cleanup, scan.grid.voxel_ml * 1000)
         if stage.restore.quantity == "nothing":
@@ -228,14 +233,14 @@ def _labels(placement: Placement, slabs: Iterator[tuple[slice, list[Array]]], sc
             return np.ascontiguousarray(labels[fit.inner])
         restored = _restored_labels(placement, labels[None].astype(np.float32), threads)
         if stage.restore.outside == "edge":
-            _clear_unseen(placement, restored)
+            placement.clear_unseen(restored)
         return restored
 
 
 def _restored_labels(placement: Placement, y: Array, threads: int) -> Labels:
     """Resample labels (1, *conformed) to the region."""
     stage, fit = placement.stage, placement.fit
-    restore, parts = stage.restore, _restored(placement, y, threads)
+    restore, parts = stage.restore, placement.restored(y, threads)
     if restore.rounding is None or restore.interpolation != "linear" or fit.separate_back is not None:
         whole_numbers = np.floor if restore.rounding == "down" else np.rint
         return np.concatenate([whole_numbers(part[0]) for _, part in parts]).astype(np.uint8)
@@ -245,36 +250,12 @@ def _restored_labels(placement: Placement, y: Array, threads: int) -> Labels:
     )
 
 
-def _clear_unseen(placement: Placement, values: NDArray[Any]) -> None:
-    """Set to zero what (..., I, J, K) says about voxels of the region that the conformed grid does not cover."""
-    seen = placement.fit.seen
-    if seen == Box.whole(placement.fit.region):
-        return
-    for axis, (start, stop) in enumerate(zip(seen.start, seen.stop, strict=True)):
-        along = np.moveaxis(values, axis - 3, 0)
-        along[:start] = 0
-        along[stop:] = 0
-
-
 def _zero_is_background(stage: Stage) -> bool:
     """Tell whether restored scores of zero are decoded as background."""
     used = channels_used(stage.decode)
     zeros = np.zeros((used[-1] + 1, 1, 1, 1), np.float32)
     late = stage.restore.activated == "after"
     return not labels_of(select(zeros, stage.decode) if late else zeros[used], stage.decode).any()
-
-
-def _restored(placement: Placement, y: Array, threads: int) -> Iterator[tuple[slice, Array]]:
-    """Resample (C, *conformed) to the region in slabs, as the stage says."""
-    restore = placement.stage.restore
-    return placement.fit.restored(
-        y,
-        restore.interpolation,
-        across=restore.separate_interpolation,
-        outside=restore.outside,
-        border=placement.stage.conform.border,
-        threads=threads,
-    )
 
 
 def _labels_of_restored(
@@ -304,7 +285,7 @@ def _labels_of_restored(
     labels = np.empty(fit.region, np.uint8)
     spread = None if stage.samples is None else np.empty(fit.region, np.float32)
     kept = whole.dtype if stage.restore.precision == "windows" else np.float32
-    restored = _restored(placement, whole, threads)
+    restored = placement.restored(whole, threads)
     while True:
         with timed(timings_s, restore):
             piece = next(restored, None)
@@ -323,11 +304,11 @@ def _labels_of_restored(
                 part = mean([*(np.stack([channel[slab] for channel in one]) for one in others), sure])
             labels[slab] = labels_of(select(part, stage.decode) if late and not others else part, stage.decode)
     if stage.restore.outside == "edge" or not _zero_is_background(stage):
-        _clear_unseen(placement, labels)
+        placement.clear_unseen(labels)
         if activated is not None:
-            _clear_unseen(placement, activated)
+            placement.clear_unseen(activated)
     if spread is not None:
-        _clear_unseen(placement, spread)
+        placement.clear_unseen(spread)
         on_scan = scan.spreads[stage.name] = np.zeros(scan.grid.shape, np.float32, order="F")
         on_scan[placement.oriented.undo_box(placement.box).slices] = placement.oriented.undo(spread)
     if activated is not None:

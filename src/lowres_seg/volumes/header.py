@@ -49,7 +49,7 @@ def carried(header: Any, data: NDArray[Any]) -> Any:
     for name in _CARRIED:
         new[name] = header[name]
     new["pixdim"][:4] = header["pixdim"][:4]
-    new.set_data_dtype(data.dtype)
+    new.set_data_dtype(np.float32 if data.dtype == np.float16 else data.dtype)  # NIfTI has no half precision
     new.set_data_shape(data.shape)
     return new
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,20 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 
-from lowres_seg import atomic, host
-from lowres_seg.errors import InputError, one_line
+from lowres_seg.errors import InputError, one_line, shown
 from lowres_seg.volumes import dicom, without_web  # noqa: F401 - before nibabel, whose import it shortens
 from lowres_seg.volumes import header as fields
+from lowres_seg.volumes.claims import (
+    Described,
+    as_float32,
+    refuse_more_than_held,
+    refuse_more_than_memory,
+    times,
+    too_large,
+)
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.stored import DamagedError, GzipBytes, PlainBytes, opened
-from lowres_seg.wording import counted, sizes
+from lowres_seg.wording import counted
 
 import nibabel  # isort: skip
 from nibabel.spatialimages import HeaderDataError  # isort: skip
@@ -34,73 +39,11 @@ _SIZES = (348, 540)
 _LINE_ENDS = [13, 10, 26, 10]
 #: Bytes behind a header that say whether extensions follow.
 _FLAG = 4
-#: Scans whose largest value is smaller are refused if float32 keeps some of their values in fewer bits.
-_TINY = 1e-27
-#: Number of steps of float32 between the least and the largest intensity below which a scan is doubted.
-_FEWEST_STEPS = 1000
-
-
-def stem(path: Path) -> str:
-    """Name of a NIfTI file without its suffix, whose letters may be of either case; or name of a folder.
-
-    Examples
-    --------
-    >>> stem(Path("study/head.nii.gz"))
-    'head'
-    """
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    if os.path.isdir(path):  # noqa: PTH112 - False where nobody may look
-        return Path(os.path.abspath(path)).name  # noqa: PTH100 - a link keeps the name that a user gave it
-    return path.stem
-
-
-@dataclass(frozen=True)
-class Described:
-    """What the header of a NIfTI file says.
-
-    Attributes
-    ----------
-    header : nibabel.Nifti1Header
-    grid : Grid
-    dtype : numpy dtype
-        Of the voxels as they are stored.
-    first : int
-        First byte of the voxels.
-    doubts : tuple of str
-        What a reader of the result should know about the header.
-    lacks_room : bool
-        Whether it says that extensions follow, and leaves no room for them before the voxels.
-    """
-
-    header: Any
-    grid: Grid
-    dtype: np.dtype[Any]
-    first: int
-    doubts: tuple[str, ...]
-    lacks_room: bool = False
-
-    @property
-    def voxel_bytes(self) -> int:
-        """Bytes of all voxels as they are stored."""
-        return prod(self.grid.shape) * self.dtype.itemsize
 
 
 def is_header(value: object) -> bool:
     """Tell whether something is a header of NIfTI-1 or NIfTI-2, as nibabel has it."""
     return isinstance(value, nibabel.Nifti1Header)
-
-
-def header_of(grid: Grid, dtype: np.dtype[Any]) -> Any:
-    """A header for a grid in the space of the scanner, in millimetres, as files have that are made of DICOM."""
-    header = nibabel.Nifti1Header()
-    header.set_data_dtype(dtype)
-    header.set_data_shape(grid.shape)
-    header.set_sform(grid.affine, code=1)
-    header.set_qform(grid.affine, code=1, strip_shears=True)
-    header.set_xyzt_units("mm")
-    return header
 
 
 def read_space(path: Path) -> tuple[Grid, Any]:
@@ -149,33 +92,18 @@ def read(path: Path) -> tuple[NDArray[np.float32], Grid, Any, tuple[str, ...]]:
             stored: NDArray[Any] = np.ndarray(shape, found.dtype, raw.data, order="F")
             data, coarse = _scaled(path, stored, *_scale(found.header))
         except MemoryError as error:
-            raise InputError(f"{path}: {_times(shape)} voxels take more memory than there is; crop the scan") from error
+            raise too_large(path, shape) from error
     return data, found.grid, found.header, (*found.doubts, *more, *coarse)
 
 
-def write(path: Path, data: NDArray[Any], grid: Grid, header: Any, *, force: bool = False) -> None:
-    """Write an (I, J, K) array as NIfTI. The file appears whole or not at all.
-
-    It has the array's dtype, or one with the same values if NIfTI has no such type, or other tools do not read it.
-
-    With `header` the file has that header's affines, their codes, its units and its intent. Text and extensions, which
-    may name a patient, stay behind. Without it the file has the affine of `grid`.
+def storable(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    """Voxels with the same values in a type that NIfTI has and other tools read.
 
     Raises
     ------
     InputError
-        If the name does not end in .nii or .nii.gz, if the file exists and not `force`, if it cannot be written, or if
-        no type of NIfTI has the values of `data`.
+        If there is none.
     """
-    if not path.name.endswith(SUFFIXES):
-        raise InputError(f"{path}: expected a name that ends in .nii.gz or .nii")
-    data = _storable(path, data)
-    with atomic.file(path, force=force) as staged:
-        write_staged(staged, data, grid, header)
-
-
-def _storable(path: Path, data: NDArray[Any]) -> NDArray[Any]:
-    """Voxels with the same values in a type that NIfTI has and other tools read."""
     kind, size = data.dtype.kind, data.dtype.itemsize
     if kind == "b":
         return data.astype(np.uint8)
@@ -201,14 +129,43 @@ def _storable(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def write_staged(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> None:
-    """Write an array as `write` does, where the caller sees to it that the file appears whole or not at all.
+def header_of(grid: Grid, dtype: np.dtype[Any]) -> Any:
+    """A NIfTI header for voxels of a file of another format, whose grid is that of the scanner.
 
     Raises
     ------
+    InputError
+        If the affine holds numbers that NIfTI cannot hold.
+    """
+    header = nibabel.Nifti1Header() if max(grid.shape) <= np.iinfo(np.int16).max else nibabel.Nifti2Header()
+    header.set_data_dtype(dtype.newbyteorder("="))
+    header.set_data_shape(grid.shape)
+    header.set_zooms(grid.spacing_mm)
+    with np.errstate(over="ignore"):
+        header.set_sform(grid.affine, 1)
+    if not np.isfinite(header.get_sform()).all():
+        raise InputError(
+            f"affine: found {shown(grid.affine.tolist(), most=200)}, expected places within float32, in mm"
+        )
+    header.set_qform(grid.affine, 1, strip_shears=True)
+    header.set_xyzt_units("mm")
+    return header
+
+
+def write(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> None:
+    """Write an (I, J, K) array as NIfTI.
+
+    With `header` the file has that header's affines, their codes, its units and its intent. Text and extensions, which
+    may name a patient, stay behind. Without it the file has the affine of `grid`.
+
+    Raises
+    ------
+    InputError
+        If no type of NIfTI has the values of `data`.
     OSError
         If it cannot be written.
     """
+    data = storable(path, data)
     own = None if header is None else fields.carried(header, data)
     kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(data, None if own is not None else grid.affine, own)
@@ -232,7 +189,7 @@ def _opened(path: Path) -> Iterator[PlainBytes | GzipBytes]:
                     f"{path}: is a DICOM file, expected a NIfTI file; convert its folder first: "
                     f"{dicom.converting(path.parent)}"
                 )
-            raise InputError(f"{path}: expected a NIfTI file, with a name that ends in .nii.gz or .nii")
+            raise InputError(f"{path}: expected a scan, with a name that ends in .nii.gz, .nii, .mgz, .mgh or .nrrd")
         yield stream
 
 
@@ -307,22 +264,9 @@ def _bytes(stream: PlainBytes | GzipBytes, count: int) -> bytes:
 
 def _refuse_claims(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> None:
     """Refuse a header that claims more bytes than the file holds, or than memory, before any are allocated."""
-    claimed = found.first + found.voxel_bytes
-    shape = _times(found.grid.shape)
-    says = f"{path}: its header claims {claimed} bytes ({shape} voxels of {found.dtype}), the file holds"
-    if stream.at_most() < claimed:
-        about = "at most " if isinstance(stream, GzipBytes) else ""
-        raise InputError(f"{says} {about}{stream.at_most()}; it is truncated or damaged")
-    need, memory = found.voxel_bytes + 4 * prod(found.grid.shape), host.memory_limit_bytes()
-    if need > memory:
-        takes, has = sizes(need, memory)
-        raise InputError(
-            f"{path}: {shape} voxels take {takes} to read, this machine has {has}; crop the scan, or use a machine "
-            "with more"
-        )
-    held = stream.held(claimed)
-    if held < claimed:
-        raise InputError(f"{says} {held}; it is truncated or damaged")
+    refuse_more_than_held(path, found, stream.at_most(), "at most " if isinstance(stream, GzipBytes) else "")
+    refuse_more_than_memory(path, found)
+    refuse_more_than_held(path, found, stream.held(found.claimed))
 
 
 def _behind(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> list[str]:
@@ -339,7 +283,7 @@ def _behind(path: Path, stream: PlainBytes | GzipBytes, found: Described) -> lis
         )
     if behind >= face:
         raise InputError(
-            f"{path}: its header claims {found.voxel_bytes} bytes of voxels ({_times(found.grid.shape)} of "
+            f"{path}: its header claims {found.voxel_bytes} bytes of voxels ({times(found.grid.shape)} of "
             f"{found.dtype}), the file holds at least {found.voxel_bytes + behind}; its shape or datatype is wrong"
         )
     return (
@@ -356,39 +300,6 @@ def _scale(header: Any) -> tuple[float, float]:
 
 
 def _scaled(path: Path, stored: NDArray[Any], slope: float, intercept: float) -> tuple[NDArray[np.float32], list[str]]:
-    """Voxels in float32, rounded as nibabel rounds them; and a doubt if that leaves few steps between them.
-
-    Raises
-    ------
-    InputError
-        If float32 cannot hold them. Whether a thread keeps the smallest depends on what it ran before.
-    """
+    """Voxels in float32, rounded as nibabel rounds them; doubts and errors as of `as_float32`."""
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is segmented
-        x = np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept)))
-    if (x.dtype.itemsize <= np.dtype(np.float32).itemsize and x.dtype.kind == "f") or x.dtype.itemsize < 4:
-        return np.asarray(x, dtype=np.float32), []
-    finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    largest = max(abs(low), abs(high))
-    with np.errstate(over="ignore"):
-        overflows = np.isinf(np.float32(largest))
-    if overflows:
-        raise InputError(
-            f"{path}: holds values up to {largest:.3g}, and float32 holds none over 3.4e+38; divide its intensities"
-        )
-    if 0 < largest < _TINY and (lost := np.count_nonzero((x != 0) & (np.abs(x) < float(np.finfo(np.float32).tiny)))):
-        raise InputError(
-            f"{path}: {lost} of {x.size} voxels lie within 1.2e-38 of zero, where CPUs compute with zero; multiply the "
-            "scan's intensities by 1e30"
-        )
-    if not 0 < high - low < _FEWEST_STEPS * float(np.spacing(np.float32(largest))):
-        return np.asarray(x, dtype=np.float32), []
-    coarse = (
-        f"{path.name}: its intensities lie between {low:.9g} and {high:.9g}, so far from zero that float32 keeps few "
-        "steps between them; subtract the least"
-    )
-    return np.asarray(x, dtype=np.float32), [coarse]
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+        return as_float32(path, np.asarray(apply_read_scaling(stored, np.float64(slope), np.float64(intercept))))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lowres_seg.arguments import described, flag
 from lowres_seg.arguments import path as as_path
 from lowres_seg.errors import InputError
-from lowres_seg.volumes import nifti
+from lowres_seg.volumes import files, nifti
 from lowres_seg.volumes.grid import Grid, three
 
 
@@ -105,17 +105,19 @@ class Volume:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Volume:
-        """Read a NIfTI-1 or NIfTI-2 file as float32. Trailing axes of length one are dropped.
+        """Read a file of NIfTI, MGH or NRRD as float32. Trailing axes of length one are dropped.
 
         Raises
         ------
         InputError
-            If the file is missing, truncated, damaged or not NIfTI; if it is not one 3D image of real numbers; if its
-            header claims another number of voxels than the file holds, or more than this machine's memory; or if its
-            grid is unusable.
+            If the file is missing, truncated, damaged or of another format; if it is not one 3D image of real numbers;
+            if its header claims another number of voxels than the file holds, or more than this machine's memory; or if
+            its grid is unusable.
+        MissingExtraError
+            If it is NRRD, and the extra ``nrrd`` is not installed.
         """
         path = as_path(path, "path of a scan")
-        data, grid, header, doubts = nifti.read(path)
+        data, grid, header, doubts = files.read(path)
         return cls(data, grid, header, doubts, str(path))
 
     @classmethod
@@ -128,31 +130,33 @@ class Volume:
             As for `load`, without what the voxels say.
         """
         path = as_path(path, "path of a scan")
-        grid, header = nifti.read_space(path)
+        grid, header = files.read_space(path)
         return cls(np.broadcast_to(np.float32(0), grid.shape), grid, header, name=str(path))
 
     @staticmethod
     def read_grid(path: str | os.PathLike[str]) -> Grid:
-        """Read the grid of a NIfTI file from its header, without its voxels.
+        """Read the grid of a file from its header, without its voxels.
 
         Raises
         ------
         InputError
             As for `load`, without what the voxels say.
         """
-        return nifti.read_space(as_path(path, "path of a scan"))[0]
+        return files.read_space(as_path(path, "path of a scan"))[0]
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write as NIfTI, with the dtype of `data` or one with the same values. The file appears whole or not at all.
+        """Write in the format of the suffix, in the dtype of `data` or one with the same values: whole or not at all.
 
-        The file has geometry, units and intent of the source file's header, if there is one. Its text and extensions,
-        which may name a patient, stay behind.
+        A NIfTI file has geometry, units and intent of the source file's header, if there is one. Its text and
+        extensions, which may name a patient, stay behind.
 
         Raises
         ------
         InputError
-            If the name does not end in .nii or .nii.gz, if the file exists and not `force`, if it cannot be written, or
-            if no type of NIfTI has the values.
+            If the name does not end in .nii.gz, .nii, .mgz, .mgh or .nrrd, if the file exists and not `force`, if it
+            cannot be written, or if no type of the format has the values.
+        MissingExtraError
+            If it is NRRD, and the extra ``nrrd`` is not installed.
         """
         target, force = as_path(path, "path to write"), flag(force, "force")
-        nifti.write(target, self.data, self.grid, self.header, force=force)
+        files.write(target, self.data, self.grid, self.header, force=force)

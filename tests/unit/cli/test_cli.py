@@ -137,9 +137,9 @@ def test_predict_keeps_the_part_as_a_folder(tiny: Path, scan: Path, tmp_path: Pa
         (["{tiny}", "{scan}", "-o", "{dir}/m.nii", "--volume-table", "{scan}", "--force"], 1, "is the input"),
         (["{tiny}", "{scan}", "-o", "{tiny}/m.nii"], 1, "lies inside the input"),
         (
-            ["{tiny}", "{scan}", "-o", "{dir}/m.mgz"],
+            ["{tiny}", "{scan}", "-o", "{dir}/m.mha"],
             1,
-            "files that end in .mgz are not written, expected .nii.gz or .nii",
+            "files that end in .mha are not written, expected .nii.gz or .nii or .mgz or .mgh or .nrrd",
         ),
         (["{tiny}", "{scan}", "-o", "{dir}/m.foo"], 1, "put a slash behind it"),
         (["{tiny}", "{scan}", "-o", "{dir}/m.json"], 1, "files that end in .json are not written"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -121,3 +122,36 @@ def test_a_border_that_takes_all_is_a_doubt(bundle: Path, scan: Path, tmp_path: 
     done = run("predict", bundle, scan, "-o", tmp_path / "m.nii", "--border", "-50", "--strict", code=3)
     assert "brain is gone: a border of -50 mm has left no voxel of it" in said(done)
     assert not Volume.load(tmp_path / "m.nii").data.any()
+
+
+def test_scores_are_written_beside_the_mask(bundle: Path, scan: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ("--scores", "uint8", "--labels", "brain", "--crop")
+    done = run("predict", bundle, scan, "-o", f"{out}/", *words, "--json", "--provenance", tmp_path / "p.json")
+    result = Segmenter.load(bundle, threads=1).predict(scan, scores="uint8").choose("brain").crop()
+    written = nib.load(out / "head_mask_score_brain.nii.gz")
+    assert np.array_equal(np.asarray(written.dataobj), result.scores["brain"].data)
+    assert written.get_data_dtype() == np.uint8
+    assert written.affine == pytest.approx(nib.load(out / "head_mask.nii.gz").affine)
+    (case,) = json.loads(done.stdout)["cases"]
+    assert case["scores"] == {"brain": str(out / "head_mask_score_brain.nii.gz")}
+    (told,) = json.loads((tmp_path / "p.json").read_text())["cases"]
+    assert set(told["outputs"]) == {"mask", "score brain"}
+    assert "done before" in run("predict", bundle, scan, "-o", f"{out}/", *words, "--resume").output
+    (out / "head_mask_score_brain.nii.gz").unlink()
+    again = run("predict", bundle, scan, "-o", f"{out}/", *words, "--resume")
+    assert "not all of its files are there" in said(again)
+    run("predict", bundle, scan, "-o", tmp_path / "m.mgz", "--scores", "float16")
+    half = Volume.load(tmp_path / "m_score_brain.mgz").data
+    assert half.max() > 0.9
+    assert np.array_equal(half, half.astype(np.float16))
+    wrong = run("predict", bundle, scan, "-o", tmp_path / "n.nii", "--scores", "float32", code=2)
+    assert "expected float16 or uint8" in said(wrong)
+
+
+def test_scores_count_for_the_bound_on_memory(bundle: Path, scan: Path) -> None:
+    segmenter = Segmenter.load(bundle, threads=1, max_ram_bytes=10**9)
+    bound = segmenter._bound
+    assert bound is not None
+    grid = Volume.read_grid(scan)
+    need = [bound.scan_bytes(segmenter.pipeline, grid, scores=scores) for scores in (False, True)]
+    assert need[1] - need[0] >= (4 * 1 + 2) * 16**3
