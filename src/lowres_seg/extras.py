@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "quantize": ("nncf",),
     "bench": ("torch", "onnx", "onnxscript", "onnxruntime", "jinja2", "PIL"),
     "sign": ("cryptography",),
+    "picture": ("PIL",),
 }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,11 +24,11 @@ from lowres_seg.cli.options import (
     Threads,
     Verbose,
     app,
-    debugging,
     ram_bytes,
 )
-from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_error, print_json, steps
-from lowres_seg.errors import LowresSegError, in_one_line
+from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
+from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
+from lowres_seg.extras import require
 from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
@@ -68,6 +66,10 @@ def predict(
     apply_mask: Annotated[
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
+    ] = False,
+    picture: Annotated[
+        bool,
+        typer.Option("--picture", help="Also write a PNG beside each mask: three planes, outlines, sides. [picture]"),
     ] = False,
     spread_map: Annotated[
         Path | None,
@@ -123,6 +125,10 @@ def predict(
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     _check_tables(manifest, volume_table, class_table)
+    if picture and not masks:
+        raise typer.BadParameter("the bundle gives no mask", param_hint="--picture")
+    if picture:
+        require("picture")
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -130,7 +136,7 @@ def predict(
         raise typer.BadParameter("goes with a folder, whose ledger knows what is done", param_hint="--resume")
     named, own = without_own(inputs, output)
     if own:
-        err.print(f"[yellow]note:[/] {plain(_own(own))}")
+        err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
     reads = [bundle, *filter(None, [required(require_key)])]
     cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
@@ -151,6 +157,7 @@ def predict(
         manifest.channels,
         force=force or resume,
         apply_mask=apply_mask,
+        picture=picture,
         masks=masks,
         spread_map=spread_map,
         reads=reads,
@@ -192,14 +199,14 @@ def predict(
         try:
             for outcome in bar.follow(results):
                 outcomes.append(outcome)
-                _show(outcome, shown=shown, verbose=verbose)
+                tell(outcome, shown=shown, verbose=verbose)
         finally:  # also where the command is asked to end
             if volume_table is not None:
                 table = partial(write_table, outcomes=outcomes, labels=manifest.label_names, anonymous=anonymous)
-                whole = _written(table, volume_table, force=replaces_table, shown=shown)
+                whole = write_about(table, volume_table, force=replaces_table, shown=shown)
             if class_table is not None:
                 table = partial(class_tables.write, outcomes=outcomes, pipeline=manifest, anonymous=anonymous)
-                whole &= _written(table, class_table, force=replaces_classes, shown=shown)
+                whole &= write_about(table, class_table, force=replaces_classes, shown=shown)
             if provenance is not None:
                 content = provenances.written(
                     opened,
@@ -211,9 +218,9 @@ def predict(
                     anonymous=anonymous,
                 )
                 write = partial(provenances.write, content=content)
-                whole &= _written(write, provenance, force=replaces_provenance, shown=shown)
+                whole &= write_about(write, provenance, force=replaces_provenance, shown=shown)
             if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
-                err.print(plain(_summary(outcomes, len(jobs), [] if ledger is None else own)))
+                err.print(plain(summary_line(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         statuses = [outcome.status for outcome in outcomes]
@@ -225,7 +232,7 @@ def predict(
                 "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},
                 **({} if anonymous else {"own": own}),
                 "cases": [
-                    _case(number, outcome, anonymous=anonymous) for number, outcome in enumerate(outcomes, start=1)
+                    case_json(number, outcome, anonymous=anonymous) for number, outcome in enumerate(outcomes, start=1)
                 ],
             }
         )
@@ -311,90 +318,3 @@ def _cache(*, no_cache: bool, key: str | None) -> CompiledCache | None:
     from lowres_seg.runtime.compiled_cache import CompiledCache
 
     return None if no_cache or key is not None else CompiledCache.of_user()
-
-
-def _show(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
-    """Print what became of a scan."""
-    if outcome.error is not None:
-        if debugging():
-            traceback.print_exception(outcome.error)
-        print_error(outcome.error)
-        return
-    if outcome.again:
-        err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: was done again, because {plain(outcome.again)}")
-    for doubt in outcome.doubts:
-        err.print(f"[yellow]note:[/] {plain(outcome.job.name)}: {plain(doubt)}")
-    if shown:
-        found = [f"{name} {ml:.1f} ml" for name, ml in outcome.volumes_ml.items()]
-        found += [f"{name} {value:.4f}" for name, value in outcome.numbers.items()]
-        seconds = "done before" if outcome.skipped else f"{sum(outcome.timings_s.values()):.2f} s"
-        out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({seconds})"))
-        for path in outcome.job.masked.values():
-            out.print(plain(f"{path}: written, with zero outside the labels"))
-        if outcome.job.spread is not None:
-            out.print(plain(f"{outcome.job.spread}: written, the spread of the samples"))
-        if verbose:
-            out.print("  " + ", ".join(f"{step} {s:.3f} s" for step, s in outcome.timings_s.items()))
-
-
-def _written(write: Callable[..., None], path: Path, *, force: bool, shown: bool) -> bool:
-    """Write a file about all scans; False if it cannot be, which is said and keeps no mask from being written."""
-    try:
-        write(path, force=force)
-    except LowresSegError as error:
-        print_error(error)
-        return False
-    if shown:
-        out.print(plain(f"{path}: written"))
-    return True
-
-
-def _summary(outcomes: list[Outcome], total: int, own: list[str]) -> str:
-    """Line with the number of scans that are done, failed (and why), and skipped."""
-    statuses = [outcome.status for outcome in outcomes]
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    why = [f"{outcome.job.name}: {_reason(outcome)}" for outcome in failed[:3]]
-    why += [f"{len(failed) - 3} more"] if len(failed) > 3 else []
-    parts = [
-        f"{statuses.count('done')} done",
-        f"{len(failed)} failed" + (f" ({'; '.join(why)})" if why else ""),
-        f"{statuses.count('skipped') + len(own)} skipped",
-    ]
-    if len(outcomes) < total:
-        parts.append(f"{total - len(outcomes)} not begun or not ended; --resume goes on with them")
-    return " ".join(f"summary: {', '.join(parts)}".split("\n"))
-
-
-def _reason(outcome: Outcome) -> str:
-    """What was found, out of an error's message."""
-    said = " ".join(str(outcome.error).splitlines()).removeprefix(f"{in_one_line(outcome.job.name)}: ")
-    return said.partition("; ")[0]
-
-
-def _own(own: list[str]) -> str:
-    some = ", ".join(own[:3]) + (f" and {len(own) - 3} more" if len(own) > 3 else "")
-    return f"skipped {some}: written by this tool, as masks or masked scans; to segment them, name no other scans"
-
-
-def _case(number: int, outcome: Outcome, *, anonymous: bool) -> dict[str, Any]:
-    from lowres_seg.cohort.anonymous import without_paths
-
-    job = outcome.job
-    failed = outcome.error is not None
-    texts = ["" if outcome.error is None else str(outcome.error), *outcome.doubts]
-    error, *doubts = [without_paths(text, job) for text in texts] if anonymous else texts
-    scan = {channel: str(path) for channel, path in job.scan.items()}
-    return {
-        "case": number,
-        **({} if anonymous else {**({"id": job.id} if job.id else {}), "scan": scan}),
-        "outcome": outcome.status,
-        "threads": outcome.threads,
-        **({} if anonymous else {"mask": None if failed else str(job.output)}),
-        "error": error if failed else None,
-        "voxels": outcome.voxels,
-        "volumes_ml": outcome.volumes_ml,
-        "numbers": outcome.numbers,
-        "timings_s": outcome.timings_s,
-        "doubts": doubts,
-        "doubt_names": outcome.doubt_names,
-    }

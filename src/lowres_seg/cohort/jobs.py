@@ -333,6 +333,11 @@ def _write(result: Segmentation, job: Job, scan: Mapping[str, Volume], staged: M
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
     for target, volume in {job.output: result.labels, **masked, **spread}.items():
         nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
+    if job.picture is not None:
+        from lowres_seg.view.picture import picture  # needs an extra
+
+        first = next(iter(scan.values()))
+        staged[job.picture].write_bytes(picture(first, result.labels, result.label_names))
 
 
 def _masked(scan: Volume, result: Segmentation) -> Volume:

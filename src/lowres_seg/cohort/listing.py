@@ -28,6 +28,8 @@ class Job:
         The mask to write.
     masked : dict of str to pathlib.Path
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
+    picture : pathlib.Path or None
+        The picture to write, of three planes through the labels.
     spread : pathlib.Path or None
         The map of the spread to write, of a bundle that has samples.
     id : str
@@ -39,6 +41,7 @@ class Job:
     masked: Mapping[str, Path] = field(default_factory=dict)
     spread: Path | None = None
     id: str = ""
+    picture: Path | None = None
 
     @property
     def name(self) -> str:
@@ -47,10 +50,17 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """All files to write, by what they hold: ``mask`` or ``classes`` first, then ``masked CHANNEL``, ``spread``."""
+        """All files to write, by what they hold.
+
+        ``mask`` or ``classes`` comes first, then ``masked CHANNEL``, ``picture`` and ``spread``.
+        """
         first = "classes" if self.output.suffix == ".json" else "mask"
-        spread = {} if self.spread is None else {"spread": self.spread}
-        return {first: self.output, **{f"masked {channel}": path for channel, path in self.masked.items()}, **spread}
+        further = {"picture": self.picture, "spread": self.spread}
+        return {
+            first: self.output,
+            **{f"masked {channel}": path for channel, path in self.masked.items()},
+            **{what: path for what, path in further.items() if path is not None},
+        }
 
     @property
     def files(self) -> list[Path]:
@@ -103,6 +113,7 @@ def list_jobs(
     *,
     force: bool,
     apply_mask: bool,
+    picture: bool = False,
     masks: bool = True,
     spread_map: Path | None = None,
     reads: Iterable[Path] = (),
@@ -124,6 +135,8 @@ def list_jobs(
         Whether existing files may be replaced.
     apply_mask : bool
         Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
+    picture : bool
+        Whether a picture is to be written beside each mask.
     masks : bool
         Whether the bundle gives masks, and not a number for each class.
     spread_map : pathlib.Path, optional
@@ -183,6 +196,8 @@ def list_jobs(
     jobs = [replace(job, id=id_) for job, id_ in zip(jobs, ids, strict=True)] if ids else jobs
     if apply_mask:
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
+    if picture:
+        jobs = [replace(job, picture=job.output.with_name(f"{stem(job.output)}.png")) for job in jobs]
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]
     targets = [file for job in jobs for file in job.files]
     atomic.check_targets(targets, force=force or into_folder, inputs=inputs_read, make_folders=into_folder)
