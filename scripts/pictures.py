@@ -90,9 +90,10 @@ def terminal(page: Page, bundle: Path, scan: Path, folder: Path) -> None:
 
 
 def view(page: Page, bundle: Path, head: Path, folder: Path) -> None:
-    """The page of `view`, with the mask of a head."""
+    """The picture of `predict --picture` and the page of `view`, with the mask of a head."""
     (folder / "T1w.nii.gz").symlink_to(head.resolve())
-    lowres_seg("predict", bundle.resolve(), "T1w.nii.gz", "-o", "T1w_mask.nii.gz", at=folder)
+    lowres_seg("predict", bundle.resolve(), "T1w.nii.gz", "-o", "T1w_mask.nii.gz", "--picture", at=folder)
+    save((folder / "T1w_mask.png").read_bytes(), "picture.png")
     lowres_seg("view", "T1w.nii.gz", "T1w_mask.nii.gz", "--bundle", bundle.resolve(), "-o", "view.html", at=folder)
     page.set_viewport_size({"width": 1100, "height": 700})
     page.goto((folder / "view.html").as_uri())

@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "sign": ("cryptography",),
     "dicom": ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "gdcm", "dicomweb_client"),
     "nrrd": ("nrrd",),
+    "picture": ("PIL",),
 }
 
 

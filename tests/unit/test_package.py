@@ -15,7 +15,7 @@ from lowres_seg import errors, extras
 
 #: The one module that imports each third-party package; a package with two homes, at run and at build time, has two.
 HOMES = {
-    "PIL": {"bench.html.pictures"},
+    "PIL": {"view.picture", "view.planes"},
     "cc3d": {"runtime.cleanup"},
     "cryptography": {"bundle.signature"},
     "dicomweb_client": {"dicom.web"},

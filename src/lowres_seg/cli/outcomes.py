@@ -33,6 +33,8 @@ def tell(outcome: Outcome, *, shown: bool, verbose: bool) -> None:
         out.print(plain(f"{outcome.job.output}: {', '.join(found)} ({seconds})"))
         for path in outcome.job.masked.values():
             out.print(plain(f"{path}: written, with zero outside the labels"))
+        if outcome.job.picture is not None:
+            out.print(plain(f"{outcome.job.picture}: written, three planes through the labels"))
         if outcome.job.spread is not None:
             out.print(plain(f"{outcome.job.spread}: written, the spread of the samples"))
         for label, path in outcome.job.scores.items():

@@ -33,6 +33,7 @@ from lowres_seg.cli.options import (
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
 from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, Scores, check_together
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
+from lowres_seg.extras import require
 from lowres_seg.wording import counted
 
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
@@ -80,6 +81,10 @@ def predict(
     border: Border = None,
     crop: Crop = False,
     like: Like = None,
+    picture: Annotated[
+        bool,
+        typer.Option("--picture", help="Also write a PNG beside each mask: three planes, outlines, sides. [picture]"),
+    ] = False,
     spread_map: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Also write how far the samples of a bundle with dropout differ (.nii.gz)."),
@@ -139,6 +144,10 @@ def predict(
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     _check_tables(manifest, volume_table, class_table)
     check_together(manifest, labels=labels, border=border, crop=crop, like=like, scores=scores)
+    if picture and not masks:
+        raise typer.BadParameter("the bundle gives no mask", param_hint="--picture")
+    if picture:
+        require("picture")
     into_folder = is_folder(output, SUFFIXES if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
@@ -170,6 +179,7 @@ def predict(
         manifest.channels,
         force=force or resume,
         apply_mask=apply_mask,
+        picture=picture,
         masks=masks,
         spread_map=spread_map,
         scored=() if scores is None else list(label_names.values()),

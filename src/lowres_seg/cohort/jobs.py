@@ -203,7 +203,13 @@ def _outcome(
         raise atomic.unwritable(job.output, error) from error
     with atomic.files(job.files, force=force or resume) as staged:
         masked = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
-        _write(result, job, masked, dict(zip(job.files, staged, strict=True)))
+        places = dict(zip(job.files, staged, strict=True))
+        _write(result, job, masked, places)
+        if job.picture is not None:
+            from lowres_seg.view.picture import picture  # needs an extra
+
+            first = next(iter(scan.values()))
+            places[job.picture].write_bytes(picture(first, whole.labels, whole.label_names))
         if digests:
             outputs = {name: file_sha256(path) for name, path in zip(job.outputs, staged, strict=True)}
             done = replace(done, inputs=inputs, outputs=outputs)

@@ -30,6 +30,8 @@ class Job:
         The mask to write.
     masked : dict of str to pathlib.Path
         The scan to write for each channel with everything outside the labels set to zero; none if empty.
+    picture : pathlib.Path or None
+        The picture to write, of three planes through the labels.
     spread : pathlib.Path or None
         The map of the spread to write, of a bundle that has samples.
     scores : dict of str to pathlib.Path
@@ -47,6 +49,7 @@ class Job:
     id: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
     scores: Mapping[str, Path] = field(default_factory=dict)
+    picture: Path | None = None
 
     @property
     def name(self) -> str:
@@ -55,15 +58,18 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """All files to write, by what they hold: ``mask`` or ``classes`` first.
+        """All files to write, by what they hold.
 
-        Then ``masked CHANNEL``, ``spread`` and ``score LABEL``.
+        ``mask`` or ``classes`` comes first, then ``masked CHANNEL``, ``picture``, ``spread`` and ``score LABEL``.
         """
         first = "classes" if self.output.suffix == ".json" else "mask"
-        spread = {} if self.spread is None else {"spread": self.spread}
-        masked = {f"masked {channel}": path for channel, path in self.masked.items()}
-        scores = {f"score {label}": path for label, path in self.scores.items()}
-        return {first: self.output, **masked, **spread, **scores}
+        further = {"picture": self.picture, "spread": self.spread}
+        return {
+            first: self.output,
+            **{f"masked {channel}": path for channel, path in self.masked.items()},
+            **{what: path for what, path in further.items() if path is not None},
+            **{f"score {label}": path for label, path in self.scores.items()},
+        }
 
     @property
     def files(self) -> list[Path]:
@@ -127,6 +133,7 @@ def list_jobs(
     *,
     force: bool,
     apply_mask: bool,
+    picture: bool = False,
     masks: bool = True,
     spread_map: Path | None = None,
     scored: Sequence[str] = (),
@@ -150,6 +157,8 @@ def list_jobs(
         Whether existing files may be replaced.
     apply_mask : bool
         Whether the scans are to be written with everything outside the labels set to zero, beside the masks.
+    picture : bool
+        Whether a picture is to be written beside each mask.
     masks : bool
         Whether the bundle gives masks, and not a number for each class.
     spread_map : pathlib.Path, optional
@@ -217,6 +226,8 @@ def list_jobs(
         jobs = [replace(job, masked=_masked_paths(job)) for job in jobs]
     if scored:
         jobs = [replace(job, scores=_score_paths(job, scored)) for job in jobs]
+    if picture:
+        jobs = [replace(job, picture=job.output.with_name(f"{stem(job.output)}.png")) for job in jobs]
     for target in (file for job in jobs for file in job.files):
         check_packages(target)
     inputs_read = [*reads, *(file for job in jobs for file in job.scan.values())]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
 from lowres_seg.view.colours import RGB, colour
-from lowres_seg.volumes.grid import Grid, three
+from lowres_seg.volumes.grid import Box, Grid, Reorientation, three
 from lowres_seg.volumes.volume import Volume
 
 #: Number of values above which a file is no label map. Parcellations have up to 1000.
@@ -102,7 +102,10 @@ def labelled(mask: Volume, names: Mapping[int, str]) -> Labelled:
         )
         for place, (value, group) in enumerate(zip(values.tolist(), grouped, strict=False))
     )
-    return Labelled(places, labels, _middle(places))
+    there = Reorientation(mask.grid, "RAS")  # so that it is the same place in every orientation
+    middle = _middle(there.apply(places))
+    box = Box(middle, three(n + 1 for n in middle))
+    return Labelled(places, labels, there.undo_box(box).start)
 
 
 def in_mm(grid: Grid, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -128,11 +131,11 @@ def _nearest_to_middle(group: NDArray[np.intp], shape: tuple[int, int, int]) -> 
 
 
 def _middle(places: NDArray[Any]) -> tuple[int, int, int]:
-    """On each axis the plane with most labelled voxels; that in the middle if there are none."""
+    """On each axis the plane with most labelled voxels; the one in the middle of several."""
     marked = places != 0
-    if not marked.any():
-        return three(n // 2 for n in places.shape)
-    return three(int(np.count_nonzero(marked, axis=others(axis)).argmax()) for axis in range(3))
+    counts = [np.count_nonzero(marked, axis=others(axis)) for axis in range(3)]
+    best = [np.flatnonzero(count == count.max()) for count in counts]
+    return three(int(planes[len(planes) // 2]) for planes in best)
 
 
 def others(axis: int) -> tuple[int, int]:

@@ -28,6 +28,7 @@
   }
   const nv = new niivue.Niivue({
     isRadiologicalConvention: true,
+    multiplanarPadPixels: 14, // letters of two slices stand beside each other
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER, // slow where the browser draws without a GPU
     dragAndDropEnabled: false,
     showAllOrientationMarkers: true,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lowres_seg import atomic
 from lowres_seg.errors import InputError
 from lowres_seg.view.labelled import Label, in_mm, labelled
+from lowres_seg.view.shades import shades
 from lowres_seg.volumes.encoded import encoded
 from lowres_seg.volumes.volume import Volume
 from lowres_seg.wording import sizes
@@ -29,8 +30,6 @@ OWN = Path(__file__).parent
 MOST_VOXELS = 2048
 #: Bytes of a page. Chromium holds no text of more than half a billion characters.
 MOST_BYTES = 400_000_000
-#: Percentiles of the intensities that are shown black and white.
-_BLACK, _WHITE = 1.0, 99.5
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,9 @@ def _intensities(scan: Volume) -> tuple[str, tuple[float, float], list[str]]:
     doubts = []
     if finite.size < data.size:
         doubts.append(f"{scan.name}: {data.size - finite.size} voxels are no finite numbers; they are shown black")
+    low, high = shades(data)
     if not finite.size:
-        return _text(encoded(np.zeros(data.shape, np.uint8), scan.grid)), (0.0, 1.0), doubts
-    low, high = (float(value) for value in np.percentile(finite, (_BLACK, _WHITE)))
-    if high <= low:
-        low = float(finite.min())
-        high = max(float(finite.max()), low + max(1.0, abs(low) / 1000))
+        return _text(encoded(np.zeros(data.shape, np.uint8), scan.grid)), (low, high), doubts
     limits = np.iinfo(np.int16)
     whole = finite.size == data.size and limits.min <= finite.min() and finite.max() <= limits.max
     if whole and (data == np.rint(data)).all():
