@@ -184,13 +184,18 @@ class System:
         return around[:, thick, box[1], box[2]].transpose(0, 1).flatten(0, 1)
 
     def loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropy, and for masks 1 minus the mean Dice of all but the background."""
+        """Cross entropy, and for masks 1 minus the mean Dice of the regions that are scored."""
         match self.decode:
             case Classes():
                 return F.binary_cross_entropy_with_logits(scores.flatten(1), wanted)
             case Argmax():
                 ones = F.one_hot(wanted, scores.shape[1]).movedim(-1, 1)
-                return F.cross_entropy(scores, wanted) + _dice_loss(scores.softmax(1)[:, 1:], ones[:, 1:])
+                of = [
+                    [self.decode.labels.index(label) for label in labels if label in self.decode.labels]
+                    for labels in self.regions().values()
+                ]
+                given, asked = (torch.stack([x[:, one].sum(1) for one in of], 1) for x in (scores.softmax(1), ones))
+                return F.cross_entropy(scores, wanted) + _dice_loss(given, asked)
             case _:
                 return F.binary_cross_entropy_with_logits(scores, wanted) + _dice_loss(scores.sigmoid(), wanted)
 
