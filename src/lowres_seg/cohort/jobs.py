@@ -358,7 +358,10 @@ def _write(result: Segmentation, job: Job, scan: Mapping[str, Volume], staged: M
         return
     masked = {target: _masked(scan[channel], result) for channel, target in job.masked.items()}
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
-    for target, volume in {job.output: result.labels, **masked, **spread}.items():
+    volumes = {job.output: result.labels, **masked, **spread}
+    if job.form is not None:
+        job.form.write(staged[job.output], volumes.pop(job.output))
+    for target, volume in volumes.items():
         nifti.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 

@@ -11,10 +11,13 @@ from lowres_seg import atomic
 from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
-from lowres_seg.cohort.sources import Source
+from lowres_seg.cohort.sources import Form, Source
 from lowres_seg.errors import InputError, shown
 from lowres_seg.volumes.nifti import SUFFIXES, stem
 from lowres_seg.wording import counted
+
+#: Suffixes of masks: of NIfTI, and of DICOM segmentations.
+MASKS = (*SUFFIXES, ".dcm")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Job:
         Id of its case in a table of cases; empty if it comes from none.
     sources : dict of str to Source
         Of channels that are no NIfTI file.
+    form : Form or None
+        Of a mask that is no NIfTI file.
     """
 
     scan: Mapping[str, Path]
@@ -43,6 +48,7 @@ class Job:
     spread: Path | None = None
     id: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
+    form: Form | None = None
 
     @property
     def name(self) -> str:
@@ -130,9 +136,9 @@ def list_jobs(
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or scans, by channel; or a
         table of cases.
     output : path
-        A NIfTI file for one scan, or a JSON file where there are no masks; a folder for several, made if it is
-        missing. In it, scans of the same name get a folder each, called by the part of their paths that differs. Those
-        of a table are called by the ids of their cases.
+        A NIfTI file or a DICOM segmentation for one scan, or a JSON file where there are no masks; a folder for
+        several, made if it is missing. In it, scans of the same name get a folder each, called by the part of their
+        paths that differs. Those of a table are called by the ids of their cases.
         `naming.is_folder` tells the two apart.
     channels : sequence of str
         Of the bundle.
@@ -174,7 +180,7 @@ def list_jobs(
         raise InputError(f"the bundle takes the channels {', '.join(channels)}; give {example}")
     else:
         scans = [{channels[0]: path} for _, path in words]
-    suffixes, ending = (SUFFIXES, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
+    suffixes, ending = (MASKS, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
     if apply_mask and not masks:
         raise InputError("the bundle classifies and gives no mask to apply")
     into_folder = is_folder(name, suffixes)
@@ -255,7 +261,8 @@ def _masked_paths(job: Job) -> dict[str, Path]:
     """Paths beside the mask: MASK_masked.nii.gz, with the channel in the name where there are several."""
     suffixes = {channel: "masked" if len(job.scan) == 1 else f"{channel}_masked" for channel in job.scan}
     return {
-        channel: job.output.with_name(f"{stem(job.output)}_{suffix}.nii.gz") for channel, suffix in suffixes.items()
+        channel: job.output.with_name(f"{stem(job.output).removesuffix('.dcm')}_{suffix}.nii.gz")
+        for channel, suffix in suffixes.items()
     }
 
 
