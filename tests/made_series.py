@@ -34,10 +34,12 @@ def series(
     spacing_mm: float = 2.5,
     thickness_mm: float | None = 2.0,
     seed: int = 0,
+    values: np.ndarray | None = None,
     **attributes: object,
 ) -> list[Dataset]:
-    """Images of a series of (slices, rows, columns) pixels, in the order of their slices."""
-    pixels = np.random.default_rng(seed).integers(0, 4000, shape).astype(np.uint16)
+    """Images of a series of (slices, rows, columns) pixels, noise unless `values` are given, in their order."""
+    pixels = np.random.default_rng(seed).integers(0, 4000, shape) if values is None else values
+    shape = pixels.shape
     directions = np.array(orientation, float).reshape(2, 3)
     normal = np.cross(*directions)
     study, made, frame = (generate_uid(entropy_srcs=[f"{what}{seed}"]) for what in ("study", "series", "frame"))

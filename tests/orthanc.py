@@ -59,7 +59,7 @@ class Orthanc:
 
 @contextmanager
 def running(folder: Path, *, environment: dict[str, str] | None = None, **options: Any) -> Iterator[Orthanc]:
-    """Start an Orthanc in a folder of its own, and stop it."""
+    """Start an Orthanc in a folder of its own, and stop it. PORT in its environment stands for its port."""
     program = shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     assert program is not None, "apt-get install orthanc orthanc-dicomweb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def running(folder: Path, *, environment: dict[str, str] | None = None, **option
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **{name: word.replace("PORT", str(port)) for name, word in (environment or {}).items()}},
         )
     with proxied(folder / "server.pem", port) as secure:
         server = Orthanc(f"http://localhost:{port}", f"https://localhost:{secure}", authority)

@@ -124,6 +124,23 @@ def test_a_label_map_lies_on_its_series_for_highdicom_and_dcmqi(
     assert errors_of(path) == []
 
 
+def test_rounded_headers_are_a_source(tmp_path: Path) -> None:
+    """Positions that jitter, and directions of few digits that differ from slice to slice."""
+    images = series((6, 40, 50), orientation=turned(AXIAL, (10, 4, 0)), spacing_mm=5.5)
+    values, volume = label_map(images)
+    random_ = np.random.default_rng(0)
+    for image in images:
+        image.ImageOrientationPatient = [
+            round(float(v) + random_.normal(0, 5e-4), 4) for v in image.ImageOrientationPatient
+        ]
+        image.ImagePositionPatient = [round(float(v) + random_.normal(0, 0.1), 3) for v in image.ImagePositionPatient]
+    write(tmp_path / "seg.dcm", segmentation(images[::-1], volume, LABELS, TINY))
+    found = highdicom.seg.segread(tmp_path / "seg.dcm").get_pixels_by_source_instance(
+        [image.SOPInstanceUID for image in images], combine_segments=True
+    )
+    np.testing.assert_array_equal(found, np.array([0, 1, 2, 0, 3])[values])
+
+
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_a_multi_frame_image_is_a_source(tmp_path: Path, per_frame: bool) -> None:
     images = series((5, 6, 7), orientation=turned(CORONAL, (4, 0, 2)))
@@ -304,8 +321,8 @@ def test_slices_that_are_not_those_of_the_label_map_are_refused() -> None:
     _, volume = label_map(images)
     with pytest.raises(InputError, match=r"has 5 slices on the grid of a label map of \d+ × \d+ × \d+ voxels"):
         segmentation(images[:-1], volume, LABELS, TINY)
-    with pytest.raises(InputError, match="does not lie on the voxels of the label map"):
-        segmentation(series(origin=(0, 0, 0)), volume, LABELS, TINY)
+    with pytest.raises(InputError, match=r"does not lie on the voxels of the label map, by 1 mm"):
+        segmentation(series(origin=(-12.5, 8.25, 30.0)), volume, LABELS, TINY)
     with pytest.raises(InputError, match="does not lie on the voxels of the label map"):
         segmentation(series(orientation=turned(AXIAL, (0, 0, 2))), volume, LABELS, TINY)
     with pytest.raises(InputError, match="does not lie on the voxels of the label map"):

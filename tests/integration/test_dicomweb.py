@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,53 @@ def test_what_is_no_dicomweb_is_told_in_a_line(tmp_path: Path, answer: bytes) ->
         with pytest.raises(InputError, match=r"answers what is no DICOMweb|cannot be reached") as told:
             web.fetch(Address.parse(f"http://127.0.0.1:{listener.getsockname()[1]}/studies/1.2"), tmp_path)
         thread.join()
+    assert "\n" not in str(told.value)
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A server that lists three images of a series, and sends two; or breaks off within the second."""
+
+    cut = 0
+
+    def do_GET(self) -> None:
+        images = series((2, 4, 5))
+        if self.path.partition("?")[0].endswith("/series"):
+            one = {"0020000E": "1.3", "00080060": "MR", "00201209": 3}
+            kind, body = (
+                "application/dicom+json",
+                json.dumps([{key: {"Value": [v]} for key, v in one.items()}]).encode(),
+            )
+        else:
+            kind, body = 'multipart/related; type="application/dicom"; boundary=b', b""
+            for image in images:
+                stream = io.BytesIO()
+                image.save_as(stream, enforce_file_format=True)
+                body += b"\r\n--b\r\nContent-Type: application/dicom\r\n\r\n" + stream.getvalue()
+            body += b"\r\n--b--"
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) - (self.cut if "multipart" in kind else 0)])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cut", "says"), [(0, "the server lists 3 images of series 1.3 and sent 2"), (150, "IncompleteRead|broken")]
+)
+def test_what_a_server_leaves_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, says: str) -> None:
+    monkeypatch.setattr(Forgetful, "cut", cut)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(InputError, match=says) as told:
+                web.fetch(Address.parse(f"http://127.0.0.1:{server.server_port}/studies/1.2"), tmp_path)
+        finally:
+            server.shutdown()
+            thread.join()
     assert "\n" not in str(told.value)
 
 

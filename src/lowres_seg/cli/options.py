@@ -66,6 +66,21 @@ Align = Annotated[
         show_default=False,
     ),
 ]
+Codes = Annotated[
+    Path | None,
+    typer.Option(metavar="JSON", help="Codes of the labels of a DICOM segmentation.", show_default="the bundle's"),
+]
+SegmentationType = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Type of a DICOM segmentation: binary, or labelmap, which older viewers do not know.",
+        show_default="binary",
+    ),
+]
+Store = Annotated[
+    bool, typer.Option("--store", help="Also store the DICOM segmentation on the server that its series is from.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors and notes only.")]

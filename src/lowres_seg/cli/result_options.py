@@ -51,12 +51,15 @@ def check_together(
     crop: bool,
     like: Path | None,
     scores: str | None,
+    dicom: bool,
 ) -> None:
     """Refuse options that do not go with the bundle, or with each other."""
     given = {"--labels": labels is not None, "--border": border is not None, "--crop": crop, "--like": like is not None}
     given["--scores"] = scores is not None
     for option in (name for name, is_given in given.items() if is_given and not manifest.labels):
         raise typer.BadParameter("the bundle gives no mask", param_hint=option)
+    for option in (name for name in ("--crop", "--like") if given[name] and dicom):
+        raise typer.BadParameter("a DICOM segmentation lies on the grid of its series", param_hint=option)
     if scores is not None:
         one_of("--scores", scores, ("float16", "uint8"))
     if crop and like is not None:

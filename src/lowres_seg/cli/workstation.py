@@ -16,6 +16,7 @@ from lowres_seg.cli.options import (
     Align,
     AsJson,
     BundlePath,
+    Codes,
     Debug,
     Force,
     MaxRam,
@@ -23,7 +24,9 @@ from lowres_seg.cli.options import (
     Quiet,
     Reference,
     RequireKey,
+    SegmentationType,
     Series,
+    Store,
     Threads,
     Verbose,
     app,
@@ -44,13 +47,15 @@ if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
 
 @app.command()
 def predict(
+    context: typer.Context,
     bundle: BundlePath,
     inputs: Annotated[
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Scans (.nii.gz, .nii, .mgz, .nrrd), or folders, zips or files of DICOM; CHANNEL=PATH for each "
-            "channel of one scan, or a DICOM folder and CHANNEL=SERIES for each; or a table of cases (.csv, .tsv).",
+            help="Scans (.nii.gz, .nii, .mgz, .nrrd); folders, zips or files of DICOM; the DICOMweb address of a study "
+            "or series; CHANNEL=PATH for each channel of one scan, or a DICOM folder and CHANNEL=SERIES for each; or a "
+            "table of cases (.csv, .tsv).",
         ),
     ],
     output: Annotated[
@@ -59,13 +64,17 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="Mask to write (as scans; .json if the bundle classifies), or a folder for several scans.",
+            help="Mask to write (as scans; .dcm of DICOM; .json if the bundle classifies), or a folder for several "
+            "scans.",
         ),
     ],
     *,
     series: Series = None,
     reference: Reference = None,
     align: Align = None,
+    codes: Codes = None,
+    segmentation_type: SegmentationType = None,
+    store: Store = False,
     volume_table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Write a table with the millilitres of each label.")
     ] = None,
@@ -128,14 +137,16 @@ def predict(
         from lowres_seg.cohort.finish import Finish
         from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
         from lowres_seg.cohort.ledger import Ledger
-        from lowres_seg.cohort.listing import table_of, without_own
+        from lowres_seg.cohort.listing import MASKS, table_of, without_own
         from lowres_seg.cohort.naming import is_folder
         from lowres_seg.dicom.inputs import understood, with_sources
+        from lowres_seg.dicom.output import as_segmentations, segments_of
+        from lowres_seg.dicom.remote import addresses, fetched, stored
         from lowres_seg.runtime.alignment import aligned
         from lowres_seg.runtime.segmenter import Segmenter
-        from lowres_seg.volumes.files import SUFFIXES
 
     bound = ram_bytes(max_ram)
+    kind = one_of("--segmentation-type", segmentation_type or "binary", ("binary", "labelmap"))
     by_header = align is not None and one_of("--align", align, ("header",)) == "header"
     opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
@@ -143,21 +154,32 @@ def predict(
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
     _check_tables(manifest, volume_table, class_table)
-    check_together(manifest, labels=labels, border=border, crop=crop, like=like, scores=scores)
+    is_dicom = output.lower().endswith(".dcm")
+    check_together(manifest, labels=labels, border=border, crop=crop, like=like, scores=scores, dicom=is_dicom)
     if picture and not masks:
         raise typer.BadParameter("the bundle gives no mask", param_hint="--picture")
     if picture:
         require("picture")
-    into_folder = is_folder(output, SUFFIXES if masks else (".json",))
+    into_folder = is_folder(output, MASKS if masks else (".json",))
     if resume and force:
         raise typer.BadParameter("keeps what is done, and --force replaces it; choose one", param_hint="--resume")
     if resume and not into_folder:
         raise typer.BadParameter("goes with a folder, whose ledger knows what is done", param_hint="--resume")
+    finish = Finish.checked(manifest, labels, border, crop=crop, like=like, scores=scores)
+    label_names = finish.label_names(manifest)
+    segments = segments_of(output, opened, label_names, codes=codes, kind=segmentation_type)
+    servers = addresses(inputs)
+    if store and not (servers and is_dicom):
+        raise typer.BadParameter("needs a DICOMweb address and an output such as mask.dcm", param_hint="--store")
+    if servers:
+        if not into_folder:
+            atomic.check_target(Path(output), force=force)
+        with steps(quiet=quiet) as notify:
+            notify(f"fetching from {next(iter(servers.values())).host}")
+            inputs = context.with_resource(fetched(inputs, servers))
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
-    finish = Finish.checked(manifest, labels, border, crop=crop, like=like, scores=scores)
-    label_names = finish.label_names(manifest)
     reads = [bundle, *filter(None, [required(require_key), like])]
     cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
@@ -186,10 +208,13 @@ def predict(
         reads=reads,
     )
     jobs = with_sources(jobs, dicom, series)
+    jobs = as_segmentations(jobs, opened, segments, reference=reference, kind=kind)
     if reference is not None and reference not in manifest.channels:
         raise typer.BadParameter(f"{reference!r}, expected {' or '.join(manifest.channels)}", param_hint="--reference")
     options: dict[str, Any] = {"apply_mask": apply_mask, "reproducible": reproducible, **finish.options}
-    options |= {name: word for name, word in (("reference", reference), ("align", align)) if word is not None}
+    where = None if anonymous or not servers else str(next(iter(servers.values())))
+    further_words = {"reference": reference, "align": align, "segmentation_type": segmentation_type, "address": where}
+    options |= {name: word for name, word in further_words.items() if word is not None}
     ledger = None
     if into_folder:
         names = label_names.values()
@@ -251,6 +276,12 @@ def predict(
             if len(jobs) > 1 and not as_json and (not quiet or len(outcomes) < len(jobs)):
                 err.print(plain(summary_line(outcomes, len(jobs), [] if ledger is None else own)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if store and not failed:
+        with steps(quiet=quiet) as notify:
+            notify("storing the segmentation")
+            study = stored(Path(output), servers)
+        if shown:
+            out.print(plain(f"{output}: stored in {study}"))
     if as_json:
         statuses = [outcome.status for outcome in outcomes]
         print_json(

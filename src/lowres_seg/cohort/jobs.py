@@ -378,7 +378,10 @@ def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged:
     scans = {target: masked[channel] for channel, target in job.masked.items()}
     spread = {} if job.spread is None or result.spread is None else {job.spread: result.spread}
     scores = {target: result.scores[name] for name, target in job.scores.items()}
-    for target, volume in {job.output: result.labels, **scans, **spread, **scores}.items():
+    volumes = {job.output: result.labels, **scans, **spread, **scores}
+    if job.form is not None:
+        job.form.write(staged[job.output], volumes.pop(job.output))
+    for target, volume in volumes.items():
         files.write_staged(staged[target], volume.data, volume.grid, volume.header)
 
 

@@ -11,11 +11,14 @@ from lowres_seg import atomic
 from lowres_seg.cohort import ledger as ledgers
 from lowres_seg.cohort.cases import Cases, files_of
 from lowres_seg.cohort.naming import differing_parts, is_folder, is_own
-from lowres_seg.cohort.sources import Source
+from lowres_seg.cohort.sources import Form, Source
 from lowres_seg.errors import InputError, shown
 from lowres_seg.volumes import nifti
 from lowres_seg.volumes.files import SUFFIXES, check_packages, stem, suffix
 from lowres_seg.wording import counted
+
+#: Suffixes of masks: of NIfTI, and of DICOM segmentations.
+MASKS = (*SUFFIXES, ".dcm")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Job:
         Id of its case in a table of cases; empty if it comes from none.
     sources : dict of str to Source
         Of channels that are no NIfTI file.
+    form : Form or None
+        Of a mask that is no NIfTI file.
     """
 
     scan: Mapping[str, Path]
@@ -50,6 +55,7 @@ class Job:
     sources: Mapping[str, Source] = field(default_factory=dict)
     scores: Mapping[str, Path] = field(default_factory=dict)
     picture: Path | None = None
+    form: Form | None = None
 
     @property
     def name(self) -> str:
@@ -147,9 +153,9 @@ def list_jobs(
         Paths of scans of one channel; or ``CHANNEL=PATH`` for each channel of one scan; or scans, by channel; or a
         table of cases.
     output : path
-        A file of NIfTI, MGH or NRRD for one scan, or a JSON file where there are no masks; a folder for several, made
-        if it is missing. In it, scans of the same name get a folder each, called by the part of their paths that
-        differs. Those of a table are called by the ids of their cases.
+        A file of NIfTI, MGH or NRRD or a DICOM segmentation for one scan, or a JSON file where there are no masks; a
+        folder for several, made if it is missing. In it, scans of the same name get a folder each, called by the part
+        of their paths that differs. Those of a table are called by the ids of their cases.
         `naming.is_folder` tells the two apart.
     channels : sequence of str
         Of the bundle.
@@ -195,7 +201,7 @@ def list_jobs(
         raise InputError(f"the bundle takes the channels {', '.join(channels)}; give {example}")
     else:
         scans = [{channels[0]: path} for _, path in words]
-    suffixes, ending = (SUFFIXES, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
+    suffixes, ending = (MASKS, "_mask.nii.gz") if masks else ((".json",), "_classes.json")
     if apply_mask and not masks:
         raise InputError("the bundle classifies and gives no mask to apply")
     into_folder = is_folder(name, suffixes)
@@ -294,7 +300,8 @@ def _score_paths(job: Job, labels: Sequence[str]) -> dict[str, Path]:
 
 
 def _ending(job: Job) -> str:
-    return ".nii.gz" if job.output.name.endswith(nifti.SUFFIXES) else suffix(job.output)
+    ending = suffix(job.output)
+    return ".nii.gz" if not ending or ending.lower() in nifti.SUFFIXES else ending
 
 
 def _listed(folder: Path) -> set[str]:

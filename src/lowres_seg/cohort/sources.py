@@ -1,4 +1,4 @@
-"""Scans that are more than one NIfTI file, such as a series of DICOM files."""
+"""Scans that are more than one NIfTI file, such as a series of DICOM files, and masks that are none."""
 
 from __future__ import annotations
 
@@ -28,4 +28,17 @@ class Source(Protocol):
         ------
         InputError
             If it is unusable.
+        """
+
+
+class Form(Protocol):
+    """How a mask is written that is no NIfTI file."""
+
+    def write(self, path: Path, labels: Volume) -> None:
+        """Write a label map to a file that may be replaced.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written so.
         """

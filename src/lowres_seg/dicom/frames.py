@@ -6,7 +6,7 @@ DICOM's millimetres are LPS+ (left, posterior and superior are positive), those 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Grid
 
-#: How far a corner of a frame may lie from voxels of the label map, in voxels. Positions in headers are rounded, and
-#: slices are spaced alike within what their reader allows.
-_OFF_VOXELS = 0.1
+#: How far a corner of a frame may lie from its voxel, as a share of the largest spacing. Headers are rounded, and
+#: slices are spaced alike within what their reader allows, which is a tenth.
+_OFF = 0.15
 _RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -138,8 +138,9 @@ def planes(
     """
     found: dict[int, NDArray[np.uint8]] = {}
     taken: set[tuple[int, int]] = set()
+    orientation = np.mean([frame.orientation for frame in frames], axis=0)  # each is rounded
     for number, (frame, name) in enumerate(zip(frames, names, strict=True)):
-        rows, columns, first = _voxels(grid, frame, name)
+        rows, columns, first = _voxels(grid, replace(frame, orientation=orientation), name)
         (fixed,) = set(range(3)) - {rows[0], columns[0]}
         if (fixed, first[fixed]) not in taken:
             taken.add((fixed, first[fixed]))
@@ -165,21 +166,23 @@ def _voxels(grid: Grid, frame: Frame, name: str) -> tuple[tuple[int, int], tuple
     inverse = np.linalg.inv(grid.affine)
     steps = inverse[:3, :3] @ frame.affine
     steps[:, 2] += inverse[:3, 3]
-    whole = np.rint(steps)
-    corners = np.array([[r, c, 1] for r in (0, frame.shape[0] - 1) for c in (0, frame.shape[1] - 1)]).T
-    off = float(np.abs((steps - whole) @ corners).max())
-    moves = [np.flatnonzero(whole[:, n]) for n in (0, 1)]
-    fits = off <= _OFF_VOXELS and all(len(axes) == 1 and abs(whole[axes[0], n]) == 1 for n, axes in enumerate(moves))
-    if fits:
-        voxels = whole @ corners
-        reached = voxels.min(axis=1), voxels.max(axis=1)
-        spans = reached[1] - reached[0] + 1
-        fits = bool((reached[0] >= 0).all() and (reached[1] < grid.shape).all())
-        fits &= all(spans[axes[0]] == grid.shape[axes[0]] for axes in moves) and moves[0][0] != moves[1][0]
-    if not fits:
+    voxels = np.rint(steps)
+    moves = [np.flatnonzero(voxels[:, n]) for n in (0, 1)]
+    off_mm = np.inf
+    if all(len(axes) == 1 and abs(voxels[axes[0], n]) == 1 for n, axes in enumerate(moves)):
+        for n, (axis,) in enumerate(moves):  # a frame covers its plane
+            voxels[axis, 2] = 0 if voxels[axis, n] > 0 else grid.shape[axis] - 1
+        corners = np.array([[r, c, 1] for r in (0, frame.shape[0] - 1) for c in (0, frame.shape[1] - 1)]).T
+        reached = voxels @ corners
+        sizes = [grid.shape[axis] for (axis,) in moves]
+        inside = (reached >= 0).all() and (grid.shape > reached.T).all()
+        if inside and moves[0] != moves[1] and sizes == list(frame.shape):
+            off_mm = float(np.linalg.norm(grid.affine[:3, :3] @ ((steps - voxels) @ corners), axis=0).max())
+    if off_mm > _OFF * max(grid.spacing_mm):
+        by = "" if off_mm == np.inf else f", by {off_mm:.3g} mm"
         raise InputError(
-            f"{name}: does not lie on the voxels of the label map (off by up to {off:.2g} voxels); expected the "
-            "series that was segmented, on its own grid"
+            f"{name}: does not lie on the voxels of the label map{by}; expected the series that was segmented, on its "
+            "own grid"
         )
-    rows, columns = ((int(axes[0]), int(whole[axes[0], n])) for n, axes in enumerate(moves))
-    return rows, columns, [int(n) for n in whole[:, 2]]
+    rows, columns = ((int(axis), int(voxels[axis, n])) for n, (axis,) in enumerate(moves))
+    return rows, columns, [int(n) for n in voxels[:, 2]]

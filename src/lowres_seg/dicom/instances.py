@@ -98,6 +98,17 @@ class Instance:
     lookup: bool
     frames: tuple[Frame, ...] = field(default=(), repr=False)
 
+    def header(self) -> Any:
+        """Read the header of the file anew, as a pydicom.Dataset.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        with self.stored.open() as stream, _quiet(self.stored):
+            return pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+
     def dataset(self) -> Any:
         """Read the whole file anew, as a pydicom.Dataset.
 
