@@ -33,7 +33,7 @@
     dragAndDropEnabled: false,
     showAllOrientationMarkers: true,
     crosshairColor: [1, 1, 1, 1],
-    crosshairWidth: 0.2,
+    crosshairWidth: 0.35,
     crosshairWidthUnit: "percent",
     fontColor: [0.85, 0.85, 0.85, 1],
     logLevel: "error",

@@ -23,7 +23,7 @@ from lowres_seg.bench.measuring.process import Child
 from lowres_seg.bench.suite import json_schema
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cli import app
-from lowres_seg.volumes.grid import Reorientation
+from lowres_seg.volumes.grid import Grid, Reorientation
 
 QUICK = {"cores": (1,), "passes": 2, "rounds": 3, "warm_up": 1, "turn_s": 0, "pictures": False}
 
@@ -268,10 +268,73 @@ def test_a_case_without_a_label_is_refused(tiny: Path, table: Path) -> None:
         bench(plan(tiny, cases=table))
 
 
-def test_a_case_that_cannot_be_judged_leaves_no_mean(tiny: Path, table: Path, lopsided: Callable[..., Volume]) -> None:
-    Volume.from_array(np.ones((3, 3, 3), np.uint8), np.eye(4)).save(table.parent / "small.nii.gz")
-    table.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\ntwo,scan.nii.gz,small.nii.gz\n", encoding="utf-8")
-    suite = bench(plan(tiny, cases=table, what=("network",)))
+def no_child(*_: Any, **__: Any) -> Child:
+    pytest.fail("a child process was started")
+
+
+def write_case(folder: Path, what: str) -> None:
+    """A scan and a label map of a second case, with a fault."""
+    scan, label = Volume.load(folder / "scan.nii.gz"), Volume.load(folder / "label.nii.gz")
+    grey, marked, grid = scan.data.copy(), label.data.astype(np.float32), label.grid
+    match what:
+        case "unknown":
+            marked[0, 0, 0] = 9
+        case "half":
+            marked[0, 0, 0] = 0.5
+        case "grid":
+            marked, grid = np.ones((3, 3, 3), np.float32), Grid((3, 3, 3), np.eye(4))
+        case "nan":
+            grey[0, 0, 0] = np.nan
+        case "flat":
+            grey[:] = 7
+    Volume(grey, scan.grid).save(folder / "scan2.nii.gz")
+    Volume(marked, grid).save(folder / "label2.nii.gz")
+    if what in ("scan2", "label2"):
+        file = folder / f"{what}.nii.gz"
+        file.write_bytes(file.read_bytes()[:-200])
+    if what == "header":
+        (folder / "scan2.nii.gz").write_bytes(b"no scan")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("unknown", r"case two: .*label2.nii.gz holds values that the bundle does not know: 9 in 1 voxel; it writes 1"),
+        ("half", r"case two: .*label2.nii.gz is no label map: it holds 0.5 in 1 voxel"),
+        ("grid", r"case two: .*label2.nii.gz lies on another grid than its scan"),
+        ("nan", r"case two: .*scan2.nii.gz: 1 of 4096 voxels are NaN or infinite"),
+        ("flat", r"case two: .*scan2.nii.gz: every voxel is 7, expected a scan with contrast"),
+        ("scan2", r"case two: .*scan2.nii.gz"),
+        ("label2", r"case two: .*label2.nii.gz"),
+        ("header", r"case two: .*scan2.nii.gz"),
+    ],
+)
+def test_a_fault_of_a_case_is_told_before_a_process_starts(tiny: Path, table: Path, what: str, says: str) -> None:
+    write_case(table.parent, what)
+    table.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\ntwo,scan2.nii.gz,label2.nii.gz\n", encoding="utf-8")
+    with pytest.raises(InputError, match=says):
+        bench(plan(tiny, cases=table), start_child=no_child)
+
+
+def test_a_file_that_is_not_there_is_told_before_a_process_starts(tiny: Path, table: Path) -> None:
+    table.write_text("id,t1,label\none,scan.nii.gz,absent.nii.gz\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 2, column label: .*absent.nii.gz does not exist"):
+        bench(plan(tiny, cases=table), start_child=no_child)
+
+
+def test_a_case_that_cannot_be_judged_leaves_no_mean(tiny: Path, table: Path) -> None:
+    """Its label map changes while the networks are measured."""
+    table.write_text("id,t1,label\none,scan.nii.gz,label.nii.gz\ntwo,scan.nii.gz,label2.nii.gz\n", encoding="utf-8")
+    (table.parent / "label2.nii.gz").write_bytes((table.parent / "label.nii.gz").read_bytes())
+
+    class Changing(Child):
+        def __init__(self, spec: Any, **options: Any) -> None:
+            if spec.task == "measure":
+                small = Volume.from_array(np.ones((3, 3, 3), np.uint8), np.eye(4))
+                small.save(table.parent / "label2.nii.gz", force=True)
+            super().__init__(spec, **options)
+
+    suite = bench(plan(tiny, cases=table, what=("network",), passes=1, rounds=1), start_child=Changing)
     assert suite.benchmarks[0].accuracy == ()
     assert any("case two could not be judged" in doubt for doubt in suite.benchmarks[0].doubts)
     assert suite.partial

@@ -9,6 +9,8 @@ from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.cohort.cases import Case, Cases, check_ignored, fingerprint
 from lowres_seg.errors import InputError
 from lowres_seg.quantize import calibration
+from lowres_seg.runtime.scan_input import read_channels
+from lowres_seg.volumes.volume import Volume
 
 Planned = dict[str, list[Case]]
 
@@ -36,6 +38,41 @@ def judged(plan: Plan, bundles: Mapping[str, Bundle]) -> Planned:
             )
         found[name] = cases
     return found
+
+
+def check(plan: Plan, bundles: Mapping[str, Bundle], judging: Planned, notify: Callable[[str], None]) -> None:
+    """Read every case that a bundle is judged on, so that a fault is known before minutes are measured.
+
+    Parameters
+    ----------
+    plan : Plan
+    bundles : mapping of str to Bundle
+    judging : dict of str to list of Case
+        What `judged` gave.
+    notify : callable
+        Called with a line of text as each case is read.
+
+    Raises
+    ------
+    InputError
+        If a scan cannot be segmented, or a label map is none of the bundle's labels on the scan's grid. The message
+        begins with the case.
+    """
+    done: set[tuple[object, ...]] = set()
+    for name, cases in judging.items():
+        manifest = bundles[name].manifest
+        for case in cases:
+            key = (case.id, manifest.channels, tuple(manifest.known_labels), bool(manifest.labels))
+            if key in done:
+                continue
+            done.add(key)
+            notify(f"checking {case.id}")
+            try:
+                first, *_ = read_channels(case.scan, manifest.channels, Volume.load)
+            except InputError as error:
+                raise InputError(f"case {case.id}: {error}") from error
+            if manifest.labels:
+                case.load_label(manifest.known_labels, first, ignore=plan.ignore_labels)
 
 
 def calibrating(plan: Plan, bundles: Mapping[str, Bundle], judging: Planned, notify: Callable[[str], None]) -> Planned:

@@ -124,6 +124,7 @@ class _Bench:
                 )
             for name in plan.backends:
                 backend(name).check(subject)
+        planned_cases.check(plan, bundles, self.cases, notify)
         self.partial = False
         self.doubts: list[str] = [] if self.processors else ["this system does not let processes choose their cores"]
 
