@@ -27,7 +27,16 @@ from lowres_seg.cli.options import (
     ram_bytes,
 )
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
-from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, Scores, check_together
+from lowres_seg.cli.result_options import (
+    Border,
+    BrainBorder,
+    BrainBundle,
+    ChosenLabels,
+    Crop,
+    Like,
+    Scores,
+    check_together,
+)
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
 from lowres_seg.wording import counted
 
@@ -68,6 +77,8 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    brain_mask: BrainBundle = None,
+    brain_border: BrainBorder = None,
     scores: Scores = None,
     labels: ChosenLabels = None,
     border: Border = None,
@@ -118,6 +129,7 @@ def predict(
         from lowres_seg.cohort.ledger import Ledger
         from lowres_seg.cohort.listing import table_of, without_own
         from lowres_seg.cohort.naming import is_folder
+        from lowres_seg.runtime.brain_mask import BrainMask
         from lowres_seg.runtime.segmenter import Segmenter
         from lowres_seg.volumes.files import SUFFIXES
 
@@ -137,9 +149,12 @@ def predict(
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
+    if brain_border is not None and brain_mask is None:
+        raise typer.BadParameter("goes with --brain-mask, whose mask it grows", param_hint="--brain-border")
+    brain_bundle = None if brain_mask is None else Bundle.open(brain_mask, require_key=require_key)
     finish = Finish.checked(manifest, labels, border, crop=crop, like=like, scores=scores)
     label_names = finish.label_names(manifest)
-    reads = [bundle, *filter(None, [required(require_key), like])]
+    reads = [bundle, *filter(None, [required(require_key), like, brain_mask])]
     cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
     scans += [] if cases is None else files_of(cases)
@@ -165,6 +180,8 @@ def predict(
         reads=reads,
     )
     options = {"apply_mask": apply_mask, "reproducible": reproducible, **finish.options}
+    if brain_bundle is not None:
+        options |= {"brain_mask": brain_bundle.digest, **({"brain_border": brain_border} if brain_border else {})}
     ledger = None
     if into_folder:
         names = label_names.values()
@@ -173,10 +190,12 @@ def predict(
         own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
         atomic.check_targets([*further, *own_files], force=True)
     cache = _cache(no_cache=no_cache, key=opened.signed_by)
+    # Networks of both are never there together where memory is bounded.
+    lean = len(jobs) == 1 or (brain_bundle is not None and bound is not None)
     segmenter = Segmenter.load(
         opened,
         threads=threads,
-        lean=len(jobs) == 1,
+        lean=lean,
         max_ram_bytes=bound,
         reproducible=reproducible,
         cache=cache,
@@ -184,9 +203,25 @@ def predict(
     if threads is not None and segmenter.threads < threads:
         runs = f"{segmenter.threads} {'run' if segmenter.threads > 1 else 'runs'}"
         err.print(f"[yellow]note:[/] --threads {threads}: {runs}, one for each processor that this process may use")
+    brain = None
+    if brain_bundle is not None:
+        brain = BrainMask(
+            Segmenter.load(
+                brain_bundle,
+                threads=threads,
+                lean=lean,
+                max_ram_bytes=bound,
+                reproducible=reproducible,
+                cache=cache,
+            ),
+            brain_border or 0.0,
+        )
+        brain.channels(manifest.channels)
     outcomes: list[Outcome] = []
+    before = [] if brain_bundle is None else [f"brain-mask.{stage.name}" for stage in brain_bundle.manifest.stages]
+    stages = before + [stage.name for stage in manifest.stages]
     shown = not as_json and not quiet
-    bar = ScanBar(len(jobs), [stage.name for stage in manifest.stages], quiet=quiet)
+    bar = ScanBar(len(jobs), stages, quiet=quiet)
     results = run_jobs(
         segmenter,
         jobs,
@@ -196,6 +231,7 @@ def predict(
         digests=provenance is not None,
         progress=bar.moves,
         finish=finish,
+        brain=brain,
     )
     whole = True
     with endings.put_off():
@@ -219,6 +255,7 @@ def predict(
                     options={**options, "max_ram_bytes": bound},
                     tool=__version__,
                     anonymous=anonymous,
+                    brain=brain_bundle,
                 )
                 write = partial(provenances.write, content=content)
                 whole &= write_about(write, provenance, force=replaces_provenance, shown=shown)
@@ -230,6 +267,7 @@ def predict(
         print_json(
             {
                 "bundle": manifest.name if anonymous else str(bundle),
+                **({} if brain_bundle is None else {"brain_mask": brain_bundle.digest}),
                 "threads": segmenter.threads,
                 "peak_rss_bytes": host.peak_rss_bytes(),
                 "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},

@@ -23,6 +23,7 @@ from lowres_seg.cohort.finish import Finish
 from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
+from lowres_seg.runtime.brain_mask import BrainMask
 from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
@@ -99,6 +100,7 @@ def run_jobs(
     digests: bool = False,
     progress: Progress | None = None,
     finish: Finish | None = None,
+    brain: BrainMask | None = None,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -118,6 +120,8 @@ def run_jobs(
         Called within each scan as by `Segmenter.predict`.
     finish : Finish, optional
         What is made of each result before it is written.
+    brain : BrainMask, optional
+        Applied to each scan before it is segmented.
 
     Yields
     ------
@@ -134,6 +138,7 @@ def run_jobs(
                 digests=digests,
                 progress=progress,
                 finish=Finish() if finish is None else finish,
+                brain=brain,
             )
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
@@ -153,6 +158,7 @@ def _outcome(
     digests: bool,
     progress: Progress | None,
     finish: Finish,
+    brain: BrainMask | None,
 ) -> Outcome:
     again = ""
     if ledger is not None and resume:
@@ -162,13 +168,18 @@ def _outcome(
     start = perf_counter()
     before = _stamps(job)
     with endings.allowed():  # the caller may put the end of the process off, so that no outcome is lost
-        segmenter.prepare()
+        (segmenter if brain is None else brain.segmenter).prepare()
         scan = {channel: segmenter.read(path) for channel, path in job.scan.items()}
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.scan) if digests else {}
         finish.check(next(iter(scan.values())).grid, job.name)
         load_s = perf_counter() - start
-        found = segmenter.predict(scan, progress=progress, scores=finish.scores)
+        if brain is None:
+            found = segmenter.predict(scan, progress=progress, scores=finish.scores)
+        else:
+            masked = brain.apply(scan, progress=progress, then=segmenter)
+            found = masked.recorded(segmenter.predict(masked.scan, progress=progress, scores=finish.scores))
+            del masked
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
@@ -195,8 +206,8 @@ def _outcome(
     except OSError as error:
         raise atomic.unwritable(job.output, error) from error
     with atomic.files(job.files, force=force or resume) as staged:
-        masked = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
-        _write(result, job, masked, dict(zip(job.files, staged, strict=True)))
+        masks = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
+        _write(result, job, masks, dict(zip(job.files, staged, strict=True)))
         if digests:
             outputs = {name: file_sha256(path) for name, path in zip(job.outputs, staged, strict=True)}
             done = replace(done, inputs=inputs, outputs=outputs)

@@ -53,7 +53,7 @@ class Segmenter:
     bundle : Bundle, optional
         The bundle that the networks come from.
     bound : MemoryBound, optional
-        Scans that need more memory are refused.
+        Scans that need more memory are refused. It is also an attribute.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Segmenter:
         self.threads = host.inspect().threads if threads is None else _threads(threads)
         self._engines = engines
         self._bundle = bundle
-        self._bound = bound
+        self.bound = bound
         lean = any(engine.lean for group in engines.values() for engine in group)
         self._turns = Turns(1 if lean else max(2, self.threads), None if bound is None else bound.room_bytes)
 
@@ -249,11 +249,11 @@ class Segmenter:
 
     def _scan_bytes(self, scans: Mapping[str, VolumeOrPath], scores: ScoreType | None) -> int:
         """Part of the bound on memory that a scan takes; 0 without a bound."""
-        if self._bound is None or self._bound.lean:
+        if self.bound is None or self.bound.lean:
             return 0
         first = scans[self.pipeline.channels[0]]
         grid = first.grid if isinstance(first, Volume) else Volume.read_grid(first)
-        return self._bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
+        return self.bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
 
     def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch, scores: ScoreType | None) -> Segmentation:
         self.prepare()
@@ -261,8 +261,8 @@ class Segmenter:
         with timed(loading, "load"):
             volumes = read_channels(scans, self.pipeline.channels, self.read)
         name = volumes[0].name
-        if self._bound is not None:
-            self._bound.check(self.pipeline, volumes[0].grid, name, scores=scores is not None)
+        if self.bound is not None:
+            self.bound.check(self.pipeline, volumes[0].grid, name, scores=scores is not None)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
         doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels, scores)
@@ -296,8 +296,8 @@ class Segmenter:
         InputError
             If the file is unusable, or the scan needs more memory than the bound.
         """
-        if self._bound is not None:
-            self._bound.check(self.pipeline, Volume.read_grid(path), str(path))
+        if self.bound is not None:
+            self.bound.check(self.pipeline, Volume.read_grid(path), str(path))
         return Volume.load(path)
 
     def self_test(self) -> SelfTest:
@@ -378,7 +378,7 @@ class Segmenter:
 
     def _with(self, engines: Mapping[str, Sequence[Engine]]) -> Segmenter:
         """Make the same segmenter with other engines. Predictions of both take turns."""
-        other = Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
+        other = Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self.bound)
         other._turns = self._turns
         return other
 
