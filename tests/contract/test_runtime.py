@@ -15,7 +15,9 @@ from lowres_seg import Volume
 
 #: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
 BUILD_TIME = (
+    "SimpleITK",
     "cryptography",
+    "nrrd",
     "torch",
     "nncf",
     "onnx",

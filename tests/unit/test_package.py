@@ -15,6 +15,7 @@ from lowres_seg import errors, extras
 #: The one module that imports each third-party package; a package with two homes, at run and at build time, has two.
 HOMES = {
     "PIL": {"bench.html.pictures"},
+    "SimpleITK": {"volumes.images"},
     "cc3d": {"runtime.cleanup"},
     "cryptography": {"bundle.signature"},
     "dynamic_network_architectures": {"export.importers.nnunet_network"},
@@ -24,7 +25,7 @@ HOMES = {
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
     "isal": {"volumes.freesurfer", "volumes.nifti", "volumes.stored"},
-    "nibabel": {"volumes.freesurfer", "volumes.grid", "volumes.nifti", "volumes.without_web"},
+    "nibabel": {"volumes.freesurfer", "volumes.grid", "volumes.images", "volumes.nifti", "volumes.without_web"},
     "nncf": {"quantize.int8"},
     "nrrd": {"volumes.nrrd_file"},
     "onnx": {

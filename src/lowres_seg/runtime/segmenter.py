@@ -23,10 +23,11 @@ from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.kept_scores import ScoreType, add_up, as_score_type
+from lowres_seg.runtime.many import PredictsMany
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import ReferenceCase, SelfTest
-from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
+from lowres_seg.runtime.scan_input import VolumeOrFile, VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.segmentation import Segmentation, beside
 from lowres_seg.runtime.turns import Turns
@@ -34,7 +35,7 @@ from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.volume import Volume
 
 
-class Segmenter:
+class Segmenter(PredictsMany):
     """Runs a pipeline. Several threads may use one at once, and get the masks that each would get alone.
 
     Networks run one inference at a time, on as many cores as the segmenter has threads; what comes before and after it
@@ -182,7 +183,7 @@ class Segmenter:
 
         Parameters
         ----------
-        scan : Volume or path, or mapping of channel name to either
+        scan : Volume, path, or image of nibabel or SimpleITK; or mapping of channel name to these
             One volume for a bundle of one channel, else one for each channel, all on one grid. Orientation and spacing
             may be any.
         progress : callable, optional
@@ -247,7 +248,7 @@ class Segmenter:
         for engine in chain.from_iterable(self._engines.values()):
             engine.release()
 
-    def _scan_bytes(self, scans: Mapping[str, VolumeOrPath], scores: ScoreType | None) -> int:
+    def _scan_bytes(self, scans: Mapping[str, VolumeOrFile], scores: ScoreType | None) -> int:
         """Part of the bound on memory that a scan takes; 0 without a bound."""
         if self.bound is None or self.bound.lean:
             return 0
@@ -255,7 +256,7 @@ class Segmenter:
         grid = first.grid if isinstance(first, Volume) else Volume.read_grid(first)
         return self.bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
 
-    def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch, scores: ScoreType | None) -> Segmentation:
+    def _predict(self, scans: Mapping[str, VolumeOrFile], watch: Watch, scores: ScoreType | None) -> Segmentation:
         self.prepare()
         loading: dict[str, float] = {}
         with timed(loading, "load"):
