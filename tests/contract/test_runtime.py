@@ -15,12 +15,14 @@ from lowres_seg import Volume
 
 #: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
 BUILD_TIME = (
+    "SimpleITK",
     "cryptography",
     "pydicom",
     "highdicom",
     "dicomweb_client",
     "gdcm",
     "requests",
+    "nrrd",
     "torch",
     "nncf",
     "onnx",

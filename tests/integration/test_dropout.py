@@ -175,7 +175,10 @@ def test_predict_writes_the_map_of_the_spread(bundle: Path, tmp_path: Path, comm
     assert np.array_equal(spread.grid.affine, expected.grid.affine)
     assert "exists already" in command(*words).stderr
     folder = command("predict", bundle, scan, "-o", tmp_path / "out/", "--spread-map", tmp_path / "s.nii.gz")
-    assert "the spread is a map of one scan; expected a name that ends in .nii.gz or .nii" in folder.stderr
+    assert (
+        "the spread is a map of one scan; expected a name that ends in .nii.gz or .nii or .mgz or .mgh or .nrrd"
+        in folder.stderr
+    )
 
 
 class Calls(nn.Module):

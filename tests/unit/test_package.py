@@ -16,6 +16,7 @@ from lowres_seg import errors, extras
 #: The one module that imports each third-party package; a package with two homes, at run and at build time, has two.
 HOMES = {
     "PIL": {"view.picture", "view.planes"},
+    "SimpleITK": {"volumes.images"},
     "cc3d": {"runtime.cleanup"},
     "cryptography": {"bundle.signature"},
     "dicomweb_client": {"dicom.web"},
@@ -27,7 +28,14 @@ HOMES = {
     "jinja2": {"bench.html.page"},
     "monai": {"export.importers.monai_classes"},
     "isal": {"volumes.encoded", "volumes.freesurfer", "volumes.nifti", "volumes.stored"},
-    "nibabel": {"volumes.encoded", "volumes.freesurfer", "volumes.grid", "volumes.nifti", "volumes.without_web"},
+    "nibabel": {
+        "volumes.encoded",
+        "volumes.freesurfer",
+        "volumes.grid",
+        "volumes.images",
+        "volumes.nifti",
+        "volumes.without_web",
+    },
     "nncf": {"quantize.int8"},
     "nrrd": {"volumes.nrrd_file"},
     "onnx": {
@@ -74,6 +82,7 @@ HOMES = {
         "cli.options",
         "cli.result_options",
         "cli.trust",
+        "cli.verify",
         "cli.view",
         "cli.workstation",
     },

@@ -17,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from lowres_seg import __version__, endings
-from lowres_seg.cli import build, demo, gallery, machine, measure, new_recipe, show, trust, view, workstation
+from lowres_seg.cli import build, demo, gallery, machine, measure, new_recipe, show, trust, verify, view, workstation
 from lowres_seg.cli.options import EXIT_ERROR, EXIT_GATE, EXIT_USAGE, Debug, app, debugging
 from lowres_seg.cli.screen import err, guarded, out, plain, print_error
 from lowres_seg.errors import AccuracyDropError, InputError, LowresSegError, ParityError, RegressionError, one_line
@@ -26,7 +26,7 @@ from lowres_seg.wording import expected
 __all__ = ["COMMANDS", "app", "main"]
 
 #: Modules whose commands the application has.
-COMMANDS = (workstation, view, show, machine, gallery, new_recipe, build, trust, measure, demo)
+COMMANDS = (workstation, verify, view, show, machine, gallery, new_recipe, build, trust, measure, demo)
 #: Commands as help lists them: in the order in which a user needs them.
 _ORDER = (
     "demo",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:  # help needs no OpenVINO
+    from lowres_seg.runtime.compiled_cache import CompiledCache
 
 EXIT_ERROR, EXIT_USAGE, EXIT_GATE = 1, 2, 3
 
@@ -114,3 +117,10 @@ def amount(option: str, text: str | None, units: dict[str, int]) -> Any:
         if number != text and number.isascii() and number.replace(".", "", 1).isdigit() and float(number) > 0:
             return float(number) * factor
     raise typer.BadParameter(f"{text!r}, expected a number and one of {', '.join(units)}", param_hint=option)
+
+
+def compiled_cache(*, no_cache: bool, key: str | None) -> CompiledCache | None:
+    """The user's compiled networks. With a required key they are left alone: nobody has signed them."""
+    from lowres_seg.runtime.compiled_cache import CompiledCache
+
+    return None if no_cache or key is not None else CompiledCache.of_user()

@@ -20,6 +20,19 @@ Scores = Annotated[
         show_default=False,
     ),
 ]
+BrainBundle = Annotated[
+    Path | None,
+    typer.Option(
+        "--brain-mask",
+        metavar="BUNDLE",
+        help="Segment the brain with this bundle first, and set all else of the scan to zero.",
+        show_default=False,
+    ),
+]
+BrainBorder = Annotated[
+    float | None,
+    typer.Option(metavar="MM", help="Grow the brain mask by this distance before it is applied.", show_default=False),
+]
 ChosenLabels = Annotated[
     str | None,
     typer.Option(

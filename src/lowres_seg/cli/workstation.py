@@ -1,8 +1,7 @@
-"""The commands of a workstation: predict, verify."""
+"""The command that segments: predict."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,11 +29,21 @@ from lowres_seg.cli.options import (
     Threads,
     Verbose,
     app,
+    compiled_cache,
     one_of,
     ram_bytes,
 )
 from lowres_seg.cli.outcomes import case_json, skipped_line, summary_line, tell, write_about
-from lowres_seg.cli.result_options import Border, ChosenLabels, Crop, Like, Scores, check_together
+from lowres_seg.cli.result_options import (
+    Border,
+    BrainBorder,
+    BrainBundle,
+    ChosenLabels,
+    Crop,
+    Like,
+    Scores,
+    check_together,
+)
 from lowres_seg.cli.screen import ScanBar, err, importing, out, plain, print_json, steps
 from lowres_seg.extras import require
 from lowres_seg.wording import counted
@@ -42,7 +51,6 @@ from lowres_seg.wording import counted
 if TYPE_CHECKING:  # help needs neither OpenVINO nor nibabel
     from lowres_seg.bundle.manifest import Manifest
     from lowres_seg.cohort.jobs import Outcome
-    from lowres_seg.runtime.compiled_cache import CompiledCache
 
 
 @app.command()
@@ -85,6 +93,8 @@ def predict(
         bool,
         typer.Option("--apply-mask", help="Also write each scan with all outside the labels set to zero."),
     ] = False,
+    brain_mask: BrainBundle = None,
+    brain_border: BrainBorder = None,
     scores: Scores = None,
     labels: ChosenLabels = None,
     border: Border = None,
@@ -133,9 +143,10 @@ def predict(
         from lowres_seg.bundle.signature import required
         from lowres_seg.cohort import class_table as class_tables
         from lowres_seg.cohort import provenance as provenances
+        from lowres_seg.cohort import volume_table as volume_tables
         from lowres_seg.cohort.cases import files_of
         from lowres_seg.cohort.finish import Finish
-        from lowres_seg.cohort.jobs import is_table, list_jobs, run_jobs, write_table
+        from lowres_seg.cohort.jobs import list_jobs, run_jobs
         from lowres_seg.cohort.ledger import Ledger
         from lowres_seg.cohort.listing import MASKS, table_of, without_own
         from lowres_seg.cohort.naming import is_folder
@@ -143,6 +154,7 @@ def predict(
         from lowres_seg.dicom.output import as_segmentations, segments_of
         from lowres_seg.dicom.remote import addresses, fetched, stored
         from lowres_seg.runtime.alignment import aligned
+        from lowres_seg.runtime.brain_mask import BrainMask
         from lowres_seg.runtime.segmenter import Segmenter
 
     bound = ram_bytes(max_ram)
@@ -182,11 +194,14 @@ def predict(
     named, own = without_own(inputs, output)
     if own:
         err.print(f"[yellow]note:[/] {plain(skipped_line(own))}")
-    reads = [bundle, *filter(None, [required(require_key), like])]
+    if brain_border is not None and brain_mask is None:
+        raise typer.BadParameter("goes with --brain-mask, whose mask it grows", param_hint="--brain-border")
+    brain_bundle = None if brain_mask is None else Bundle.open(brain_mask, require_key=require_key)
+    reads = [bundle, *filter(None, [required(require_key), like, brain_mask])]
     cases = table_of(named, manifest.channels)
     scans = [Path(word) for name in inputs for word in (name, name.partition("=")[2]) if word]
     scans += [] if cases is None else files_of(cases)
-    replaces_table = force or (resume and volume_table is not None and is_table(volume_table))
+    replaces_table = force or (resume and volume_table is not None and volume_tables.is_table(volume_table))
     replaces_classes = force or (resume and class_table is not None and class_tables.is_written(class_table, manifest))
     replaces_provenance = force or (resume and provenance is not None and provenances.is_provenance(provenance))
     further = []
@@ -215,6 +230,8 @@ def predict(
     where = None if anonymous or not servers else str(next(iter(servers.values())))
     further_words = {"reference": reference, "align": align, "segmentation_type": segmentation_type, "address": where}
     options |= {name: word for name, word in further_words.items() if word is not None}
+    if brain_bundle is not None:
+        options |= {"brain_mask": brain_bundle.digest, **({"brain_border": brain_border} if brain_border else {})}
     ledger = None
     if into_folder:
         names = label_names.values()
@@ -222,11 +239,13 @@ def predict(
     if further:  # they are none of the masks, and not the ledger
         own_files = [file for job in jobs for file in job.files] + ([] if ledger is None else [ledger.path])
         atomic.check_targets([*further, *own_files], force=True)
-    cache = _cache(no_cache=no_cache, key=opened.signed_by)
+    cache = compiled_cache(no_cache=no_cache, key=opened.signed_by)
+    # Networks of both are never there together where memory is bounded.
+    lean = len(jobs) == 1 or (brain_bundle is not None and bound is not None)
     segmenter = Segmenter.load(
         opened,
         threads=threads,
-        lean=len(jobs) == 1,
+        lean=lean,
         max_ram_bytes=bound,
         reproducible=reproducible,
         cache=cache,
@@ -234,9 +253,25 @@ def predict(
     if threads is not None and segmenter.threads < threads:
         runs = f"{segmenter.threads} {'run' if segmenter.threads > 1 else 'runs'}"
         err.print(f"[yellow]note:[/] --threads {threads}: {runs}, one for each processor that this process may use")
+    brain = None
+    if brain_bundle is not None:
+        brain = BrainMask(
+            Segmenter.load(
+                brain_bundle,
+                threads=threads,
+                lean=lean,
+                max_ram_bytes=bound,
+                reproducible=reproducible,
+                cache=cache,
+            ),
+            brain_border or 0.0,
+        )
+        brain.channels(manifest.channels)
     outcomes: list[Outcome] = []
+    before = [] if brain_bundle is None else [f"brain-mask.{stage.name}" for stage in brain_bundle.manifest.stages]
+    stages = before + [stage.name for stage in manifest.stages]
     shown = not as_json and not quiet
-    bar = ScanBar(len(jobs), [stage.name for stage in manifest.stages], quiet=quiet)
+    bar = ScanBar(len(jobs), stages, quiet=quiet)
     results = run_jobs(
         segmenter,
         jobs,
@@ -247,6 +282,7 @@ def predict(
         progress=bar.moves,
         finish=finish,
         align=partial(aligned, reference=reference, by_header=by_header),
+        brain=brain,
     )
     whole = True
     with endings.put_off():
@@ -256,7 +292,7 @@ def predict(
                 tell(outcome, shown=shown, verbose=verbose)
         finally:  # also where the command is asked to end
             if volume_table is not None:
-                table = partial(write_table, outcomes=outcomes, labels=label_names, anonymous=anonymous)
+                table = partial(volume_tables.write, outcomes=outcomes, labels=label_names, anonymous=anonymous)
                 whole = write_about(table, volume_table, force=replaces_table, shown=shown)
             if class_table is not None:
                 table = partial(class_tables.write, outcomes=outcomes, pipeline=manifest, anonymous=anonymous)
@@ -270,6 +306,7 @@ def predict(
                     options={**options, "max_ram_bytes": bound},
                     tool=__version__,
                     anonymous=anonymous,
+                    brain=brain_bundle,
                 )
                 write = partial(provenances.write, content=content)
                 whole &= write_about(write, provenance, force=replaces_provenance, shown=shown)
@@ -287,6 +324,7 @@ def predict(
         print_json(
             {
                 "bundle": manifest.name if anonymous else str(bundle),
+                **({} if brain_bundle is None else {"brain_mask": brain_bundle.digest}),
                 "threads": segmenter.threads,
                 "peak_rss_bytes": host.peak_rss_bytes(),
                 "summary": {status: statuses.count(status) for status in ("done", "failed", "skipped")},
@@ -306,75 +344,9 @@ def predict(
         raise typer.Exit(EXIT_GATE)
 
 
-@app.command()
-def verify(
-    bundle: BundlePath,
-    *,
-    threads: Threads = None,
-    max_ram: MaxRam = None,
-    require_key: RequireKey = None,
-    no_cache: NoCache = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Check every file of a bundle, and run its reference case."""
-    with importing():
-        from lowres_seg.bundle.bundle import Bundle
-        from lowres_seg.bundle.contents import SIGNATURE_NAME
-        from lowres_seg.runtime.segmenter import Segmenter
-
-    bound_bytes = ram_bytes(max_ram)
-    with steps(quiet=quiet) as notify:
-        notify("checking files")
-        opened = Bundle.open(bundle, require_key=require_key)
-        cache = _cache(no_cache=no_cache, key=opened.signed_by)
-        segmenter = Segmenter.load(opened, threads=threads, lean=True, max_ram_bytes=bound_bytes, cache=cache)
-        notify("running the reference case")
-        result = segmenter.self_test()
-    bound = segmenter.manifest.reference
-    if as_json:
-        print_json(
-            {
-                "bundle": str(bundle),
-                "sha256": opened.digest,
-                "files": len(segmenter.manifest.files),
-                "signed_by": opened.signed_by,
-                "bound": bound.model_dump(),
-                **asdict(result),
-            }
-        )
-    elif not quiet or not result.passed:
-        worst = max(result.max_abs_diff.values(), default=0.0)
-        by = "" if opened.signed_by is None else f", signed by the key {opened.signed_by[:16]}…"
-        if opened.signed_by is None and (bundle / SIGNATURE_NAME).exists():
-            by = "; its signature was not checked, name the key with --require-key"
-        files = counted(len(segmenter.manifest.files), "file")
-        out.print(plain(f"{bundle}: sha256 {opened.digest[:12]}…, {files} as listed{by}"))
-        flips = f", {100 * result.flipped:.4f}% of the voxels flip (allowed {100 * bound.max_flipped:g}%)"
-        out.print(
-            f"reference case: scores differ by up to {worst:.2g} (allowed {bound.max_abs_diff:g})"
-            + (flips if segmenter.manifest.labels else "")
-        )
-        out.print(
-            "[green]passed[/]"
-            if result.passed
-            else "[bold red]failed[/]: this machine does not give what the bundle promises"
-        )
-    if not result.passed:
-        raise typer.Exit(EXIT_GATE)
-
-
 def _check_tables(manifest: Manifest, volumes: Path | None, classes: Path | None) -> None:
     """Refuse a table of what the bundle does not give."""
     if classes is not None and not manifest.numbers:
         raise typer.BadParameter("the bundle gives no classes; name --volume-table", param_hint="--class-table")
     if volumes is not None and not manifest.labels:
         raise typer.BadParameter("the bundle gives no mask; name --class-table", param_hint="--volume-table")
-
-
-def _cache(*, no_cache: bool, key: str | None) -> CompiledCache | None:
-    """The user's compiled networks. With a required key they are left alone: nobody has signed them."""
-    from lowres_seg.runtime.compiled_cache import CompiledCache
-
-    return None if no_cache or key is not None else CompiledCache.of_user()

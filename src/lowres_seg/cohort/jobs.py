@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import traceback
@@ -24,6 +23,7 @@ from lowres_seg.cohort.ledger import Entry, Ledger
 from lowres_seg.cohort.listing import Job, list_jobs, one_scan
 from lowres_seg.errors import InputError, LowresSegError, one_line
 from lowres_seg.runtime.alignment import aligned
+from lowres_seg.runtime.brain_mask import BrainMask
 from lowres_seg.runtime.doubts import Doubt, DoubtName
 from lowres_seg.runtime.segmentation import Segmentation
 from lowres_seg.runtime.segmenter import Segmenter
@@ -31,10 +31,9 @@ from lowres_seg.runtime.watch import Progress
 from lowres_seg.volumes import files
 from lowres_seg.volumes.volume import Volume
 
-__all__ = ["Job", "Outcome", "is_table", "list_jobs", "one_scan", "run_jobs", "write_table"]
+__all__ = ["Job", "Outcome", "list_jobs", "one_scan", "run_jobs"]
 
 Align = Callable[[Mapping[str, Volume]], dict[str, Volume]]
-_COLUMNS = ["scan", "mask", "label", "name", "voxels", "millilitres", "error"]
 #: Name of the doubts about a header, which have none of their own.
 _HEADER = "header"
 
@@ -102,6 +101,7 @@ def run_jobs(
     progress: Progress | None = None,
     finish: Finish | None = None,
     align: Align = aligned,
+    brain: BrainMask | None = None,
 ) -> Iterator[Outcome]:
     """Segment one scan after another. A job that fails has an outcome with its error, and the others go on.
 
@@ -123,6 +123,8 @@ def run_jobs(
         What is made of each result before it is written.
     align : callable
         Takes the volumes of a scan by channel, and gives them on one grid.
+    brain : BrainMask, optional
+        Applied to each scan before it is segmented.
 
     Yields
     ------
@@ -140,6 +142,7 @@ def run_jobs(
                 progress=progress,
                 finish=Finish() if finish is None else finish,
                 align=align,
+                brain=brain,
             )
         except Exception as error:  # noqa: BLE001 - one bad case never stops the others
             failure = _failure(job, error)
@@ -160,6 +163,7 @@ def _outcome(
     progress: Progress | None,
     finish: Finish,
     align: Align,
+    brain: BrainMask | None,
 ) -> Outcome:
     again = ""
     if ledger is not None and resume:
@@ -169,13 +173,18 @@ def _outcome(
     start = perf_counter()
     with endings.allowed():  # the caller may put the end of the process off, so that no outcome is lost
         before = _stamps(job)
-        segmenter.prepare()
+        (segmenter if brain is None else brain.segmenter).prepare()
         scan = align(read(segmenter, job))
         digests = digests or ledger is not None
         inputs = ledgers.digests(job.reads()) if digests else {}
         finish.check(next(iter(scan.values())).grid, job.name)
         load_s = perf_counter() - start
-        found = segmenter.predict(scan, progress=progress, scores=finish.scores)
+        if brain is None:
+            found = segmenter.predict(scan, progress=progress, scores=finish.scores)
+        else:
+            masked = brain.apply(scan, progress=progress, then=segmenter)
+            found = masked.recorded(segmenter.predict(masked.scan, progress=progress, scores=finish.scores))
+            del masked
     for path, stamp in _stamps(job).items():  # now, because voxels that are mapped from a file are read late
         if before[path] != stamp:
             raise InputError(f"{path}: changed while it was read, expected a file at rest; run again when it is whole")
@@ -202,9 +211,9 @@ def _outcome(
     except OSError as error:
         raise atomic.unwritable(job.output, error) from error
     with atomic.files(job.files, force=force or resume) as staged:
-        masked = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
+        masks = {channel: finish.masked(_masked(scan[channel], whole), whole) for channel in job.masked}
         places = dict(zip(job.files, staged, strict=True))
-        _write(result, job, masked, places)
+        _write(result, job, masks, places)
         if job.picture is not None:
             from lowres_seg.view.picture import picture  # needs an extra
 
@@ -328,46 +337,6 @@ def _stamps(job: Job) -> dict[Path, tuple[int, int, int] | None]:
         else:
             found[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
     return found
-
-
-def write_table(
-    path: Path, outcomes: Sequence[Outcome], labels: Mapping[int, str], *, force: bool, anonymous: bool = False
-) -> None:
-    """Write a CSV with a row for each scan and label; a scan that failed has one with its error.
-
-    Bytes of a file name that are not UTF-8 are written as Python's codes for them. An anonymous table has the number of
-    the case in place of its paths.
-
-    Raises
-    ------
-    InputError
-        If the table exists and not `force`, or cannot be written.
-    """
-    with (
-        atomic.file(path, force=force) as staged,
-        staged.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(_COLUMNS)
-        for number, outcome in enumerate(outcomes, start=1):
-            job = outcome.job
-            scan, mask = (f"case {number}", "") if anonymous else (job.name, job.output)
-            if outcome.error is not None:
-                why = without_paths(str(outcome.error), job) if anonymous else str(outcome.error)
-                writer.writerow([scan, "", "", "", "", "", why])
-                continue
-            for value, name in labels.items():
-                row = [value, name, outcome.voxels[name], f"{outcome.volumes_ml[name]:.3f}", ""]
-                writer.writerow([scan, mask, *row])
-
-
-def is_table(path: Path) -> bool:
-    """Tell whether a file is a table that `write_table` wrote."""
-    try:
-        with path.open(encoding="utf-8", errors="backslashreplace") as stream:
-            return stream.readline().strip() == ",".join(_COLUMNS)
-    except OSError:
-        return False
 
 
 def _write(result: Segmentation, job: Job, masked: Mapping[str, Volume], staged: Mapping[Path, Path]) -> None:

@@ -34,6 +34,7 @@ def written(
     options: Mapping[str, Any],
     tool: str,
     anonymous: bool = False,
+    brain: Bundle | None = None,
 ) -> dict[str, Any]:
     """Provenance of a run.
 
@@ -52,6 +53,8 @@ def written(
         Version of this tool.
     anonymous : bool
         Leave out the paths of scans and bundle, and the name of the machine.
+    brain : Bundle, optional
+        That of the brain mask.
     """
     machine = host.inspect()
     manifest = bundle.manifest
@@ -59,13 +62,8 @@ def written(
         "provenance": FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **({} if anonymous else {"host": platform.node()}),
-        "bundle": {
-            "name": manifest.name,
-            "version": manifest.version,
-            "digest": bundle.digest,
-            "signed_by": bundle.signed_by,
-            **({} if anonymous else {"path": str(bundle.path)}),
-        },
+        "bundle": _named(bundle, anonymous=anonymous),
+        **({} if brain is None else {"brain_mask": _named(brain, anonymous=anonymous)}),
         "versions": {
             "lowres-seg": tool,
             "openvino": openvino_engine.version(),
@@ -114,6 +112,16 @@ def is_provenance(path: Path) -> bool:
             return stream.read(len(_BEGIN)) == _BEGIN
     except OSError:
         return False
+
+
+def _named(bundle: Bundle, *, anonymous: bool) -> dict[str, Any]:
+    return {
+        "name": bundle.manifest.name,
+        "version": bundle.manifest.version,
+        "digest": bundle.digest,
+        "signed_by": bundle.signed_by,
+        **({} if anonymous else {"path": str(bundle.path)}),
+    }
 
 
 _BEGIN = b'{\n  "provenance": '

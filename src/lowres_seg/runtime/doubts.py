@@ -31,6 +31,7 @@ DoubtName = Literal[
     "series",
     "guessed-channel",
     "another-grid",
+    "brain-channel",
 ]
 #: Section of the mask on a border plane of the scan, as a share of its widest section along that axis.
 CUT_OFF = 0.25

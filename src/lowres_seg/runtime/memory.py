@@ -125,8 +125,8 @@ class MemoryBound:
         lean = lean or sum(sizes) > _SHARE_OF_NETWORKS * most_bytes
         return cls(most_bytes, max(sizes) if lean else sum(sizes), lean, heads)
 
-    def check(self, pipeline: Pipeline, grid: Grid, where: str, *, scores: bool = False) -> None:
-        """Check that a scan on `grid` can be segmented within the bound.
+    def check(self, pipeline: Pipeline, grid: Grid, where: str, *, scores: bool = False, held_bytes: int = 0) -> None:
+        """Check that a scan on `grid` can be segmented within the bound, beside what the caller holds.
 
         Raises
         ------
@@ -134,6 +134,7 @@ class MemoryBound:
             If it cannot. The message begins with `where`.
         """
         need = self.networks_bytes + bytes_of_scan(pipeline, grid, self.heads, lean=self.lean, scores=scores)
+        need += held_bytes
         if need > self.most_bytes:
             found, most = sizes(need, self.most_bytes)
             raise InputError(

@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from lowres_seg.arguments import described
 from lowres_seg.errors import InputError
 from lowres_seg.runtime.scale import count_denormals, largest
+from lowres_seg.volumes.images import is_image
 from lowres_seg.volumes.volume import Volume
 
 #: Denormal values of a scan whose largest value is below this are not taken for dust around zero.
 _TINY = 1e-27
+
+
+class NibabelImage(Protocol):
+    """An image of nibabel."""
+
+    @property
+    def affine(self) -> Any:
+        """Where it lies."""
+
+    @property
+    def dataobj(self) -> Any:
+        """Its voxels."""
+
+
+class SitkImage(Protocol):
+    """An image of SimpleITK."""
+
+    def GetDirection(self) -> Any:  # noqa: N802 - its own name
+        """Where its axes point to."""
+
+
 #: One channel of a scan: a volume, or the path of its file.
-VolumeOrPath = Volume | str | os.PathLike[str]
+VolumeOrFile = Volume | str | os.PathLike[str]
+#: The same, or an image.
+VolumeOrPath = Volume | str | os.PathLike[str] | NibabelImage | SitkImage
 
 
-def by_channel(scan: VolumeOrPath | Mapping[str, VolumeOrPath], names: Sequence[str]) -> Mapping[str, VolumeOrPath]:
-    """Volumes or paths of a scan by channel, each channel once.
+def by_channel(scan: VolumeOrPath | Mapping[str, VolumeOrPath], names: Sequence[str]) -> Mapping[str, VolumeOrFile]:
+    """Volumes or paths of a scan by channel, each channel once. Images become volumes.
 
     Parameters
     ----------
@@ -34,21 +59,19 @@ def by_channel(scan: VolumeOrPath | Mapping[str, VolumeOrPath], names: Sequence[
         If something is neither a volume nor a path, or a channel is missing or unknown.
     """
     if not isinstance(scan, Mapping):
-        _check_kind(scan, "scan")
+        one = checked(scan, "scan")
         if len(names) != 1:
             raise InputError(f"one scan given, the bundle takes the channels {', '.join(names)}")
-        return {names[0]: scan}
+        return {names[0]: one}
     missing, extra = [n for n in names if n not in scan], [n for n in scan if n not in names]
     if missing or extra:
         found = ", ".join(map(str, scan)) or "none"
         raise InputError(f"channels given: {found}; the bundle takes {', '.join(names)}, each once")
-    for name in names:
-        _check_kind(scan[name], f"channel {name}")
-    return scan
+    return {name: checked(scan[name], f"channel {name}") for name in names}
 
 
 def read_channels(
-    scans: Mapping[str, VolumeOrPath], names: Sequence[str], read: Callable[[str | os.PathLike[str]], Volume]
+    scans: Mapping[str, VolumeOrFile], names: Sequence[str], read: Callable[[str | os.PathLike[str]], Volume]
 ) -> list[Volume]:
     """Volumes of a scan in the order of its channels, checked; those that are paths are read.
 
@@ -71,13 +94,17 @@ def read_channels(
     return volumes
 
 
-def _check_kind(given: object, where: str) -> None:
-    """Check that one channel of a scan is a volume or a path."""
-    if isinstance(given, Volume) or (isinstance(given, str | os.PathLike) and not isinstance(os.fspath(given), bytes)):
-        return
+def checked(given: object, where: str) -> VolumeOrFile:
+    """One channel of a scan: a volume or a path; an image becomes a volume."""
+    if isinstance(given, Volume):
+        return given
+    if isinstance(given, str | os.PathLike) and not isinstance(os.fspath(given), bytes):
+        return given
+    if is_image(given):
+        return Volume.from_image(given)
     raise InputError(
-        f"{where}: found {described(given)}, expected a path or a Volume; make one of an array with "
-        "Volume.from_array(data, affine)"
+        f"{where}: found {described(given)}, expected a path, a Volume, or an image of nibabel or SimpleITK; make a "
+        "Volume of an array with Volume.from_array(data, affine)"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +15,7 @@ from lowres_seg.runtime.border import bordered, millimetres
 from lowres_seg.runtime.doubts import Doubt
 from lowres_seg.runtime.label_choice import Chosen, chosen, kept
 from lowres_seg.runtime.ordering import by_stride
+from lowres_seg.runtime.scan_input import VolumeOrPath, checked
 from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
 
@@ -158,21 +158,22 @@ class Segmentation:
         scores = {name: regrid.cropped(score, box) for name, score in self.scores.items()}
         return replace(self, labels=regrid.cropped(self.labels, box), spread=spread, scores=scores)
 
-    def like(self, other: Volume | str | os.PathLike[str]) -> Segmentation:
+    def like(self, other: VolumeOrPath) -> Segmentation:
         """Put the result on the grid of another scan in the same space: labels of the nearest voxel, other maps linear.
 
         What is labelled outside of that grid, and a label that is gone, are doubts.
 
         Parameters
         ----------
-        other : Volume or path
+        other : Volume, path, or image of nibabel or SimpleITK
 
         Raises
         ------
         InputError
             If the file is unusable, or both grids share no space.
         """
-        target = other if isinstance(other, Volume) else Volume.blank(other)
+        given = checked(other, "other")
+        target = given if isinstance(given, Volume) else Volume.blank(given)
         mine = self.labels.grid
         regrid.check_overlap(mine, target.grid, (self.labels.name, target.name))
 

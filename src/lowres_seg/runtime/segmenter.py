@@ -23,10 +23,11 @@ from lowres_seg.runtime.doubts import Doubt, of_result, of_scan
 from lowres_seg.runtime.engine import Engine, Recorder
 from lowres_seg.runtime.exact_norms import sum_in_steps
 from lowres_seg.runtime.kept_scores import ScoreType, add_up, as_score_type
+from lowres_seg.runtime.many import PredictsMany
 from lowres_seg.runtime.memory import MemoryBound
 from lowres_seg.runtime.networks import compile_networks
 from lowres_seg.runtime.reference import ReferenceCase, SelfTest
-from lowres_seg.runtime.scan_input import VolumeOrPath, by_channel, read_channels
+from lowres_seg.runtime.scan_input import VolumeOrFile, VolumeOrPath, by_channel, read_channels
 from lowres_seg.runtime.scan_state import ScanState, StageResult, timed
 from lowres_seg.runtime.segmentation import Segmentation, beside
 from lowres_seg.runtime.turns import Turns
@@ -34,7 +35,7 @@ from lowres_seg.runtime.watch import Progress, Watch
 from lowres_seg.volumes.volume import Volume
 
 
-class Segmenter:
+class Segmenter(PredictsMany):
     """Runs a pipeline. Several threads may use one at once, and get the masks that each would get alone.
 
     Networks run one inference at a time, on as many cores as the segmenter has threads; what comes before and after it
@@ -53,7 +54,7 @@ class Segmenter:
     bundle : Bundle, optional
         The bundle that the networks come from.
     bound : MemoryBound, optional
-        Scans that need more memory are refused.
+        Scans that need more memory are refused. It is also an attribute.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Segmenter:
         self.threads = host.inspect().threads if threads is None else _threads(threads)
         self._engines = engines
         self._bundle = bundle
-        self._bound = bound
+        self.bound = bound
         lean = any(engine.lean for group in engines.values() for engine in group)
         self._turns = Turns(1 if lean else max(2, self.threads), None if bound is None else bound.room_bytes)
 
@@ -182,7 +183,7 @@ class Segmenter:
 
         Parameters
         ----------
-        scan : Volume or path, or mapping of channel name to either
+        scan : Volume, path, or image of nibabel or SimpleITK; or mapping of channel name to these
             One volume for a bundle of one channel, else one for each channel, all on one grid. Orientation and spacing
             may be any.
         progress : callable, optional
@@ -247,22 +248,22 @@ class Segmenter:
         for engine in chain.from_iterable(self._engines.values()):
             engine.release()
 
-    def _scan_bytes(self, scans: Mapping[str, VolumeOrPath], scores: ScoreType | None) -> int:
+    def _scan_bytes(self, scans: Mapping[str, VolumeOrFile], scores: ScoreType | None) -> int:
         """Part of the bound on memory that a scan takes; 0 without a bound."""
-        if self._bound is None or self._bound.lean:
+        if self.bound is None or self.bound.lean:
             return 0
         first = scans[self.pipeline.channels[0]]
         grid = first.grid if isinstance(first, Volume) else Volume.read_grid(first)
-        return self._bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
+        return self.bound.scan_bytes(self.pipeline, grid, scores=scores is not None)
 
-    def _predict(self, scans: Mapping[str, VolumeOrPath], watch: Watch, scores: ScoreType | None) -> Segmentation:
+    def _predict(self, scans: Mapping[str, VolumeOrFile], watch: Watch, scores: ScoreType | None) -> Segmentation:
         self.prepare()
         loading: dict[str, float] = {}
         with timed(loading, "load"):
             volumes = read_channels(scans, self.pipeline.channels, self.read)
         name = volumes[0].name
-        if self._bound is not None:
-            self._bound.check(self.pipeline, volumes[0].grid, name, scores=scores is not None)
+        if self.bound is not None:
+            self.bound.check(self.pipeline, volumes[0].grid, name, scores=scores is not None)
         doubts = [doubt for volume in volumes for doubt in volume.doubts]
         doubts += of_scan(volumes)
         state = ScanState.before(self.pipeline.stages, volumes, self.pipeline.channels, scores)
@@ -296,8 +297,8 @@ class Segmenter:
         InputError
             If the file is unusable, or the scan needs more memory than the bound.
         """
-        if self._bound is not None:
-            self._bound.check(self.pipeline, Volume.read_grid(path), str(path))
+        if self.bound is not None:
+            self.bound.check(self.pipeline, Volume.read_grid(path), str(path))
         return Volume.load(path)
 
     def self_test(self) -> SelfTest:
@@ -378,7 +379,7 @@ class Segmenter:
 
     def _with(self, engines: Mapping[str, Sequence[Engine]]) -> Segmenter:
         """Make the same segmenter with other engines. Predictions of both take turns."""
-        other = Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self._bound)
+        other = Segmenter(self.pipeline, engines, threads=self.threads, bundle=self._bundle, bound=self.bound)
         other._turns = self._turns
         return other
 

@@ -165,16 +165,20 @@ def write(path: Path, data: NDArray[Any], grid: Grid, header: Any) -> None:
     OSError
         If it cannot be written.
     """
-    data = storable(path, data)
-    own = None if header is None else fields.carried(header, data)
-    kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    image = kind(data, None if own is not None else grid.affine, own)
+    made = image(storable(path, data), grid, header)
     if path.name.endswith(".gz"):
         # Without a name and a time, so that the same mask is the same file.
         with path.open("wb") as raw, igzip.IGzipFile("", "wb", 1, raw, 0) as stream:
-            image.to_stream(stream)
+            made.to_stream(stream)
     else:
-        image.to_filename(path)
+        made.to_filename(path)
+
+
+def image(data: NDArray[Any], grid: Grid, header: Any) -> Any:
+    """An image of nibabel, with what `write` writes."""
+    own = None if header is None else fields.carried(header, data)
+    kind = nibabel.Nifti2Image if isinstance(own, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    return kind(data, None if own is not None else grid.affine, own)
 
 
 @contextmanager

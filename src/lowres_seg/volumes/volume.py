@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from lowres_seg.arguments import described, flag
 from lowres_seg.arguments import path as as_path
 from lowres_seg.errors import InputError
-from lowres_seg.volumes import files, nifti
+from lowres_seg.volumes import files, images, nifti
 from lowres_seg.volumes.grid import Grid, three
 
 
@@ -104,6 +105,24 @@ class Volume:
         return cls(data, Grid(three(data.shape), affine), name=name)
 
     @classmethod
+    def from_image(cls, image: object, *, name: str | None = None) -> Volume:
+        """Make a volume of an image of nibabel or SimpleITK, in its place.
+
+        Parameters
+        ----------
+        image : nibabel image or SimpleITK.Image
+            One 3D image of real numbers. Trailing axes of length one are dropped.
+        name : str, optional
+            What messages and the log call it; by default its file name.
+
+        Raises
+        ------
+        InputError
+            If it is something else, or its place is unusable.
+        """
+        return cls(*images.parts(image, name))
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Volume:
         """Read a file of NIfTI, MGH or NRRD as float32. Trailing axes of length one are dropped.
 
@@ -132,6 +151,28 @@ class Volume:
         path = as_path(path, "path of a scan")
         grid, header = files.read_space(path)
         return cls(np.broadcast_to(np.float32(0), grid.shape), grid, header, name=str(path))
+
+    def to_nibabel(self) -> Any:
+        """Make a NIfTI image of nibabel, with what `save` writes.
+
+        Raises
+        ------
+        InputError
+            If no type of NIfTI has the values.
+        """
+        return nifti.image(nifti.storable(Path(self.name), self.data), self.grid, self.header)
+
+    def to_sitk(self) -> Any:
+        """Make an image of SimpleITK.
+
+        Raises
+        ------
+        InputError
+            As of `to_nibabel`.
+        MissingExtraError
+            If SimpleITK is not installed.
+        """
+        return images.as_sitk(self.data, self.grid)
 
     @staticmethod
     def read_grid(path: str | os.PathLike[str]) -> Grid:

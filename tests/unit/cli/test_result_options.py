@@ -150,7 +150,7 @@ def test_scores_are_written_beside_the_mask(bundle: Path, scan: Path, tmp_path: 
 
 def test_scores_count_for_the_bound_on_memory(bundle: Path, scan: Path) -> None:
     segmenter = Segmenter.load(bundle, threads=1, max_ram_bytes=10**9)
-    bound = segmenter._bound
+    bound = segmenter.bound
     assert bound is not None
     grid = Volume.read_grid(scan)
     need = [bound.scan_bytes(segmenter.pipeline, grid, scores=scores) for scores in (False, True)]

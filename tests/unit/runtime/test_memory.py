@@ -195,7 +195,7 @@ def test_networks_that_exceed_the_bound_alone_are_refused_at_once(tiny: Path) ->
 def test_a_need_and_a_bound_that_differ_are_told_apart(tiny: Path) -> None:
     scan = Volume.from_array(np.random.default_rng(0).random((32, 32, 32), dtype=np.float32), np.eye(4))
     segmenter = Segmenter.load(tiny, threads=1, max_ram_bytes=10**9)
-    bound = segmenter._bound
+    bound = segmenter.bound
     assert bound is not None
     need = bound.networks_bytes + memory.bytes_of_scan(segmenter.pipeline, scan.grid, bound.heads, lean=bound.lean)
     with pytest.raises(InputError, match="needs about") as caught:
