@@ -54,7 +54,7 @@ FULL: dict[str, tuple[Shape, Shape]] = {
 #: First seeds of the heads that INT8 is calibrated on, that the gate judges on, and that nobody saw before; and how
 #: many of them a system has that draws masks, and one that classifies.
 CALIBRATE, GATE, JUDGE = (UNSEEN_SEED + 1000 * number for number in (1, 2, 3))
-MASKS, CLASSES = {CALIBRATE: 4, GATE: 6, JUDGE: 6}, {CALIBRATE: 8, GATE: 16, JUDGE: 40}
+MASKS, CLASSES = {CALIBRATE: 4, GATE: 6, JUDGE: 6}, {CALIBRATE: 8, GATE: 16, JUDGE: 24}
 #: Nothing is judged at the paper's width, where weights are seeded.
 OPEN = ("--max-drop", "1", "--max-hd95-rise", "100000")
 OPEN_CLASSES = ("--max-probability-change", "1", "--max-flipped-decisions", "1000")

@@ -35,8 +35,10 @@ Task = Literal["tumors", "grades", "annotators", "strokes"]
 KEPT, STEPS_A_HEAD = 12, 4
 #: Share of the windows that are put on a voxel with a label.
 ON_LABELS = 0.67
-#: Share of the heads with a high grade.
+#: Share of the heads with a high grade. Networks whose scores are those of labels, one of which a high grade hardly has,
+#: see more low ones.
 HIGH_GRADES = {"tumors": 0.75, "annotators": 0.75, "grades": 0.5}
+HIGH_GRADES_OF_LABELS = 0.4
 #: Share of the heads of task "tumors" that are real cases, where there are any.
 REAL = 1 / 6
 #: Heads that are not trained on, and the first of their seeds.
@@ -256,6 +258,8 @@ class System:
         """Windows of heads and real cases without end. A new one takes the place of the oldest every few steps."""
         rng = np.random.default_rng((2, seed))
         share = HIGH_GRADES.get(self.training.task, 0.0)
+        if self.training.task == "tumors" and isinstance(self.decode, Argmax):
+            share = HIGH_GRADES_OF_LABELS
         real = [self.example(real_heads.tumor(name, self.training.head), channels) for name in self.real_cases()]
         kept: list[Example] = []
         for step in count():

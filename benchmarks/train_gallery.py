@@ -31,7 +31,7 @@ from lowres_seg.runtime.compiled_cache import VARIABLE
 
 WINDOW, HEAD, WHOLE = (64, 64, 64), (80, 96, 80), (64, 64, 64)
 SYSTEMS = {
-    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 7),
+    "S01": Training("tumors", 0.25, WINDOW, HEAD, 1, 400, 9),
     "S02": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 6),
     "S04": Training("grades", 0.25, WHOLE, WHOLE, 4, 120, 6),
     "S06": Training("tumors", 0.25, WINDOW, HEAD, 1, 300, 10),
