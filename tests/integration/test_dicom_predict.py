@@ -116,6 +116,22 @@ def test_a_masked_scan_lies_beside_it(command: Command, coded: Path, study: Path
     assert (tmp_path / "brain_masked.nii.gz").is_file()
 
 
+def test_a_segmentation_never_replaces_an_image_of_its_series(command: Command, coded: Path, study: Path) -> None:
+    image = sorted(study.glob("*.dcm"))[0]
+    before = image.read_bytes()
+    done = command("predict", coded, study, "-o", image, "--force")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert image.read_bytes() == before
+
+
+def test_a_zip_becomes_a_segmentation(command: Command, coded: Path, study: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "study"), "zip", study)
+    done = command("predict", coded, archive, "-o", tmp_path / "brain.dcm")
+    assert done.returncode == 0, done.stderr
+    assert len(highdicom.seg.segread(tmp_path / "brain.dcm").get_source_image_uids()) == len(head())
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
