@@ -54,9 +54,9 @@ def voxels(seed: int = 0) -> NDArray[np.uint16]:
     """A head-like lump of 12 bits, (slices, rows, columns), which no flip leaves as it is."""
     columns, rows, slices = SHAPE
     z, y, x = np.meshgrid(np.arange(slices), np.arange(rows), np.arange(columns), indexing="ij")
-    inside = ((x - 8) / 8) ** 2 + ((y - 13) / 10) ** 2 + ((z - 5) / 6) ** 2 < 1
+    inside = ((x - 8) / 7) ** 2 + ((y - 13) / 9) ** 2 + ((z - 5.5) / 5) ** 2 < 1
     noise = np.random.default_rng(seed).integers(0, 200, inside.shape)
-    return np.asarray(np.where(inside, 1500 + 60 * x + 30 * y + 40 * z, 20) + noise, dtype=np.uint16)
+    return np.asarray(np.where(inside, 2200 + 30 * x + 20 * y + 20 * z, 20) + noise, dtype=np.uint16)
 
 
 def series(name: str = "base", *, number: int = 3, description: str = "T1 MPRAGE", seed: int = 0) -> list[Dataset]:

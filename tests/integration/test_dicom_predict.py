@@ -1,284 +1,242 @@
-"""From a series to a segmentation and through a PACS, by the command line; dcm2niix's NIfTI is what it must agree with."""
+"""`predict` on DICOM: words of the command line in, masks on the grid of the series out."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import highdicom
+import dicom_folders as made
+import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
-import SimpleITK as sitk
-from pydicom.dataset import Dataset
 
-from conftest import blob
-from lowres_seg import Segmenter
-from made_series import SAGITTAL, enhanced, save, series, turned
-from orthanc import PASSWORD, USER, Orthanc, running
+from lowres_seg import Segmenter, Volume
+from lowres_seg.dicom import chosen, found
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
-BRAIN = {"value": "12738006", "scheme": "SCT", "meaning": "Brain"}
-CODES = {"category": {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"}, "type": BRAIN}
+from .conftest import Command
+
+Content = Callable[..., dict[str, Any]]
 
 
-def head(**attributes: object) -> list[Dataset]:
-    """A sagittal, oblique series with a lopsided blob."""
-    values = np.round(blob((16, 18, 14)).data).astype(np.uint16).transpose(2, 1, 0)
-    turn = turned(SAGITTAL, (3, 7, -5))
-    return series(values=values, orientation=turn, pixel_mm=(1.1, 0.9), spacing_mm=1.2, **attributes)
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """T1 and FLAIR of one study on two grids, with a localizer."""
+    folder = tmp_path_factory.mktemp("study")
+    t1, flair = made.series(), made.series("flair", number=7, description="AX FLAIR", seed=1)
+    for place, one in enumerate(flair[:10]):
+        one.ImagePositionPatient = [-10.0, -9.0, -12.0 + 2.0 * place]
+        one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    made.localizer(folder)
+    made.write(folder, [*t1, *flair[:10]])
+    return folder
 
 
-@pytest.fixture
-def coded(make_bundle: Callable[..., Path]) -> Path:
-    """A bundle whose label has codes."""
-    return make_bundle("coded", labels=[{"value": 1, "name": "brain", "codes": CODES}], schema_version=3)
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain") / "series"
+    made.plain(folder)
+    return folder
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    save(head(), tmp_path / "study")
-    return tmp_path / "study"
+def network(channels: int) -> dict[str, Any]:
+    shape = {"input_shape": [1, channels, 16, 16, 16], "output_shape": [1, 2, 16, 16, 16]}
+    return {"net": {"xml": "networks/net.xml", "bin": "networks/net.bin", **shape}}
 
 
-def by_dcm2niix(bundle: Path, study: Path, home: Path) -> sitk.Image:
-    """The mask of the NIfTI that dcm2niix makes of a series."""
-    home.mkdir()
-    subprocess.run(["dcm2niix", "-f", "head", "-o", home, study], check=True, capture_output=True)
-    Segmenter.load(bundle, threads=1).predict(home / "head.nii").labels.save(home / "mask.nii")
-    return sitk.ReadImage(str(home / "mask.nii"))
-
-
-def agreeing(mask: sitk.Image, segmentation: Path | io.BytesIO) -> float:
-    """Share of the voxels of a mask that a segmentation has too, by highdicom."""
-    found = highdicom.seg.segread(segmentation).get_volume(combine_segments=True)
-    image = sitk.GetImageFromArray(found.array)
-    columns = found.affine[:3, [2, 1, 0]]
-    spacing = np.linalg.norm(columns, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(found.affine[:3, 3].tolist())
-    image.SetDirection((columns / spacing).ravel().tolist())
-    assert image.GetSize() == found.array.shape[::-1]
-    placed = sitk.GetArrayFromImage(sitk.Resample(image, mask, sitk.Transform(), sitk.sitkNearestNeighbor))
-    expected = sitk.GetArrayFromImage(mask)
-    assert 0 < expected.sum() < expected.size
-    return float((placed == expected).mean())
-
-
-@pytest.mark.parametrize("kind", ["binary", "labelmap"])
-def test_a_series_becomes_a_segmentation(command: Command, coded: Path, study: Path, tmp_path: Path, kind: str) -> None:
-    done = command("predict", coded, study, "-o", tmp_path / "brain.dcm", "--segmentation-type", kind)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert f"{tmp_path / 'brain.dcm'}: brain " in done.stdout
-    found = pydicom.dcmread(tmp_path / "brain.dcm")
-    assert found.SegmentationType == kind.upper()
-    assert found.SeriesDescription == "tiny 1 of T1 MPRAGE"
-    method = found.SegmentSequence[-1].SegmentationAlgorithmIdentificationSequence[0]
-    shown = json.loads(command("show", coded, "--json").stdout)
-    assert method.AlgorithmVersion == shown["sha256"]
-    assert agreeing(by_dcm2niix(coded, study, tmp_path / "nifti"), tmp_path / "brain.dcm") == 1
-    again = command("predict", coded, study, "-o", tmp_path / "again.dcm", "--segmentation-type", kind, "-q")
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    assert pydicom.dcmread(tmp_path / "again.dcm").SOPInstanceUID == found.SOPInstanceUID
-    assert command("predict", coded, study, "-o", tmp_path / "again.dcm").returncode == 1  # it exists
-
-
-def test_a_multi_frame_image_becomes_a_segmentation(command: Command, coded: Path, study: Path, tmp_path: Path) -> None:
-    save([enhanced(head(), per_frame=True)], tmp_path / "enhanced")
-    done = command("predict", coded, tmp_path / "enhanced", "-o", tmp_path / "brain.dcm")
-    assert done.returncode == 0, done.stderr
-    assert agreeing(by_dcm2niix(coded, study, tmp_path / "nifti"), tmp_path / "brain.dcm") == 1
-
-
-def test_codes_come_from_a_file(command: Command, tiny: Path, study: Path, tmp_path: Path) -> None:
-    done = command("predict", tiny, study, "-o", tmp_path / "brain.dcm")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: tiny: label brain has no codes, which a DICOM segmentation needs; ")
-    assert done.stderr.count("\n") == 1
-    (tmp_path / "codes.json").write_text(json.dumps({"brain": CODES}), encoding="utf-8")
-    done = command("predict", tiny, study, "-o", tmp_path / "brain.dcm", "--codes", tmp_path / "codes.json")
-    assert done.returncode == 0, done.stderr
-    kind = pydicom.dcmread(tmp_path / "brain.dcm").SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0]
-    assert kind.CodeMeaning == "Brain"
-
-
-def test_a_masked_scan_lies_beside_it(command: Command, coded: Path, study: Path, tmp_path: Path) -> None:
-    done = command("predict", coded, study, "-o", tmp_path / "brain.dcm", "--apply-mask")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "brain_masked.nii.gz").is_file()
-
-
-def test_a_segmentation_never_replaces_an_image_of_its_series(command: Command, coded: Path, study: Path) -> None:
-    image = sorted(study.glob("*.dcm"))[0]
-    before = image.read_bytes()
-    done = command("predict", coded, study, "-o", image, "--force")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert image.read_bytes() == before
-
-
-def test_a_zip_becomes_a_segmentation(command: Command, coded: Path, study: Path, tmp_path: Path) -> None:
-    archive = shutil.make_archive(str(tmp_path / "study"), "zip", study)
-    done = command("predict", coded, archive, "-o", tmp_path / "brain.dcm")
-    assert done.returncode == 0, done.stderr
-    assert len(highdicom.seg.segread(tmp_path / "brain.dcm").get_source_image_uids()) == len(head())
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["NIFTI", "-o", "m.dcm"], "is no DICOM series that it could refer to; name a mask that ends in .nii.gz"),
-        (["STUDY", "-o", "m.nii", "--codes", "c.json"], "--codes: is for DICOM segmentations; name an output such as"),
-        (["STUDY", "-o", "m.nii", "--segmentation-type", "binary"], "--segmentation-type: is for DICOM segmentations"),
-        (["STUDY", "-o", "m.dcm", "--segmentation-type", "x"], "--segmentation-type: 'x', expected binary or labelmap"),
-        (["STUDY", "-o", "m.dcm", "--codes", "c.json"], "c.json: cannot be read"),
-        (["STUDY", "-o", "m.dcm", "--store"], "needs a DICOMweb address and an output such as"),
-        (["https://me:geheim@pacs/studies/1", "-o", "m.dcm"], "has a user or a password"),
-        (["https://pacs/studies", "-o", "m.dcm"], "is no address of a study or series"),
-        (["https://pacs/studies/1", "http://pacs/studies/2", "-o", "m"], "are of 2 studies on servers, expected one"),
-        (["NOWHERE", "-o", "m.dcm"], "has no FrameOfReferenceUID, which a segmentation refers to"),
-    ],
-)
-def test_what_makes_no_segmentation_is_told_in_a_line(
-    command: Command,
-    coded: Path,
-    study: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    blob().save("head.nii")
-    if "NOWHERE" in words:
-        images = head()
-        for image in images:
-            del image.FrameOfReferenceUID
-        save(images, tmp_path / "nowhere")
-    places = {"NIFTI": "head.nii", "STUDY": "study", "NOWHERE": "nowhere"}
-    done = command("predict", coded, *[places.get(word, word) for word in words])
-    assert done.returncode in (1, 2)
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "geheim" not in done.stderr
-    assert not list(tmp_path.glob("m*"))
-
-
-#: Runs the command line in a process of its own, and prints what reached for a network and what could.
-WATCHED = """
-import sys
-reached = []
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
-        reached.append((event, str(arguments)[:200]))
-sys.addaudithook(watch)
-sys.argv = ["lowres-seg", *sys.argv[1:]]
-from lowres_seg.cli import main
-try:
-    main()
-except SystemExit as end:
-    print(end.code or 0, reached, "dicomweb_client" in sys.modules)
-"""
-
-
-def test_a_folder_reaches_no_network(coded: Path, study: Path, tmp_path: Path) -> None:
-    words = ["predict", str(coded), str(study), "-o", str(tmp_path / "brain.dcm"), "-q"]
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("0 [] False\n", "")
-    words[2:] = ["http://127.0.0.1:9/studies/1.2", "-o", str(tmp_path / "m.dcm")]  # shows that the test can fail
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
-    assert "socket.connect" in done.stdout
-    assert done.stdout.endswith(" True\n")
-
-
-def address(server: Orthanc, *, whole: bool = False) -> str:
-    first = head()[0]
-    tail = "" if whole else f"/series/{first.SeriesInstanceUID}"
-    return f"{server.service}/studies/{first.StudyInstanceUID}{tail}"
-
-
-@pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    home = tmp_path_factory.mktemp("pacs")
-    with running(home / "server") as server:
-        server.upload(save(head(), home / "study"))
-        yield server
+Bundled = Callable[..., Path]
 
 
 @pytest.fixture
-def user(pacs: Orthanc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOWRES_SEG_DICOMWEB_USER", USER)
-    monkeypatch.setenv("LOWRES_SEG_DICOMWEB_PASSWORD", PASSWORD)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pacs.authority))
+def bundled(make_bundle: Callable[..., Path], content: Content) -> Bundled:
+    """Function that writes a bundle which marks what is bright in the first of its channels."""
+
+    def make(*channels: str) -> Path:
+        rules = [{"rule": "percentile-scale", "lower": 2, "upper": 98}]
+        stages = [{**content()["stages"][0], "normalise": {"rules": rules}}]
+        return make_bundle("_".join(channels), channels=list(channels), networks=network(len(channels)), stages=stages)
+
+    return make
 
 
-@pytest.mark.usefixtures("user")
-def test_from_a_pacs_and_back(
-    command: Command, coded: Path, study: Path, pacs: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    mask = by_dcm2niix(coded, study, tmp_path / "nifti")
-    for whole in (False, True):  # the second is the same segmentation, and the study has none else of MR
-        done = command("predict", coded, address(pacs, whole=whole), "-o", tmp_path / "brain.dcm", "--store", "--force")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        assert done.stdout.endswith(f"brain.dcm: stored in {address(pacs, whole=True)}\n")
-        (stored,) = pacs.files_of("SEG")
-        assert agreeing(mask, io.BytesIO(stored)) == 1
-    assert list((tmp_path / "temporary").iterdir()) == []
-    done = command("predict", coded, f"t1={address(pacs)}", "-o", tmp_path / "mask.nii.gz")
+@pytest.fixture
+def tiny(bundled: Bundled) -> Path:
+    """A bundle of one channel."""
+    return bundled("t1")
+
+
+@pytest.fixture
+def pair(bundled: Bundled) -> Path:
+    """A bundle of two channels."""
+    return bundled("t1", "flair")
+
+
+def mask(path: Path) -> nib.Nifti1Image:
+    return nib.load(path)
+
+
+def test_a_mask_lies_on_the_grid_of_its_series(tiny: Path, plain: Path, tmp_path: Path, command: Command) -> None:
+    volume = chosen(found(plain)).volume()
+    expected = Segmenter.load(tiny).predict(volume).labels
+    volume.save(tmp_path / "same.nii.gz")
+    done = command("predict", tiny, plain, "-o", tmp_path / "m.nii.gz", "--apply-mask")
     assert done.returncode == 0, done.stderr
+    image = mask(tmp_path / "m.nii.gz")
+    assert np.array_equal(np.asanyarray(image.dataobj), expected.data)
+    assert expected.data.any()
+    assert np.abs(image.affine - volume.grid.affine).max() < 1e-5
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    masked = mask(tmp_path / "m_masked.nii.gz")
+    assert masked.get_data_dtype() == np.uint16
+    assert np.array_equal(np.asanyarray(masked.dataobj), np.where(expected.data, volume.data, 0))
 
 
-@pytest.mark.usefixtures("user")
-def test_a_pacs_that_refuses_is_told_in_a_line(
-    command: Command, coded: Path, pacs: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["zip", "DICOMDIR", "files"])
+def test_a_zip_a_dicomdir_and_files_are_the_same_scan(
+    tiny: Path, plain: Path, tmp_path: Path, command: Command, name: str
 ) -> None:
-    monkeypatch.setenv("LOWRES_SEG_DICOMWEB_PASSWORD", "wrong")
-    done = command("predict", coded, address(pacs), "-o", tmp_path / "brain.dcm", "--store")
+    if name == "files":
+        words = sorted(plain.iterdir())
+    else:
+        made.FOLDERS[name](tmp_path / name)
+        words = [made.path_of(name, tmp_path / name)]
+    assert command("predict", tiny, *words, "-o", tmp_path / "m.nii.gz").returncode == 0
+    assert command("predict", tiny, plain, "-o", tmp_path / "n.nii.gz").returncode == 0
+    assert (tmp_path / "m.nii.gz").read_bytes() == (tmp_path / "n.nii.gz").read_bytes()
+
+
+def test_one_of_several_series_is_named(tiny: Path, study: Path, tmp_path: Path, command: Command) -> None:
+    done = command("predict", tiny, study, "-o", tmp_path / "m.nii.gz")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {address(pacs)}: refuses (401")
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "brain.dcm").exists()
+    assert done.stderr == (
+        f'error: {study}: holds 2 series, expected one: 3 "T1 MPRAGE" (12 slices), 7 "AX FLAIR" (10 slices); '
+        "name one with --series SERIES\n"
+    )
+    done = command("predict", tiny, study, "--series", "mprage", "-o", tmp_path / "m.nii.gz", "--strict")
+    assert done.returncode == 0, done.stderr
+    assert mask(tmp_path / "m.nii.gz").shape == (20, 24, 12)
+    Volume.from_array(made.voxels().T.astype(np.float32), np.eye(4)).save(tmp_path / "x.nii")
+    done = command("predict", tiny, tmp_path / "x.nii", "--series", "5", "-o", tmp_path / "n.nii.gz")
+    assert "--series names a series of DICOM, and no input is DICOM" in done.stderr
 
 
-def test_orthanc_calls_the_command_when_a_study_is_stable(
-    coded: Path, study: Path, tmp_path: Path, checkout: Path
+def test_folders_and_tables_are_cohorts_that_resume(tiny: Path, plain: Path, tmp_path: Path, command: Command) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(plain, tmp_path / name)
+    gap = tmp_path / "three"
+    made.gap(gap)
+    words = ["predict", tiny, tmp_path / "one", tmp_path / "two", gap, "-o", tmp_path / "out"]
+    done = command(*words)
+    assert done.returncode == 1
+    assert f"error: {gap}: series 3: 1 slice is missing" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["one_mask.nii.gz", "two_mask.nii.gz"]
+    file = next((tmp_path / "two").iterdir())
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    resumed = command(*words, "--resume", "--json")
+    assert [case["outcome"] for case in json.loads(resumed.stdout)["cases"]] == ["skipped", "done", "failed"]
+    assert f"{tmp_path / 'two'}: was done again, because its scan has changed" in resumed.stderr
+    table = tmp_path / "cases.csv"
+    table.write_text("id,t1\na,one\nb,three\n", encoding="utf-8")
+    done = command("predict", tiny, table, "-o", tmp_path / "masks")
+    assert done.returncode == 1
+    assert (tmp_path / "masks" / "a_mask.nii.gz").read_bytes() == (tmp_path / "out" / "one_mask.nii.gz").read_bytes()
+
+
+def test_channels_are_series_on_the_grid_of_the_first(
+    pair: Path, study: Path, tmp_path: Path, command: Command
 ) -> None:
-    script = tmp_path / "hook.lua"
-    shutil.copy(checkout / "docs" / "examples" / "orthanc_stable_study.lua", script)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "lowres-seg").write_text(f'#!/bin/sh\nexec {sys.executable} -m lowres_seg "$@"\n')
-    (tmp_path / "bin" / "lowres-seg").chmod(0o755)
-    folder = tmp_path / "it's results"
-    folder.mkdir()
-    environment: dict[str, Any] = {
-        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
-        "LOWRES_SEG_BUNDLE": str(coded),
-        "LOWRES_SEG_FOLDER": str(folder),
-        "LOWRES_SEG_SERVICE": "http://localhost:PORT/dicom-web",
-        "LOWRES_SEG_OPTIONS": "--series 'T1 MPRAGE'",
-        "LOWRES_SEG_DICOMWEB_USER": USER,
-        "LOWRES_SEG_DICOMWEB_PASSWORD": PASSWORD,
-    }
-    options = {"LuaScripts": [str(script)], "StableAge": 1}
-    with running(tmp_path / "server", environment=environment, **options) as server:
-        server.upload(save(head(), tmp_path / "sent"))
-        end = time.monotonic() + 120
-        while not server.files_of("SEG") and time.monotonic() < end:
-            time.sleep(0.2)
-        (stored,) = server.files_of("SEG")
-        log = (folder / "log").read_text()
-    assert log == ""
-    assert agreeing(by_dcm2niix(coded, study, tmp_path / "nifti"), io.BytesIO(stored)) == 1
-    uid = head()[0].StudyInstanceUID
-    assert pydicom.dcmread(folder / f"{uid}.dcm").SOPInstanceUID == pydicom.dcmread(io.BytesIO(stored)).SOPInstanceUID
+    words = ["predict", pair, study, "t1=3", "flair=AX FLAIR", "-o", tmp_path / "m.nii.gz", "--json"]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    case = json.loads(done.stdout)["cases"][0]
+    assert "another-grid" in case["doubt_names"]
+    assert "guessed-channel" not in case["doubt_names"]
+    assert "channel flair was resampled to the grid of t1 by its geometry" in " ".join(case["doubts"])
+    assert mask(tmp_path / "m.nii.gz").shape == (20, 24, 12)
+    done = command(*words, "--reference", "flair", "--force")
+    assert done.returncode == 0, done.stderr
+    image = mask(tmp_path / "m.nii.gz")
+    assert image.shape == (20, 24, 10)
+    assert np.allclose(image.affine, chosen(found(study), "7").volume().grid.affine, atol=1e-5)
+
+
+def test_a_guess_is_a_doubt(pair: Path, study: Path, tmp_path: Path, command: Command) -> None:
+    named = command("predict", pair, study, "t1=3", "flair=7", "-o", tmp_path / "m.nii.gz")
+    guessed = command("predict", pair, study, "-o", tmp_path / "n.nii.gz", "--strict", "--json")
+    assert (named.returncode, guessed.returncode) == (0, 3)
+    case = json.loads(guessed.stdout)["cases"][0]
+    assert case["doubt_names"].count("guessed-channel") == 2
+    assert 'channel flair was guessed from 7 "AX FLAIR" (10 slices); name it to be sure' in " ".join(case["doubts"])
+    assert (tmp_path / "m.nii.gz").read_bytes() == (tmp_path / "n.nii.gz").read_bytes()
+
+
+def test_a_channel_that_nothing_looks_like_lists_the_series(
+    tmp_path: Path, study: Path, bundled: Bundled, command: Command
+) -> None:
+    bundle = bundled("t1", "t2")
+    done = command("predict", bundle, study, "-o", tmp_path / "m.nii.gz")
+    assert done.stderr == (
+        f'error: {study}: no series looks like channel t2: 3 "T1 MPRAGE" (12 slices), 7 "AX FLAIR" (10 slices); '
+        "give t1=SERIES t2=SERIES\n"
+    )
+    done = command("predict", bundle, study, "--series", "3", "-o", tmp_path / "m.nii.gz")
+    assert "--series: names one series, and the bundle takes t1, t2; give t1=SERIES t2=SERIES beside" in done.stderr
+    done = command("predict", bundle, study, "t1=3", "-o", tmp_path / "m.nii.gz")
+    assert "channels given: t1; the bundle takes t1, t2, each once" in done.stderr
+
+
+def test_another_frame_of_reference_is_refused(pair: Path, study: Path, tmp_path: Path, command: Command) -> None:
+    other = made.series("flair", number=7, description="AX FLAIR", seed=1)
+    for one in other:
+        one.FrameOfReferenceUID = made.uid("another frame")
+    made.write(tmp_path / "study", [*made.series(), *other])
+    for more in ([], ["--align", "header"]):
+        done = command("predict", pair, tmp_path / "study", "t1=3", "flair=7", "-o", tmp_path / "m.nii.gz", *more)
+        assert done.returncode == 1
+        assert "channel flair lies in another frame of reference than t1, so nothing says where it lies" in done.stderr
+
+
+def test_nifti_channels_need_align_header(pair: Path, study: Path, tmp_path: Path, command: Command) -> None:
+    for number in ("3", "7"):
+        chosen(found(study), number).volume().save(tmp_path / f"{number}.nii.gz")
+    words = [
+        "predict",
+        pair,
+        f"t1={tmp_path / '3.nii.gz'}",
+        f"flair={tmp_path / '7.nii.gz'}",
+        "-o",
+        tmp_path / "m.nii.gz",
+    ]
+    done = command(*words)
+    assert done.returncode == 1
+    assert "pass --align header if their headers place both in one space" in done.stderr
+    assert command(*words, "--align", "header").returncode == 0
+    assert command("predict", pair, study, "t1=3", "flair=7", "-o", tmp_path / "n.nii.gz").returncode == 0
+    ours, theirs = (np.asanyarray(mask(tmp_path / name).dataobj) for name in ("m.nii.gz", "n.nii.gz"))
+    assert np.mean(ours == theirs) > 0.999  # a NIfTI header has float32
+    assert ours.any()
+    assert command(*words, "--align", "sitk").returncode == 2
+    assert command(*words, "--reference", "t2").returncode == 2
+
+
+def test_nothing_private_is_told_or_kept(tiny: Path, tmp_path: Path, command: Command) -> None:
+    folder = tmp_path / "DOE^JANE" / "head"
+    made.truncated(folder)
+    for place, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"DOE_JANE {place}.dcm")
+    made.no_pixels(tmp_path / "reports")
+    out = tmp_path / "out"
+    words = ["predict", tiny, folder, tmp_path / "reports", "-o", out, "--anonymous", "--json"]
+    done = command(*words, "--provenance", tmp_path / "p.json", "--volume-table", tmp_path / "v.csv")
+    assert done.returncode == 1
+    kept = (
+        (tmp_path / "p.json").read_text() + (tmp_path / "v.csv").read_text() + (out / ".lowres-seg.jsonl").read_text()
+    )
+    for text in (done.stdout, kept):
+        assert "could not be read" in text
+        assert not any(word in text for word in ("DOE", "JANE", "0815", "1970"))
+    done = command("predict", tiny, tmp_path / "reports", "-o", tmp_path / "m.nii.gz", "-v")
+    assert not any(word in done.stdout + done.stderr for word in ("DOE", "JANE", "0815", "1970"))

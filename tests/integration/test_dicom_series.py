@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lowres_seg import InputError, Volume
 from lowres_seg.dicom import chosen, found
+from lowres_seg.dicom.contrasts import named_contrast
 
 Folder = Callable[[str], Path]
 
@@ -250,3 +251,45 @@ def test_a_real_series_is_as_dcm2niix_and_itk_read_it(realdata: Path, tmp_path: 
     corner = np.array([255.0, 0.0, 191.0 if step == 1 else 0.0])
     place = np.array(image.TransformContinuousIndexToPhysicalPoint(corner.tolist())) * (-1, -1, 1)
     assert np.allclose(volume.grid.affine[:3] @ (255, 0, 191, 1), place, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("description", "contrast"),
+    [
+        ("t1_mprage_sag_p2_iso", "T1"),
+        ("SAG MPRAGE 220 FOV", "T1"),
+        ("AX T1 PRE", "T1"),
+        ("T1 FLAIR AX", "T1"),
+        ("Ax T1 w/o contrast", "T1"),
+        ("3D T1 TFE", "T1"),
+        ("t1_mprage_sag_p2_iso_KM", "T1 with contrast"),
+        ("AX T1 POST", "T1 with contrast"),
+        ("Ax T1 FSE +C", "T1 with contrast"),
+        ("Sag 3D T1 C+", "T1 with contrast"),
+        ("T1W_3D_TFE_GD", "T1 with contrast"),
+        ("BRAVO postGad", "T1 with contrast"),
+        ("t1ce", "T1 with contrast"),
+        ("t2_tse_tra", "T2"),
+        ("T2W_TSE", "T2"),
+        ("Ax T2 PROPELLER", "T2"),
+        ("Ax T2 FLAIR FS", "FLAIR"),
+        ("SAG CUBE T2 FLAIR", "FLAIR"),
+        ("t2_space_dark-fluid_sag", "FLAIR"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("AX T2* GRE", ""),
+        ("t2_star_tra", ""),
+        ("ep2d_diff_3scan_trace_ADC", ""),
+        ("SWI_Images", ""),
+        ("3D TOF", ""),
+        ("localizer t1", ""),
+        ("AX PD", ""),
+    ],
+)
+def test_a_description_names_a_contrast(description: str, contrast: str) -> None:
+    assert named_contrast(description) == contrast
+
+
+def test_a_contrast_agent_in_the_header_counts_unless_the_description_says_otherwise() -> None:
+    assert named_contrast("AX T1", agent=True) == "T1 with contrast"
+    assert named_contrast("AX T1 PRE", agent=True) == "T1"
+    assert named_contrast("AX T2", agent=True) == "T2"

@@ -142,6 +142,8 @@ def predict(
     by_header = align is not None and one_of("--align", align, ("header",)) == "header"
     opened = Bundle.open(bundle, require_key=require_key)
     manifest = opened.manifest
+    if reference is not None and reference not in manifest.channels:
+        raise typer.BadParameter(f"{reference!r}, expected {' or '.join(manifest.channels)}", param_hint="--reference")
     masks = bool(manifest.labels)
     if spread_map is not None and not any(stage.samples for stage in manifest.stages):
         raise typer.BadParameter("is for bundles whose networks keep dropout on", param_hint="--spread-map")
@@ -191,8 +193,6 @@ def predict(
     )
     jobs = with_sources(jobs, dicom, series)
     jobs = as_segmentations(jobs, opened, segments, reference=reference, kind=kind)
-    if reference is not None and reference not in manifest.channels:
-        raise typer.BadParameter(f"{reference!r}, expected {' or '.join(manifest.channels)}", param_hint="--reference")
     options: dict[str, Any] = {"apply_mask": apply_mask, "reproducible": reproducible}
     where = None if anonymous or not servers else str(next(iter(servers.values())))
     further_words = {"reference": reference, "align": align, "segmentation_type": segmentation_type, "address": where}

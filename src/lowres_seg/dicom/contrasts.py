@@ -16,13 +16,17 @@ _CHANNELS = {
     **dict.fromkeys(("t2", "t2w"), "T2"),
     **dict.fromkeys(("flair", "t2f", "t2flair", "fl"), "FLAIR"),
 }
-_FLAIR = re.compile(r"flair|dark.?fluid|tirm|fl?uid.?atten")
-_T1 = re.compile(r"t1(?!\d)|mp?.?rage|spgr|bravo|\btfe\b|vibe|\bfl3d|\btfl3d")
-_T2 = re.compile(r"t2(?!\d|\*|_?star|s(tar)?\b)")
-_AGENT = re.compile(r"\+ ?(c|gd|k)\b|\bpost|gad|\bgd|\bce\b|contrast|\bkm\b|\bc\+|t1 ?c(e|\b)|with ?contr|_(ce|gd|c)\b")
-_WITHOUT = re.compile(r"\bpre\b|without|w/?o\b|non.?contrast|unenhanced|\bnativ")
+_FLAIR = re.compile(r"flair|dark ?fluid|tirm")
+_T1 = re.compile(r"mp ?rage|spgr|bravo|\btfe\b|vibe|\bt?fl3d")
+_T2 = re.compile(r"t2(?!\d|\*| ?star)")
+_AGENT = re.compile(
+    r"\+ ?(c|gd|k)\b|\bc\+|post|gad|gd\b|\bgd|\bce\b|\bkm\b|contrast|t1 ?c(e\b|\b)|\bc\b(?=.*t1)|t1.*\bc$"
+)
+_WITHOUT = re.compile(r"\bpre\b|without|\bw ?o\b|non ?contrast|unenhanced|\bnativ")
+#: Series that are none of these contrasts, whatever else their names say.
 _OTHER = re.compile(
-    r"localizer|scout|survey|\bloc\b|adc|dwi|diff|trace|dti|swi|swan|\bt2\*|perf|asl|bold|fmri|map\b|angio|tof|sub(traction)?\b"
+    r"localizer|scout|survey|\bloc\b|adc|dwi|diff|trace|dti|swi|swan|t2\*|t2 ?star|perf|\basl\b|bold|fmri|\bmap\b|"
+    r"angio|\btof\b|\bsub"
 )
 
 
@@ -58,20 +62,38 @@ def told(series: Series, channel: str) -> str:
 
 
 def contrast(series: Series) -> str:
-    """What the description of a series says of contrast: ``T1``, ``T1 with contrast``, ``T2``, ``FLAIR``; or empty.
+    """What a series says of contrast: ``T1``, ``T1 with contrast``, ``T2``, ``FLAIR``; or empty.
 
     Protocol and sequence are asked where the description says nothing.
     """
-    for text in (series.description, series.first.words):
-        words = re.sub(r"[_/\-.,]+", " ", text.lower())
-        if _OTHER.search(words) or _OTHER.search(text.lower()):
-            return ""
-        t1 = _T1.search(words)
-        if _FLAIR.search(words) and not t1:
-            return "FLAIR"
-        if t1 and not (_T2.search(words) and not re.search(r"t1(?!\d)", words)):
-            agent = _AGENT.search(words) or _AGENT.search(text.lower()) or series.first.contrast
-            return "T1 with contrast" if agent and not _WITHOUT.search(words) else "T1"
-        if _T2.search(words):
-            return "T2"
-    return ""
+    agent = series.first.contrast
+    return named_contrast(series.description, agent=agent) or named_contrast(series.first.words, agent=agent)
+
+
+def named_contrast(description: str, *, agent: bool = False) -> str:
+    """Contrast that a description names: ``T1``, ``T1 with contrast``, ``T2``, ``FLAIR``; or empty.
+
+    Parameters
+    ----------
+    description : str
+    agent : bool
+        Whether the header names a contrast agent.
+
+    Examples
+    --------
+    >>> named_contrast("t2_space_dark-fluid_sag"), named_contrast("AX T1 FSE +C"), named_contrast("ep2d_diff_ADC")
+    ('FLAIR', 'T1 with contrast', '')
+    """
+    words = re.sub(r"[\s_/\-.,]+", " ", description.lower())
+    if _OTHER.search(words):
+        return ""
+    by_name = re.search(r"t1(?!\d)", words)
+    if _FLAIR.search(words) and not by_name:
+        return "FLAIR"
+    if _T2.search(words) and not by_name:
+        return "T2"
+    if not by_name and not _T1.search(words):
+        return ""
+    if _WITHOUT.search(words):
+        return "T1"
+    return "T1 with contrast" if agent or _AGENT.search(words) else "T1"
