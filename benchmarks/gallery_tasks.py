@@ -35,8 +35,8 @@ Task = Literal["tumors", "grades", "annotators", "strokes"]
 KEPT, STEPS_A_HEAD = 12, 4
 #: Share of the windows that are put on a voxel with a label.
 ON_LABELS = 0.67
-#: Share of the heads with a high grade. Networks whose scores are those of labels, one of which a high grade hardly has,
-#: see more low ones.
+#: Share of the heads with a high grade. Networks that score labels, one of which a high grade hardly has, see more low
+#: ones.
 HIGH_GRADES = {"tumors": 0.75, "annotators": 0.75, "grades": 0.5}
 HIGH_GRADES_OF_LABELS = 0.4
 #: Share of the heads of task "tumors" that are real cases, where there are any.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowres_seg import atomic
 from lowres_seg.bundle.bundle import Bundle
 from lowres_seg.bundle.pipeline import Label
 from lowres_seg.cohort.listing import Job
@@ -136,7 +137,8 @@ def as_segmentations(
     Raises
     ------
     InputError
-        If a mask lies on what is no series of DICOM, or on one that a segmentation cannot refer to.
+        If a mask lies on what is no series of DICOM, or on one that a segmentation cannot refer to; or if it would
+        replace an image of the series.
     """
     if not segments:
         return list(jobs)
@@ -150,5 +152,6 @@ def as_segmentations(
             )
         form = AsSegmentation(bundle, segments, kind, source)
         form.check()
+        atomic.check_target(job.output, force=True, inputs=source.files())
         found.append(replace(job, form=form))
     return found

@@ -116,6 +116,22 @@ def test_a_masked_scan_lies_beside_it(command: Command, coded: Path, study: Path
     assert (tmp_path / "brain_masked.nii.gz").is_file()
 
 
+def test_a_segmentation_never_replaces_an_image_of_its_series(command: Command, coded: Path, study: Path) -> None:
+    image = sorted(study.glob("*.dcm"))[0]
+    before = image.read_bytes()
+    done = command("predict", coded, study, "-o", image, "--force")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert image.read_bytes() == before
+
+
+def test_a_zip_becomes_a_segmentation(command: Command, coded: Path, study: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "study"), "zip", study)
+    done = command("predict", coded, archive, "-o", tmp_path / "brain.dcm")
+    assert done.returncode == 0, done.stderr
+    assert len(highdicom.seg.segread(tmp_path / "brain.dcm").get_source_image_uids()) == len(head())
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -154,6 +170,33 @@ def test_what_makes_no_segmentation_is_told_in_a_line(
     assert done.stderr.count("\n") == 1
     assert "geheim" not in done.stderr
     assert not list(tmp_path.glob("m*"))
+
+
+#: Runs the command line in a process of its own, and prints what reached for a network and what could.
+WATCHED = """
+import sys
+reached = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
+        reached.append((event, str(arguments)[:200]))
+sys.addaudithook(watch)
+sys.argv = ["lowres-seg", *sys.argv[1:]]
+from lowres_seg.cli import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code or 0, reached, "dicomweb_client" in sys.modules)
+"""
+
+
+def test_a_folder_reaches_no_network(coded: Path, study: Path, tmp_path: Path) -> None:
+    words = ["predict", str(coded), str(study), "-o", str(tmp_path / "brain.dcm"), "-q"]
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0 [] False\n", "")
+    words[2:] = ["http://127.0.0.1:9/studies/1.2", "-o", str(tmp_path / "m.dcm")]  # shows that the test can fail
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
+    assert "socket.connect" in done.stdout
+    assert done.stdout.endswith(" True\n")
 
 
 def address(server: Orthanc, *, whole: bool = False) -> str:
