@@ -211,7 +211,7 @@ def test_a_scan_comes_to_monais_grid_and_scores_come_back(case: str, affine: str
     scores = np.random.default_rng(1).random(found.shape, dtype=np.float32)
     expected["pred"] = MetaTensor(torch.from_numpy(scores))
     back = mt.Invertd("pred", chain, "image", nearest_interp=False)(expected)["pred"].numpy()
-    slabs = [part for _, part in stage_run._restored(place, scores, 1)]
+    slabs = [part for _, part in place.restored(scores, 1)]
     assert np.abs(place.oriented.undo(np.concatenate(slabs, axis=1)[0]) - back[0]).max() < 1e-5
 
 
@@ -227,7 +227,7 @@ def test_labels_come_back_by_nearest(case: str, affine: str) -> None:
     labels = np.random.default_rng(1).integers(0, 9, found.shape[1:]).astype(np.float32)
     expected["pred"] = MetaTensor(torch.from_numpy(labels)[None])
     back = mt.Invertd("pred", chain, "image", nearest_interp=True)(expected)["pred"].numpy()[0]
-    slabs = [part for _, part in stage_run._restored(place, labels[None], 1)]
+    slabs = [part for _, part in place.restored(labels[None], 1)]
     mine = place.oriented.undo(np.concatenate(slabs, axis=1)[0])
     assert np.mean(mine != back) < 1e-3  # where a position is halfway between two voxels, MONAI's own rounding decides
     assert len(np.unique(mine)) == 9
