@@ -1,6 +1,6 @@
 """A study of four DICOM series on four grids, against the aligned channels that it was made of.
 
-    .venv-dev/bin/python benchmarks/four_grids.py BUNDLE [--case FOLDER] [--threads N]
+    .venv-dev/bin/python benchmarks/four_grids.py [BUNDLE] [--case FOLDER] [--threads N]
 
 Each channel of an aligned tumor case is resampled by ITK (B-splines) to a grid of its own, as a scanner would plan it,
 and written as a DICOM series. The bundle segments the aligned case, the study by its geometry, and the same four
@@ -81,7 +81,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def main() -> None:
     """Print the agreement of each label."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?", help="without it only the channels are compared")
     parser.add_argument("--case", type=Path, default=DATA / "tumor" / "BraTS-GLI-00001-000")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
@@ -104,6 +104,8 @@ def main() -> None:
         print(
             f"{name}: differs from ITK's linear resampling by at most {apart.max() / one.data.max():.1e} of its range"
         )
+    if options.bundle is None:
+        return
     segmenter = Segmenter.load(options.bundle, threads=options.threads, lean=True)
     inputs = {
         "aligned": {name: volume(image) for name, image in original.items()},
