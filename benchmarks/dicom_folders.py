@@ -7,10 +7,12 @@ these folders, and ``odd_dicom.py`` prints what this project and dcm2niix make o
 from __future__ import annotations
 
 import copy
+import hashlib
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gdcm
 import highdicom
@@ -39,8 +41,8 @@ Maker = Callable[[Path], None]
 
 def uid(*parts: object) -> UID:
     """UID that is always the same for the same parts."""
-    digest = int.from_bytes(repr(parts).encode(), "big") % 10**30
-    return UID(f"{_ROOT}{digest}")
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return UID(f"{_ROOT}{int.from_bytes(digest, 'big') % 10**30}")
 
 
 def directions(about: float = 0.2, tilt: float = 0.1) -> NDArray[np.float64]:
@@ -83,6 +85,29 @@ def series(name: str = "base", *, number: int = 3, description: str = "T1 MPRAGE
         one.Rows, one.Columns = image.shape
         one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
         one.PixelData = image.tobytes()
+        made.append(one)
+    return made
+
+
+def slices_of(data: NDArray[Any], affine: NDArray[np.float64], *, number: int, description: str) -> list[Dataset]:
+    """A series of axes (column, row, slice) with an affine in RAS+, whose intensities take all of 16 bits."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    row, column = (lps[:3, axis] / spacing[axis] for axis in range(2))
+    low, high = float(data.min()), float(data.max())
+    slope = max(high - low, 1e-6) / 65535
+    base, made = series()[0], []
+    for place in range(data.shape[2]):
+        one = copy.deepcopy(base)
+        one.SOPInstanceUID, one.SeriesInstanceUID = uid(description, place), uid("series", description)
+        one.SeriesNumber, one.SeriesDescription, one.ProtocolName = number, description, description
+        one.InstanceNumber, one.SliceThickness = place + 1, round(float(spacing[2]), 6)
+        one.ImageOrientationPatient = [round(float(value), 9) for value in (*row, *column)]
+        one.ImagePositionPatient = [round(float(v), 6) for v in lps[:3, 3] + place * lps[:3, 2]]
+        one.PixelSpacing = [round(float(spacing[1]), 6), round(float(spacing[0]), 6)]
+        one.Rows, one.Columns, one.BitsStored, one.HighBit = data.shape[1], data.shape[0], 16, 15
+        one.RescaleSlope, one.RescaleIntercept = f"{slope:.10g}"[:16], f"{low:.10g}"[:16]
+        one.PixelData = np.rint((data[:, :, place].T - low) / slope).astype(np.uint16).tobytes()
         made.append(one)
     return made
 

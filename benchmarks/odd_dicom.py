@@ -78,7 +78,8 @@ def main() -> None:
             volume, said = ours(path_of(name, folder))
             images, other = theirs(folder)
             both = agreement(volume, images) if volume is not None and images else "–"
-            print(f"| {name} | {said.replace('|', '/')} | {other.replace('|', '/')} | {both} |")
+            said, other = (text.replace("|", "/").replace(f"{folder}/", "") for text in (said, other))
+            print(f"| {name} | {said} | {other} | {both} |")
 
 
 if __name__ == "__main__":

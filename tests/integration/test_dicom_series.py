@@ -230,6 +230,28 @@ def test_a_folder_without_dicom_and_a_damaged_zip_are_refused(tmp_path: Path) ->
         found(tmp_path / "x.zip")
 
 
+def test_slices_of_one_uid_are_no_copies(tmp_path: Path) -> None:
+    slices = made.series()
+    for place, one in enumerate(slices):
+        one.SOPInstanceUID = made.uid("all")
+        made.save(tmp_path / f"{place}.dcm", one)
+    volume = chosen(found(tmp_path)).volume()
+    assert volume.doubts == ()
+    assert np.array_equal(volume.data, truth())
+
+
+def test_an_encrypted_zip_says_what_to_do(folder: Folder, tmp_path: Path) -> None:
+    damaged = bytearray(folder("zip").read_bytes())
+    for place in range(len(damaged) - 4):
+        if damaged[place : place + 4] == b"PK\x01\x02":
+            damaged[place + 8] |= 1  # of the flags in the directory: encrypted
+        if damaged[place : place + 4] == b"PK\x03\x04":
+            damaged[place + 6] |= 1
+    (tmp_path / "x.zip").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"x.zip/study/.*: cannot be unpacked .*encrypted.*; unpack the zip with"):
+        found(tmp_path / "x.zip")
+
+
 def test_a_dicomdir_that_names_other_files_is_refused(folder: Folder, tmp_path: Path) -> None:
     alone = tmp_path / "DICOMDIR"
     alone.write_bytes(folder("DICOMDIR").read_bytes())

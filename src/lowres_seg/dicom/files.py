@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -56,7 +58,7 @@ class Stored:
         InputError
             If it cannot be read, or a member is encrypted, damaged or larger than this machine's memory.
         """
-        try:
+        with self._readable():
             if self.archive is None:
                 return self.path.open("rb")
             size = self.archive.getinfo(self.member).file_size
@@ -64,11 +66,30 @@ class Stored:
                 takes, has = sizes(size, host.memory_limit_bytes())
                 raise InputError(f"{self.name}: takes {takes} to read, this machine has {has}; unpack the zip first")
             return BytesIO(self.archive.read(self.member))
+
+    def beginning(self) -> bytes:
+        """First bytes, which tell what it is.
+
+        Raises
+        ------
+        InputError
+            As of `open`.
+        """
+        with self._readable():
+            if self.archive is None:
+                return _beginning(self.path)
+            with self.archive.open(self.member) as stream:
+                return stream.read(_BEGINNING)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(f"{self.name}: cannot be read ({error.strerror or one_line(error)})") from error
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
             raise InputError(
                 f"{self.name}: cannot be unpacked ({one_line(error)}); unpack the zip with another tool, and name the "
                 "folder"
@@ -111,12 +132,7 @@ def stored(path: Path) -> list[Stored]:
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as a zip ({one_line(error)}); make it anew") from error
     members = [Stored(path, info.filename, archive) for info in archive.infolist() if not info.is_dir()]
-    return [member for member in members if _begins_as_dicom(_first_bytes(member))]
-
-
-def _first_bytes(member: Stored) -> bytes:
-    with member.open() as stream:
-        return stream.read(_BEGINNING)
+    return [member for member in members if _begins_as_dicom(member.beginning())]
 
 
 def _is_instance(path: Path) -> bool:

@@ -27,7 +27,7 @@ _PIXELS, _FLOATS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _OF_INSTANCE = (
     *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription"),
-    *("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"),
+    *("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"),
     *("InstanceNumber", "ProtocolName", "SequenceName", "ContrastBolusAgent", "FrameOfReferenceUID"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "ModalityLUTSequence"),
@@ -241,7 +241,7 @@ def _quiet(stored: Stored) -> Iterator[None]:
 
 
 def _instance(stored: Stored, header: Any, *, has_pixels: bool) -> Instance:
-    named = "|".join(_text(header, word) for word in ("PatientID", "PatientName", "PatientBirthDate"))
+    named = _text(header, "PatientID") or _text(header, "PatientName")
     description = _text(header, "SeriesDescription")
     photometric = _text(header, "PhotometricInterpretation").upper()
     return Instance(

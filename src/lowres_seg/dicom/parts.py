@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -73,12 +73,16 @@ def parted(instances: Sequence[Instance], voxels: Voxels) -> list[Part]:
 
 
 def _each_once(instances: Iterable[Instance]) -> tuple[list[Instance], list[str]]:
-    """Instances without copies of files, in the order of their numbers."""
-    kept: dict[str, Instance] = {}
+    """Instances without copies of files, in the order of their numbers.
+
+    A copy has the UID and the place of another. Some tools that remove names give all files one UID.
+    """
+    kept: dict[Hashable, Instance] = {}
     count = 0
     for instance in instances:
         count += 1
-        kept.setdefault(instance.uid or f"without {count}", instance)
+        places = tuple((frame.position, tuple(map(str, frame.keys.items()))) for frame in instance.frames)
+        kept.setdefault((instance.uid or count, instance.number, places), instance)
     copies = count - len(kept)
     told = f"{counted(copies, 'file')} {'is a copy' if copies == 1 else 'are copies'} of others, and left out"
     ordered = sorted(kept.values(), key=lambda one: (one.number is None, one.number or 0))

@@ -82,7 +82,7 @@ def _on(reference: Volume, named: str, volume: Volume, channel: str, by_header: 
 def resampled(volume: Volume, grid: Grid) -> tuple[Array, float]:
     """Voxels of a volume on another grid, by trilinear interpolation.
 
-    Beyond the volume they are 0 if it has that value, and else its least.
+    Beyond the volume they are 0, or its value that is nearest to 0.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def resampled(volume: Volume, grid: Grid) -> tuple[Array, float]:
     """
     x = np.asarray(volume.data, dtype=np.float32)
     matrix = np.linalg.inv(volume.grid.affine) @ grid.affine
-    outside = np.float32(0 if (x == 0).any() else x.min())
+    outside = np.float32(np.clip(0, x.min(), x.max()))
     result = np.empty(grid.shape, np.float32, order="F")
     rows, columns = np.arange(grid.shape[0])[:, None], np.arange(grid.shape[1])
     beyond = 0

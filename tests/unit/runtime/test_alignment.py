@@ -43,9 +43,9 @@ def test_what_lies_beyond_is_counted_and_has_the_background() -> None:
     assert beyond == pytest.approx(10 / 26)
     assert (data[:, :, 16:] == ramp(FINE).data.min()).all()
     assert np.abs(data[:, :, :16] - ramp(FINE).data[:, :, 10:]).max() < 1e-3
-    zero = ramp(FINE)
-    zero.data[0, 0, 0] = 0
-    assert (resampled(zero, shifted)[0][:, :, 16:] == 0).all()
+    undershoot = ramp(FINE)
+    undershoot.data[0, 0, 0] = -5  # it has no voxel of 0
+    assert (resampled(undershoot, shifted)[0][:, :, 16:] == 0).all()
 
 
 @pytest.mark.parametrize(("reference", "kept"), [(None, "t1"), ("t1", "t1"), ("flair", "flair")])
