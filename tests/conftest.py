@@ -149,6 +149,6 @@ def content() -> Callable[..., dict[str, Any]]:
     return manifest_content
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lopsided() -> Callable[..., Volume]:
     return blob

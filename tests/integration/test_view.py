@@ -21,6 +21,8 @@ DRAWING = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 SHAPE = (40, 48, 36)
 #: Axes of the file run to the left, to the back and down, turned by some degrees: no order of RAS.
 AFFINE = np.array([[-3.9, 0.5, 0, 75], [-0.5, -3.9, 0.4, 95], [0, -0.4, -3.9, 70], [0, 0, 0, 1.0]])
+#: A browser that draws without a GPU is slow on a busy machine.
+PATIENCE_MS = 240_000
 ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
 
 
@@ -66,11 +68,12 @@ class Visit:
         self.requests: list[str] = []
         self.errors: list[str] = []
         self.page: Page = browser.new_page(viewport={"width": 1000, "height": 600})
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(file.as_uri())
-        self.page.wait_for_selector("body[data-state]", timeout=60000)
+        self.page.wait_for_selector("body[data-state]", timeout=PATIENCE_MS)
 
     def drawn(self) -> np.ndarray:
         """The canvas (rows, columns, 3), as the browser shows it after its next frame."""
@@ -186,6 +189,7 @@ def test_a_click_tells_place_and_label(visit: Visit) -> None:
 def test_a_browser_without_webgl_says_so(browser: Browser, page_file: Path) -> None:
     other = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
     page = other.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(page_file.as_uri())
     page.wait_for_selector("body[data-state=failed]")
     told = page.locator("#told").inner_text()
@@ -214,6 +218,7 @@ def test_a_changed_script_does_not_run(browser: Browser, page_file: Path, tmp_pa
     )
     changed.write_text(text, encoding="utf-8")
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(changed.as_uri())
     assert page.evaluate("document.body.dataset.state") is None
     page.close()

@@ -104,13 +104,29 @@ def children(on_ask: Callable[[Child, str, Any], None]) -> type[Child]:
     return Watched
 
 
-def test_all_take_turns(tiny: Path, make_bundle: Callable[..., Path]) -> None:
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int, int]]:
+    """Each word that the children of three bundles are sent, with the child's process and its number of cores."""
+    from conftest import manifest_content, write_bundle
+
+    folder = tmp_path_factory.mktemp("three")
+    three = [write_bundle(folder / name, manifest_content()).path for name in ("tiny", "other", "third")]
+    found: list[tuple[str, int, int]] = []
+    watched = children(lambda child, word, _: found.append((word, child.pid, cores_of(child.pid))))
+    before = cores_of(0)
+    bench(plan(*three, what=("network",), passes=1, rounds=6), start_child=watched)
+    assert cores_of(0) == before
+    return found
+
+
+def cores_of(pid: int) -> int:
+    """Number of processors that a process may run on; 0 where the system does not let it choose."""
+    return len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else 0
+
+
+def test_all_take_turns(asked: list[tuple[str, int, int]]) -> None:
     """In every round each process gives one value, and no round has the order of all others."""
-    asked: list[tuple[str, int]] = []
-    watched = children(lambda child, word, _: asked.append((word, child.pid)))
-    three = plan(tiny, make_bundle("other"), make_bundle("third"), what=("network",), passes=1, rounds=6)
-    bench(three, start_child=watched)
-    turns = [pid for word, pid in asked if word == "go"]
+    turns = [pid for word, pid, _ in asked if word == "go"]
     rounds = [turns[i : i + 4] for i in range(0, len(turns), 4)]
     assert len(rounds) == 6
     assert all(set(turn) == set(rounds[0]) for turn in rounds)
@@ -126,13 +142,8 @@ def test_short_values_fill_their_turn(tiny: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not let processes choose cores")
-def test_a_child_runs_on_its_cores(tiny: Path) -> None:
-    seen: list[int] = []
-    before = os.sched_getaffinity(0)
-    watched = children(lambda child, _, __: seen.append(len(os.sched_getaffinity(child.pid))))
-    bench(plan(tiny, what=("network",), passes=1, rounds=1), start_child=watched)
-    assert set(seen) == {1}
-    assert os.sched_getaffinity(0) == before
+def test_a_child_runs_on_its_cores(asked: list[tuple[str, int, int]]) -> None:
+    assert {cores for _, _, cores in asked} == {1}
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["while the word is sent", "before the word is sent"])
@@ -145,12 +156,13 @@ def test_a_killed_child_is_a_result_and_the_rest_go_on(
             if gone:
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
-    suite = bench(plan(tiny, make_bundle("other"), what=("network",)), start_child=children(kill))
+    two = plan(tiny, make_bundle("other"), what=("network",), passes=1)
+    suite = bench(two, start_child=children(kill))
     first, second = suite.benchmarks
     assert first.status == "failed"
     assert first.reason.startswith("was killed (signal 9), most likely because memory ran out")
     assert second.status == "measured"
-    assert len(second.values_s) == 6
+    assert len(second.values_s) == 3
     assert suite.partial
 
 
@@ -166,7 +178,7 @@ def test_a_network_that_is_swapped_after_the_check_does_not_run(tiny: Path, file
                 (tiny / "networks" / file).write_bytes(b"<net/>")
             super().__init__(spec, **options)
 
-    (only,) = bench(plan(tiny, what=("network",)), start_child=Swapping).benchmarks
+    (only,) = bench(plan(tiny, what=("network",), passes=1), start_child=Swapping).benchmarks
     assert only.status == "failed"
     assert reason in only.reason
 
@@ -444,7 +456,7 @@ def test_the_commands(tiny: Path, tmp_path: Path) -> None:
         "--passes",
         "2",
         "--rounds",
-        "5",
+        "2",
         "-o",
         str(suite),
     ]

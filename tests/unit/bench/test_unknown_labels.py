@@ -15,7 +15,7 @@ from lowres_seg.bench import Suite
 from lowres_seg.cli import app
 
 pytestmark = pytest.mark.skipif(bool(extras.missing("bench")), reason="bench needs its extra")
-QUICK = ("--cores", "1", "--what", "network", "--passes", "1", "--rounds", "2")
+QUICK = ("--cores", "1", "--what", "network", "--passes", "1", "--rounds", "1")
 
 
 @pytest.fixture
