@@ -17,7 +17,7 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -118,7 +118,17 @@ def proxied(pem: Path, port: int) -> Iterator[int]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind_reader, behind = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, behind), copy(behind_reader, writer), return_exceptions=True)
+        with suppress(asyncio.CancelledError):  # where the test ends first
+            await asyncio.gather(copy(reader, behind), copy(behind_reader, writer), return_exceptions=True)
+        for one in (behind, writer):
+            one.transport.abort()
+
+    async def ended() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # connections that were aborted are lost in the next turns
 
     server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever)
@@ -129,9 +139,7 @@ def proxied(pem: Path, port: int) -> Iterator[int]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(ended())
         loop.close()
 
 

@@ -73,7 +73,7 @@ def test_the_wheel_is_the_package_with_its_recipes(wheel: zipfile.ZipFile, check
     names = set(wheel.namelist())
     package = {f"lowres_seg/{name}" for name in below(checkout / "src" / "lowres_seg")}
     recipes = {f"lowres_seg/recipes/{name}" for name in below(checkout / "export")}
-    about = {f"{NAME}.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE")}  # fmt: skip
+    about = {f"{NAME}.dist-info/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE", "licenses/src/lowres_seg/view/niivue-licences.txt")}  # fmt: skip
     assert names == package | recipes | about
     assert "lowres_seg/recipes/msnet/network.py" in recipes
     assert Path(str(wheel.filename)).stat().st_size < 3 << 20

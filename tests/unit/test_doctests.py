@@ -23,8 +23,8 @@ WITH_EXAMPLES = {
     "lowres_seg.metrics.agreement",
     "lowres_seg.quantize.layer",
     "lowres_seg.runtime.interpolation",
+    "lowres_seg.volumes.files",
     "lowres_seg.volumes.grid",
-    "lowres_seg.volumes.nifti",
     "lowres_seg.volumes.volume",
     "lowres_seg.wording",
 }

@@ -214,10 +214,10 @@ def test_a_fault_of_a_network_costs_one_scan(tiny: Path, scans: list[Path], tmp_
     """Also an exception that is none of this package's."""
 
     class Faulty(Segmenter):
-        def predict(self, scan: Any, progress: Any = None) -> Any:
+        def predict(self, scan: Any, **options: Any) -> Any:
             if np.allclose(next(iter(scan.values())).data, Volume.load(scans[1]).data):
                 raise KeyError("xyz")
-            return super().predict(scan, progress=progress)
+            return super().predict(scan, **options)
 
     jobs = list_jobs([str(scan) for scan in scans], tmp_path / "out", ["t1"], force=False, apply_mask=False)
     results = list(run_jobs(Faulty.load(tiny, threads=1), jobs, force=False))
@@ -232,7 +232,7 @@ def test_a_scan_that_failed_takes_no_memory_from_the_next(
     held: list[weakref.ref[Any]] = []
 
     class Failing(Segmenter):
-        def predict(self, scan: Any, progress: Any = None) -> Any:  # noqa: ARG002 - it fails before
+        def predict(self, scan: Any, **_: Any) -> Any:
             held.append(weakref.ref(next(iter(scan.values()))))
             raise kind("too large")
 

@@ -194,9 +194,9 @@ def test_bench_through_a_pipe_says_how_long_and_each_step(tiny: Path, cases: Pat
     done = run("bench", tiny, "--cases", cases, *QUICK, "--no-pictures", "-o", suite)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert lines[0] == "preparing tiny"
-    assert re.fullmatch(r"2 benchmarks, 2 passes of 3 rounds: about \d+ (second|minute)s?", lines[1]), lines[1]
-    assert lines[2] == "pass 1 of 2: starting the fixed workload on 1 core"
+    assert lines[:2] == ["checking one", "preparing tiny"]
+    assert re.fullmatch(r"2 benchmarks, 2 passes of 3 rounds: about \d+ (second|minute)s?", lines[2]), lines[2]
+    assert lines[3] == "pass 1 of 2: starting the fixed workload on 1 core"
     assert any(re.fullmatch(r"first pass done; about \d+ seconds? for the other passes", line) for line in lines)
     assert "pass 2 of 2, round 3 of 3" in lines
     assert "judging tiny, openvino, on one" in lines
