@@ -35,7 +35,8 @@ No paper publishes the weights of these networks. So two things are measured apa
   network that was **trained on phantoms** says nothing about scans of patients.
 
 Ratios are of one run, in which torch, fp32, bf16 and INT8 took turns; seconds of different rows are of different
-runs. S05 has the graph of S01, and S03 that of S02: one measurement serves both.
+runs. S05 has the graph of S01, and S03 that of S02: one measurement serves both. The tables have the systems that are
+measured so far.
 
 """
 PARTS = """
@@ -202,6 +203,8 @@ def speed(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
         if name in TARGETS and (row.gain("torch") < TORCH or row.gain("fp32") < F32)
     ]
     asked = ", ".join(sorted(TARGETS & {name for name, _ in rows}))
+    if not asked:
+        return
     yield f"Asked of {asked}: {TORCH:g} times torch, {F32} times f32. " + (
         f"Missed by {', '.join(missed)}." if missed else "All reach both."
     )
