@@ -103,7 +103,7 @@ def test_the_mask_lies_on_the_grid_of_another_scan(bundle: Path, scan: Path, tmp
         (("--labels", "csf"), 1, "labels: 'csf' is none of the bundle's, which has brain (1), vessel (2)"),
         (("--labels", "vessel", "--crop"), 1, "its result is empty, and there is no box around it; leave --crop out"),
         (("--crop", "--like", "SCAN"), 2, "gives the mask the whole grid of the other scan; leave --crop out"),
-        (("--border", "wide"), 2, "'wide' is not a valid "),
+        (("--border", "wide"), 2, "Invalid value for '--border': "),
         (("--border", "nan"), 1, "--border: found nan (float), expected a finite number of millimetres"),
         (("--like", "none.nii"), 1, "none.nii: does not exist"),
     ],
