@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lowres_seg import Volume
+from watching import watched
 
 #: nibabel looks whether scipy is there, which loads its empty shell; nothing of it may be used.
 BUILD_TIME = (
@@ -41,33 +42,6 @@ BUILD_TIME = (
     "urllib.request",
 )
 
-#: Runs the command line in this process under an audit hook that writes down every attempt to reach a network.
-WATCHED = """
-import sys
-reached = []
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
-        reached.append((event, str(arguments)[:200]))
-sys.addaudithook(watch)
-sys.argv = ["lowres-seg", *sys.argv[1:]]
-from lowres_seg.cli import main
-try:
-    main()
-except SystemExit as end:
-    code = end.code
-import time; time.sleep(0.5)
-print(code or 0, reached, sorted(m for m in {names!r} if sys.modules.get(m) is not None), file=sys.stderr)
-"""
-
-
-def watched(home: Path, *words: object) -> str:
-    code = WATCHED.replace("{names!r}", repr(BUILD_TIME))
-    environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True, env=environment
-    )
-    return done.stderr.strip().splitlines()[-1]
-
 
 @pytest.fixture
 def scan(tmp_path: Path, lopsided: Callable[..., Volume]) -> Path:
@@ -78,21 +52,21 @@ def scan(tmp_path: Path, lopsided: Callable[..., Volume]) -> Path:
 def test_predict_imports_nothing_of_build_time_and_tells_nobody(tiny: Path, scan: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    assert watched(home, "predict", tiny, scan, "-o", tmp_path / "m.nii") == "0 [] []"
+    assert watched(home, "predict", tiny, scan, "-o", tmp_path / "m.nii", modules=BUILD_TIME) == "0 [] []"
     assert list(home.iterdir()) == []
 
 
 def test_view_does_neither(scan: Path, tmp_path: Path) -> None:
     volume = Volume.load(scan)
     Volume((volume.data > 0.5).astype("uint8"), volume.grid).save(tmp_path / "m.nii")
-    assert watched(tmp_path / "home", "view", scan, tmp_path / "m.nii") == "0 [] []"
+    assert watched(tmp_path / "home", "view", scan, tmp_path / "m.nii", modules=BUILD_TIME) == "0 [] []"
 
 
 def test_verify_and_doctor_do_neither(tiny: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    assert watched(home, "verify", tiny) == "0 [] []"
-    assert watched(home, "doctor") == "0 [] []"
+    assert watched(home, "verify", tiny, modules=BUILD_TIME) == "0 [] []"
+    assert watched(home, "doctor", modules=BUILD_TIME) == "0 [] []"
     assert list(home.iterdir()) == []
 
 

@@ -23,6 +23,7 @@ from conftest import blob
 from lowres_seg import Segmenter
 from made_series import SAGITTAL, enhanced, save, series, turned
 from orthanc import PASSWORD, USER, Orthanc, running
+from watching import watched
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BRAIN = {"value": "12738006", "scheme": "SCT", "meaning": "Brain"}
@@ -172,31 +173,14 @@ def test_what_makes_no_segmentation_is_told_in_a_line(
     assert not list(tmp_path.glob("m*"))
 
 
-#: Runs the command line in a process of its own, and prints what reached for a network and what could.
-WATCHED = """
-import sys
-reached = []
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
-        reached.append((event, str(arguments)[:200]))
-sys.addaudithook(watch)
-sys.argv = ["lowres-seg", *sys.argv[1:]]
-from lowres_seg.cli import main
-try:
-    main()
-except SystemExit as end:
-    print(end.code or 0, reached, "dicomweb_client" in sys.modules)
-"""
-
-
 def test_a_folder_reaches_no_network(coded: Path, study: Path, tmp_path: Path) -> None:
-    words = ["predict", str(coded), str(study), "-o", str(tmp_path / "brain.dcm"), "-q"]
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("0 [] False\n", "")
-    words[2:] = ["http://127.0.0.1:9/studies/1.2", "-o", str(tmp_path / "m.dcm")]  # shows that the test can fail
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], capture_output=True, text=True, check=True)
-    assert "socket.connect" in done.stdout
-    assert done.stdout.endswith(" True\n")
+    modules = ["dicomweb_client"]
+    words = ["predict", coded, study, "-o", tmp_path / "brain.dcm", "-q"]
+    assert watched(tmp_path, *words, modules=modules) == "0 [] []"
+    words[2:] = ["http://127.0.0.1:9/studies/1.2", "-o", tmp_path / "m.dcm"]  # shows that the test can fail
+    said = watched(tmp_path, *words, modules=modules)
+    assert "socket.connect" in said
+    assert said.endswith(" ['dicomweb_client']")
 
 
 def address(server: Orthanc, *, whole: bool = False) -> str:

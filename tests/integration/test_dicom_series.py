@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +251,40 @@ def test_an_encrypted_zip_says_what_to_do(folder: Folder, tmp_path: Path) -> Non
     (tmp_path / "x.zip").write_bytes(damaged)
     with pytest.raises(InputError, match=r"x.zip/study/.*: cannot be unpacked .*encrypted.*; unpack the zip with"):
         found(tmp_path / "x.zip")
+
+
+def zipped(path: Path, *, compression: int = zipfile.ZIP_STORED) -> bytearray:
+    """Bytes of a zip with one long member, called é.dcm in UTF-8."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("é.dcm", bytes(128) + b"DICM" + np.random.default_rng(0).bytes(2000))
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("compression", "says"),
+    [
+        (zipfile.ZIP_DEFLATED, "cannot be unpacked"),
+        (zipfile.ZIP_BZIP2, "cannot be (unpacked|read)"),
+        (zipfile.ZIP_LZMA, "cannot be unpacked"),
+    ],
+)
+def test_a_damaged_member_of_a_zip_is_refused(tmp_path: Path, compression: int, says: str) -> None:
+    damaged = zipped(tmp_path / "x.zip", compression=compression)
+    damaged[45:60] = b"\xff" * 15  # behind the header of the member, which has 30 bytes and its name
+    (tmp_path / "x.zip").write_bytes(damaged)
+    with pytest.raises(InputError, match=says):
+        found(tmp_path / "x.zip")
+
+
+def test_a_zip_whose_names_are_in_no_encoding_or_that_needs_more_is_refused(tmp_path: Path) -> None:
+    whole = bytes(zipped(tmp_path / "x.zip"))
+    listed = whole.rindex(b"PK\x01\x02")
+    for place, value in ((listed + 46, 0xFF), (30, 0xFF), (listed + 6, 99), (listed + 10, 77)):
+        changed = bytearray(whole)
+        changed[place] = value  # a name of the list, the member's own, the version it needs, its compression
+        (tmp_path / "x.zip").write_bytes(changed)
+        with pytest.raises(InputError, match=r"^\S*x.zip.*: cannot be (read as a zip|unpacked)"):
+            found(tmp_path / "x.zip")
 
 
 def test_a_dicomdir_that_names_other_files_is_refused(folder: Folder, tmp_path: Path) -> None:

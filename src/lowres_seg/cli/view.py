@@ -20,7 +20,7 @@ _LARGE_BYTES = 150_000_000
 
 @app.command()
 def view(
-    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="The scan (.nii, .nii.gz).")],
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="The scan (.nii.gz, .nii, .mgz, .nrrd).")],
     mask: Annotated[Path, typer.Argument(metavar="MASK", help="A label map on the scan's grid.")],
     *,
     output: Annotated[

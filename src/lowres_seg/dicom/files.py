@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
 import zlib
@@ -21,6 +22,9 @@ from lowres_seg.wording import sizes
 #: File that lists the others of a medium.
 DICOMDIR = "DICOMDIR"
 _ZIP = b"PK\x03\x04"
+#: What zipfile raises of a zip or a member that is damaged, encrypted or compressed in another way (RuntimeError), or
+#: whose names are in no encoding (ValueError).
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 #: Number of bytes that tell what a file is.
 _BEGINNING = 132
 #: First group of a file without the magic word, little and big endian: that of its meta data, or of its identification.
@@ -89,7 +93,7 @@ class Stored:
             raise
         except OSError as error:
             raise InputError(f"{self.name}: cannot be read ({error.strerror or one_line(error)})") from error
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        except _NO_ZIP as error:
             raise InputError(
                 f"{self.name}: cannot be unpacked ({one_line(error)}); unpack the zip with another tool, and name the "
                 "folder"
@@ -129,7 +133,7 @@ def stored(path: Path) -> list[Stored]:
         return [Stored(path)]
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, *_NO_ZIP) as error:
         raise InputError(f"{path}: cannot be read as a zip ({one_line(error)}); make it anew") from error
     members = [Stored(path, info.filename, archive) for info in archive.infolist() if not info.is_dir()]
     return [member for member in members if _begins_as_dicom(member.beginning())]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowres_seg.dicom import instances
 from lowres_seg.errors import InputError
 from lowres_seg.volumes.grid import Grid
 
@@ -62,46 +63,25 @@ def frames_of(image: Any) -> Iterator[Frame]:
     InputError
         If its header does not say where they lie.
     """
-    shape = int(_required(image, image, "Rows")), int(_required(image, image, "Columns"))
-    if "PerFrameFunctionalGroupsSequence" not in image:
-        yield _frame(image, [image], [image], [image], shape)
-        return
-    shared = image.get("SharedFunctionalGroupsSequence") or [{}]
-    for number, item in enumerate(image.PerFrameFunctionalGroupsSequence, start=1):
-        position, orientation, measures = (
-            item.get(name) or shared[0].get(name) or []
-            for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    many = "PerFrameFunctionalGroupsSequence" in image
+    for found in instances.frames(image):
+        yield Frame(
+            _required(image, "ImagePositionPatient", found.position),
+            _required(image, "ImageOrientationPatient", found.orientation),
+            _required(image, "PixelSpacing", found.spacing_mm),
+            found.thickness_mm or None,
+            (found.rows, found.columns),
+            found.index + 1 if many else None,
         )
-        yield _frame(image, position, orientation, measures, shape, number)
 
 
-def _frame(image: Any, position: Any, orientation: Any, measures: Any, shape: Any, number: int | None = None) -> Frame:
-    thickness = measures[0].get("SliceThickness") if measures else None
-    return Frame(
-        _numbers(image, position, "ImagePositionPatient", 3),
-        _numbers(image, orientation, "ImageOrientationPatient", 6),
-        _numbers(image, measures, "PixelSpacing", 2),
-        float(thickness) if thickness else None,
-        shape,
-        number,
-    )
-
-
-def _numbers(image: Any, items: Any, name: str, count: int) -> NDArray[np.float64]:
-    found = _required(image, items[0] if items else {}, name)
-    if np.shape(found) != (count,):
-        raise InputError(f"{name_of(image)}: {name} has {np.size(found)} numbers, expected {count}")
-    return np.array([float(value) for value in found])
-
-
-def _required(image: Any, item: Any, name: str) -> Any:
-    found = item.get(name)
-    if found is None:
+def _required(image: Any, name: str, value: tuple[float, ...] | None) -> NDArray[np.float64]:
+    if value is None:
         raise InputError(
-            f"{name_of(image)}: has no {name}, which says where a segmentation lies; name a mask in NIfTI instead, "
-            "such as -o mask.nii.gz"
+            f"{name_of(image)}: has no {name}, which says where a segmentation lies, or one that is unusable; name a "
+            "mask in NIfTI instead, such as -o mask.nii.gz"
         )
-    return found
+    return np.array(value)
 
 
 def name_of(image: Any) -> str:

@@ -141,8 +141,8 @@ class Frame:
         Direction of a row, then of a column, LPS.
     spacing_mm : tuple of 2 float, or None
         Between rows, then between columns.
-    between_mm : float or None
-        SpacingBetweenSlices.
+    between_mm, thickness_mm : float or None
+        SpacingBetweenSlices and SliceThickness.
     slope, intercept : float
         Of the stored values.
     frame_of_reference : str
@@ -159,6 +159,7 @@ class Frame:
     orientation: tuple[float, ...] | None
     spacing_mm: tuple[float, ...] | None
     between_mm: float | None
+    thickness_mm: float | None
     slope: float
     intercept: float
     frame_of_reference: str
@@ -261,12 +262,12 @@ def _instance(stored: Stored, header: Any, *, has_pixels: bool) -> Instance:
         has_pixels,
         (_whole(header, "SamplesPerPixel") or 1) != 1 or photometric not in ("", "MONOCHROME1", "MONOCHROME2"),
         bool(header.get("ModalityLUTSequence")),
-        tuple(_frames(header)) if has_pixels else (),
+        tuple(frames(header)) if has_pixels else (),
     )
 
 
-def _frames(header: Any) -> Iterator[Frame]:
-    """Slices of a file: the image of a classic one, or each frame of an enhanced one."""
+def frames(header: Any) -> Iterator[Frame]:
+    """Slices of a pydicom.Dataset: the image of a classic one, or each frame of an enhanced one."""
     shared = header.get("SharedFunctionalGroupsSequence") or []
     each = header.get("PerFrameFunctionalGroupsSequence") or []
     groups: list[list[Any]] = [[header]]
@@ -277,7 +278,7 @@ def _frames(header: Any) -> Iterator[Frame]:
         groups = [[] for _ in range(_whole(header, "NumberOfFrames") or 1)]
     for index, group in enumerate(groups):
         slope, intercept = (_first(group, word, 1) for word in ("RescaleSlope", "RescaleIntercept"))
-        between = _first(group, "SpacingBetweenSlices", 1)
+        between, thickness = (_first(group, word, 1) for word in ("SpacingBetweenSlices", "SliceThickness"))
         kinds = {word: _key(group, word) for word in KEYS}
         types = (*_texts(header, "ImageType"), *(str(kinds["FrameType"] or "").split("\\")))
         yield Frame(
@@ -288,6 +289,7 @@ def _frames(header: Any) -> Iterator[Frame]:
             _first(group, "ImageOrientationPatient", 6),
             _first(group, "PixelSpacing", 2),
             between[0] if between else None,
+            thickness[0] if thickness else None,
             1.0 if slope is None else slope[0],
             0.0 if intercept is None else intercept[0],
             _text(header, "FrameOfReferenceUID"),

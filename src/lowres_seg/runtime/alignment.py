@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowres_seg.errors import InputError
+from lowres_seg.runtime import regrid
 from lowres_seg.runtime.doubts import Doubt
 from lowres_seg.volumes.grid import Grid
 from lowres_seg.volumes.header import carried
 from lowres_seg.volumes.volume import Volume
 
 Array = NDArray[np.float32]
-#: How far beyond its outer centres, in voxels, a volume holds its border value: its voxels end there.
-_HALF = 0.5
-#: Rounding of affines, in voxels: positions so near to a border of voxels lie on it.
-_ROUNDED = 1e-4
 
 
 def aligned(scan: Mapping[str, Volume], *, reference: str | None = None, by_header: bool = False) -> dict[str, Volume]:
@@ -91,39 +88,6 @@ def resampled(volume: Volume, grid: Grid) -> tuple[Array, float]:
         Share of the grid that lies beyond the volume.
     """
     x = np.asarray(volume.data, dtype=np.float32)
-    matrix = np.linalg.inv(volume.grid.affine) @ grid.affine
-    outside = np.float32(np.clip(0, x.min(), x.max()))
-    result = np.empty(grid.shape, np.float32, order="F")
-    rows, columns = np.arange(grid.shape[0])[:, None], np.arange(grid.shape[1])
-    beyond = 0
-    for plane in range(grid.shape[2]):
-        at = [a * rows + b * columns + (c * plane + d) for a, b, c, d in matrix[:3]]
-        result[:, :, plane], missed = _interpolated(x, at, outside)
-        beyond += missed
-    return result, beyond / result.size
-
-
-def _interpolated(x: Array, at: list[NDArray[np.float64]], outside: np.float32) -> tuple[Array, int]:
-    """Values at some places, in voxels of x, and how many of these lie beyond it."""
-    inside = np.ones(at[0].shape, bool)
-    lows, highs, weights = [], [], []
-    for axis, n in enumerate(x.shape):
-        inside &= (at[axis] >= -_HALF - _ROUNDED) & (at[axis] <= n - _HALF + _ROUNDED)
-        place = np.clip(at[axis], 0, n - 1)
-        low = np.minimum(place.astype(np.intp), max(0, n - 2))
-        lows.append(low)
-        highs.append(np.minimum(low + 1, n - 1))
-        weights.append((place - low).astype(np.float32))
-    i, j, k = weights
-    value = (
-        (_between(x[lows[0], lows[1], lows[2]], x[highs[0], lows[1], lows[2]], i) * (1 - j))
-        + _between(x[lows[0], highs[1], lows[2]], x[highs[0], highs[1], lows[2]], i) * j
-    ) * (1 - k) + (
-        (_between(x[lows[0], lows[1], highs[2]], x[highs[0], lows[1], highs[2]], i) * (1 - j))
-        + _between(x[lows[0], highs[1], highs[2]], x[highs[0], highs[1], highs[2]], i) * j
-    ) * k
-    return np.where(inside, value, outside), int(inside.size - np.count_nonzero(inside))
-
-
-def _between(low: Array, high: Array, weight: Array) -> Array:
-    return low * (1 - weight) + high * weight
+    outside = float(np.clip(0, x.min(), x.max()))
+    data = regrid.onto(x, volume.grid, grid, linear=True, outside=outside)
+    return data, regrid.uncovered(volume.grid, grid)

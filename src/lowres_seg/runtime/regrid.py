@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,14 @@ def beyond(labels: Volume, other: Grid) -> float:
     return 1 - float(np.count_nonzero(inside)) / len(at)
 
 
-def onto(data: NDArray[Any], grid: Grid, other: Grid, *, linear: bool = False) -> NDArray[Any]:
-    """Values of an array (I, J, K) of a grid at the centres of the voxels of another one; 0 outside of the grid.
+def uncovered(grid: Grid, other: Grid) -> float:
+    """Share of the voxels of another grid whose centres lie outside of a grid, from 0 to 1."""
+    covered = sum(int(np.count_nonzero(inside)) for _, _, inside in _positions(grid, other))
+    return 1 - covered / prod(other.shape)
+
+
+def onto(data: NDArray[Any], grid: Grid, other: Grid, *, linear: bool = False, outside: float = 0) -> NDArray[Any]:
+    """Values of an array (I, J, K) of a grid at the centres of the voxels of another one.
 
     Parameters
     ----------
@@ -76,6 +83,8 @@ def onto(data: NDArray[Any], grid: Grid, other: Grid, *, linear: bool = False) -
     grid, other : Grid
     linear : bool
         Interpolate between the eight nearest voxels, instead of taking the nearest.
+    outside : float
+        Value outside of the grid.
 
     Returns
     -------
@@ -84,7 +93,7 @@ def onto(data: NDArray[Any], grid: Grid, other: Grid, *, linear: bool = False) -
     """
     if grid.same_space(other, tolerance_mm=1e-6):
         return data
-    result = np.zeros(other.shape, data.dtype, order="F")
+    result = np.full(other.shape, outside, data.dtype, order="F")
     last = np.array(grid.shape) - 1
     for index, place, inside in _positions(grid, other):
         at = place[:, inside]
