@@ -1,4 +1,4 @@
-"""DICOM files are not read. They are known, so that a message can say how to convert them."""
+"""DICOM files where another format is expected: messages say how to convert them. `lowres_seg.dicom` reads them."""
 
 from __future__ import annotations
 
